@@ -1,0 +1,1 @@
+//! The control thread: admin HTTP, signals, reload, name resolution.

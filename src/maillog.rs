@@ -1,0 +1,1 @@
+//! One function per log event: fixed words, peer bytes escaped.

@@ -1,0 +1,3 @@
+//! Flags to configuration to shards to exit code; no decisions.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! One table of metrics, plain per-shard counters, merged at scrape.

@@ -1,0 +1,1 @@
+//! Decisions as pure state: facts and time in, verdicts out.

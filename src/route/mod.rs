@@ -1,0 +1,1 @@
+//! Upstream sets: choice, health, weights.

@@ -1,0 +1,1 @@
+//! The executors that host the shards, their placement and their mailboxes.

@@ -1,0 +1,1 @@
+//! One core's world: sessions, upstream connections, timers, the pit.
