@@ -1,0 +1,174 @@
+//! What a shard asks of the network, and what the network tells it: the seam between the world of sessions and the ring.
+//!
+//! [`Wire`] is implemented twice: by [`super::Ring`] over io_uring, and by the simulation over virtual time.
+//! Calls only queue work and never block; their outcomes come back as [`Event`]s in a later turn.
+//! Nothing here knows SMTP, and nothing here reads a clock.
+//!
+//! The life of a slot: `Accepted` (or [`Wire::connect`] and `Connected`), any number of receives and sends, [`Wire::close`], `Closed`.
+//! Between `close` and `Closed` the slot is silent, and after `Closed` its number may come back in another life.
+
+use std::io;
+use std::net::SocketAddr;
+
+pub use weir_smtp::pieces::BufferId;
+
+/// One socket: an index into the ring's own table of open files. Valid until its [`Event::Closed`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct SlotId(pub u32);
+
+/// Whom the shard wants to hear a slot's events. Opaque to the ring, may be changed at any time; an event carries the owner of the moment it is handed out.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Owner(pub u64);
+
+impl Owner {
+    /// What a slot has before anybody claimed it.
+    pub const NONE: Owner = Owner(u64::MAX);
+}
+
+/// Which provided buffers a receive draws from.
+///
+/// Apart from each other, so that a fast client behind a stalled upstream cannot eat the buffers of the replies that would free its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Group {
+    Client,
+    Upstream,
+}
+
+/// How a slot ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Close {
+    /// What is in flight is cancelled, then the socket is closed. Input that nobody read makes the kernel send RST, which can overtake bytes already sent.
+    Now,
+    /// For a last reply that has to arrive: input is discarded until the peer's FIN, ours is sent after a short grace, and after two seconds the socket is closed anyway.
+    /// With a peer that hangs up after its QUIT this is also the cheapest way. Bytes still being sent are finished inside the two seconds.
+    Linger,
+    /// Abortive: RST instead of FIN, nothing of what is queued is sent.
+    Reset,
+}
+
+/// A piece of a gathered send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// A range of the `head` handed over with the send.
+    Bytes { start: u32, len: u32 },
+    /// A range of a buffer; the send holds a reference of its own until it is over.
+    Span {
+        buffer: BufferId,
+        start: u32,
+        len: u32,
+    },
+}
+
+/// Why an armed receive is over. It may be armed again at once, except after `Eof` and `Reset`.
+#[derive(Debug)]
+pub enum ReceiveEnd {
+    /// The peer has sent its last byte; sending to it may still work.
+    Eof,
+    /// [`Wire::stop_receive`] took effect, or [`Wire::receive_now`] found nothing.
+    Stopped,
+    /// No buffer was left in the group: arm again when some have been released.
+    NoBuffers,
+    /// The connection is gone.
+    Reset(io::Error),
+}
+
+#[derive(Debug)]
+pub enum Event {
+    /// A client has connected; nothing is armed on it yet, and its owner is [`Owner::NONE`].
+    Accepted {
+        listener: usize,
+        slot: SlotId,
+        peer: SocketAddr,
+    },
+    /// An accept failed (table full, kernel out of memory). The ring tries again by itself when slots come free or a little later.
+    AcceptFailed { listener: usize, error: io::Error },
+    Connected {
+        slot: SlotId,
+        owner: Owner,
+        result: io::Result<()>,
+    },
+    /// The shard owns one reference of `buffer`, of which the first `len` bytes are the input.
+    Received {
+        slot: SlotId,
+        owner: Owner,
+        buffer: BufferId,
+        len: u32,
+    },
+    ReceiveEnded {
+        slot: SlotId,
+        owner: Owner,
+        why: ReceiveEnd,
+    },
+    /// A send is over: whole, or with the error that ended it. `flight` is the allocation handed in, empty again, for the next flight.
+    Sent {
+        slot: SlotId,
+        owner: Owner,
+        result: io::Result<usize>,
+        flight: Vec<u8>,
+    },
+    /// The slot is no more; its number may be reused from now on.
+    Closed { slot: SlotId, owner: Owner },
+    /// Another thread rang.
+    Doorbell,
+    /// The executor's own rings have work: yield to it.
+    Background,
+}
+
+/// The largest [`Wire::send_now`].
+pub const SEND_NOW_MAX: usize = 16;
+
+pub trait Wire {
+    /// Opens a connection; `Connected` follows. Fails at once when no slot is left.
+    fn connect(&mut self, to: &SocketAddr, owner: Owner) -> io::Result<SlotId>;
+
+    /// Input arrives as `Received` until `ReceiveEnded`. Does nothing while a receive is armed already.
+    fn start_receive(&mut self, slot: SlotId, group: Group);
+
+    /// Ends the armed receive: `ReceiveEnded(Stopped)` follows (or the end that came first), and input may still come before it.
+    /// Does nothing when none is armed.
+    fn stop_receive(&mut self, slot: SlotId);
+
+    /// One look at what has arrived: `Received`, or `ReceiveEnded(Stopped)` when there is nothing. Not while a receive is armed.
+    fn receive_now(&mut self, slot: SlotId, group: Group);
+
+    /// Sends all of `bytes`, however long it takes; `Sent` follows. One send at a time on a slot.
+    fn send(&mut self, slot: SlotId, bytes: Vec<u8>);
+
+    /// Sends the parts in order, gathered into one operation. `head` holds the bytes of the `Part::Bytes`.
+    fn send_spans(&mut self, slot: SlotId, head: Vec<u8>, parts: &[Part]);
+
+    /// Sends at most [`SEND_NOW_MAX`] bytes if the socket takes them now; otherwise `Sent` carries `WouldBlock`. Counts as the slot's one send.
+    fn send_now(&mut self, slot: SlotId, bytes: &[u8]);
+
+    /// Gives up on the send in flight: its `Sent` follows soon, with an error or with what had been sent. Does nothing when none is in flight.
+    fn cancel_send(&mut self, slot: SlotId);
+
+    /// `Closed` follows, and nothing else of that slot before it. A second call may only make the end harsher.
+    fn close(&mut self, slot: SlotId, how: Close);
+
+    fn set_owner(&mut self, slot: SlotId, owner: Owner);
+
+    /// Shrinks the kernel's buffers of a parked socket, where the kernel can do that (6.7).
+    fn small_buffers(&mut self, slot: SlotId);
+
+    /// The whole storage of a buffer; what is beyond the length of its `Received` is leftover.
+    fn buffer(&self, id: BufferId) -> &[u8];
+
+    /// Takes one more reference.
+    fn retain(&mut self, id: BufferId);
+
+    /// Gives up one reference; the last one returns the buffer to where it came from.
+    fn release(&mut self, id: BufferId);
+
+    /// An empty copy buffer out of the hold budget, with one reference; `None` when the budget is used up.
+    fn chunk(&mut self) -> Option<BufferId>;
+
+    /// Appends what fits to a copy buffer: where it begins there, and how much was taken.
+    fn chunk_append(&mut self, id: BufferId, bytes: &[u8]) -> (u32, u32);
+
+    /// Slots that a new upstream connection could still take.
+    fn free_slots(&self) -> usize;
+
+    /// Copy buffers in use.
+    fn held_chunks(&self) -> usize;
+}
