@@ -1,0 +1,37 @@
+# Every recipe is a one-liner that also runs by hand.
+
+# formatting, lints, house rules
+check:
+    cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && cargo test -q --test tidy --test docs
+
+# all Rust tests
+test:
+    tests/run rust
+
+# SMTP transcripts through the core alone
+transcripts *names:
+    WEIR_TRANSCRIPTS="{{names}}" cargo test -q --test transcripts -- --nocapture
+
+# the seeded simulation; a failure prints its seed
+sim *seed:
+    WEIR_SIM_SEED="{{seed}}" cargo test -q --test sim -- --nocapture
+
+# the real binary against real mail servers
+e2e *modules:
+    WEIR_E2E="{{modules}}" tests/run e2e
+
+# ten seconds a fuzz target
+fuzz-smoke:
+    tests/run fuzz
+
+# regenerate the reference pages
+docs:
+    cargo run -q --bin weir -- docs flags > docs/FLAGS.md && cargo run -q --bin weir -- docs metrics > docs/METRICS.md
+
+# the figures of docs/PERFORMANCE.md (a quarter of an hour)
+figures *what:
+    cargo build --release && bench-harness/figures.py {{what}}
+
+# what the pipeline runs
+ci:
+    .ci/run
