@@ -1,0 +1,357 @@
+//! The one table of metrics: a row is a field of [`Counters`], a name, how it is shown over shards, and the help.
+//!
+//! The help says how to read the number. Labels have bounded values; a peer can never make a new one.
+//! docs/METRICS.md is generated from this table.
+
+use super::cell::{Counter, Dimension, Gauge, Histogram, Matrix, Names, Series, Vector};
+
+/// Most upstreams a configuration may name (labels and tried-sets are sized by it): 64 x 17 cells x 8 bytes per shard.
+pub const UPSTREAMS_MAX: usize = 64;
+
+/// How a metric of several shards is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// One line per shard, label `shard`: where an uneven spread tells something.
+    Shard,
+    /// One line, added up over the shards.
+    Sum,
+}
+
+/// One row of the table.
+pub struct Row {
+    pub name: &'static str,
+    pub spread: Spread,
+    pub help: &'static str,
+    pub series: fn(&Counters) -> &dyn Series,
+}
+
+macro_rules! metrics {
+    ($($field:ident: $cell:ty, $spread:ident, $name:literal, $help:literal;)*) => {
+        /// One shard's metrics. The shard is the only writer.
+        #[derive(Default, Debug)]
+        #[repr(align(128))]
+        pub struct Counters { $(#[doc = $help] pub $field: $cell,)* }
+
+        /// All rows, in the order they are shown.
+        pub const TABLE: &[Row] = &[$(Row {
+            name: $name,
+            spread: Spread::$spread,
+            help: $help,
+            series: |counters| &counters.$field,
+        },)*];
+    };
+}
+
+metrics! {
+    // sessions
+    sessions_accepted: Counter, Shard, "weir_sessions_accepted_total", "Client connections accepted. Uneven shards: few client addresses, or --steer kernel helps.";
+    sessions_refused: Vector<Refusal>, Sum, "weir_sessions_refused_total", "Client connections answered with 421 or 554 instead of a greeting, by reason.";
+    sessions_active: Gauge, Shard, "weir_sessions_active", "Client connections open now, parked ones included.";
+    sessions_idle: Gauge, Shard, "weir_sessions_idle", "Open sessions that are between transactions and not parked.";
+    sessions_ended: Vector<Ended>, Sum, "weir_sessions_ended_total", "Sessions that ended, by who or what ended them.";
+    session_seconds: Histogram, Sum, "weir_session_seconds", "How long sessions lasted, from accept to close.";
+
+    // transactions and messages
+    transactions: Counter, Shard, "weir_transactions_total", "MAIL commands that opened a transaction.";
+    transaction_seconds: Histogram, Sum, "weir_transaction_seconds", "From MAIL to the final reply of a message.";
+    messages: Vector<Outcome>, Sum, "weir_messages_total", "Messages by what the client heard at the end of data; abandoned: the client left before a final reply.";
+    message_bytes: Counter, Sum, "weir_message_bytes_total", "Content bytes of accepted messages. By weir_messages_total{outcome=\"accepted\"}: the mean size.";
+    recipients: Vector<Outcome>, Sum, "weir_recipients_total", "RCPT commands by reply; abandoned: no reply could be given.";
+    bodies: Vector<Body>, Sum, "weir_bodies_total", "Bodies by how they went up: held (one flight after the end), streamed (outgrew --hold-size or --hold-memory).";
+    given_back: Counter, Sum, "weir_upstreams_given_back_total", "Attached upstreams given back because the client was slow to send its body.";
+    replays: Counter, Sum, "weir_replays_total", "Envelopes sent again to attach an upstream at the end of data.";
+    replay_refusals: Counter, Sum, "weir_replay_refusals_total", "Messages deferred because a recipient accepted before was refused in a replay.";
+    retries: Counter, Sum, "weir_retries_total", "Transactions moved to another upstream before the client had heard any upstream reply.";
+    replies: Vector<ReplyClass>, Sum, "weir_replies_total", "Replies sent to clients, by class. Rising 4xx: look at weir_findings_total and the upstreams.";
+    final_reply_seconds: Histogram, Sum, "weir_final_reply_seconds", "From the client's end of data to the final reply: upstream time plus any wait for a slot.";
+
+    // policy
+    findings: Matrix<Findings, Actions>, Sum, "weir_findings_total", "What checks found, by the action taken; action=\"log\" shows what would have been refused.";
+    violations: Vector<Violations>, Sum, "weir_violations_total", "Protocol violations by clients, by name.";
+    client_entries: Gauge, Shard, "weir_client_entries", "Client addresses (IPv4 /32, IPv6 /64) in the limits table.";
+
+    // bytes
+    client_bytes: Vector<Way>, Shard, "weir_client_bytes_total", "Bytes received from (in) and sent to (out) clients.";
+    upstream_bytes: Vector<Way>, Shard, "weir_upstream_bytes_total", "Bytes received from (in) and sent to (out) upstreams.";
+
+    // upstreams and the pool
+    upstream_connects: Vector<Upstreams>, Sum, "weir_upstream_connects_total", "Connections opened to an upstream.";
+    upstream_connect_failures: Vector<Upstreams>, Sum, "weir_upstream_connect_failures_total", "Connections that failed, timed out, or were refused in the greeting or EHLO.";
+    upstream_connect_seconds: Histogram, Sum, "weir_upstream_connect_seconds", "From connect to a finished EHLO.";
+    upstream_reuses: Vector<Upstreams>, Sum, "weir_upstream_reuses_total", "Transactions that found a pooled connection. Against connects: how well the pool works.";
+    upstream_closes: Matrix<Upstreams, ClosedLeg>, Sum, "weir_upstream_closes_total", "Upstream connections closed, by reason.";
+    upstream_messages: Matrix<Upstreams, Outcome>, Sum, "weir_upstream_messages_total", "Final replies to messages, by upstream and outcome.";
+    upstream_replies: Matrix<Upstreams, ReplyClass>, Sum, "weir_upstream_replies_total", "Replies of upstreams, by class.";
+    upstream_ejections: Vector<Upstreams>, Sum, "weir_upstream_ejections_total", "Times a shard took an upstream out of the choice.";
+    upstream_returns: Vector<Upstreams>, Sum, "weir_upstream_returns_total", "Times a shard began to use an ejected upstream again.";
+    upstream_up: Vector<Upstreams, Gauge>, Sum, "weir_upstream_up_shards", "Shards that use the upstream now. 0: it is ejected everywhere.";
+    upstream_probes: Matrix<Upstreams, Probe>, Sum, "weir_upstream_probes_total", "Health probes, by result.";
+    pool_active: Vector<Upstreams, Gauge>, Sum, "weir_pool_active", "Upstream connections that carry a transaction or are being opened.";
+    pool_idle: Vector<Upstreams, Gauge>, Sum, "weir_pool_idle", "Upstream connections waiting for the next transaction.";
+    waiters: Gauge, Shard, "weir_waiters", "Transactions that wait for an upstream connection now. Steadily above 0: raise --pool-max.";
+    wait_seconds: Histogram, Sum, "weir_wait_seconds", "How long transactions waited for an upstream connection (0 when one was idle).";
+    waits_expired: Counter, Sum, "weir_waits_expired_total", "Waits that ended with 451 4.3.2 because --queue-wait or the reply's deadline was over.";
+    waits_refused: Counter, Sum, "weir_waits_refused_total", "Transactions deferred at once because the wait queue was full.";
+
+    // the pit
+    pit_rows: Gauge, Shard, "weir_pit_rows", "Clients parked now.";
+    pit_parked: Counter, Sum, "weir_pit_parked_total", "Times a client was parked.";
+    pit_ended: Vector<PitEnd>, Sum, "weir_pit_ended_total", "Parked clients by what became of them.";
+    pit_drip_bytes: Counter, Sum, "weir_pit_drip_bytes_total", "Bytes dripped to stuttered clients.";
+    pit_seconds: Histogram, Sum, "weir_pit_seconds", "How long clients stayed parked.";
+
+    // the shard's loop, its ring and its buffers
+    turns: Counter, Shard, "weir_turns_total", "Turns of the shard's loop. Completions by turns: the batch size, grows with load.";
+    ring_completions: Counter, Shard, "weir_ring_completions_total", "Completions taken from the hot ring.";
+    ring_enters: Counter, Shard, "weir_ring_enters_total", "System calls of the hot ring. By messages: syscalls per message.";
+    ring_sends: Counter, Shard, "weir_ring_sends_total", "Writes submitted.";
+    ring_stale: Counter, Shard, "weir_ring_stale_total", "Completions of a former life of a slot, dropped. Harmless; many: report.";
+    ring_overflow: Counter, Shard, "weir_ring_overflow_total", "Completion queue overflows. Above 0: the queue is too small for the load.";
+    ring_no_buffers: Counter, Shard, "weir_ring_no_buffers_total", "Receives that paused because the shard's receive buffers were all in use.";
+    accept_failures: Counter, Shard, "weir_accept_failures_total", "Accepts that failed (full file table, kernel memory). Accepting resumes by itself.";
+    slots_free: Gauge, Shard, "weir_slots_free", "Free entries of the shard's file table.";
+    buffers_used: Gauge, Shard, "weir_buffers_used", "Receive buffers (16 KiB each) that hold data not yet passed on.";
+    held_bytes: Gauge, Shard, "weir_held_bytes", "Body bytes held for messages whose end has not been seen. Limit: --hold-memory over all shards.";
+    overload_level: Gauge, Shard, "weir_overload_level", "Step of the overload ladder: 0 normal, higher sheds more.";
+    overload_steps: Vector<Way>, Sum, "weir_overload_steps_total", "Steps taken on the overload ladder: in = up (more load), out = down.";
+    panics: Counter, Sum, "weir_panics_total", "Sessions ended by a defect in weir. Above 0: report with the log line.";
+    log_lines: Counter, Shard, "weir_log_lines_total", "Log lines written.";
+    log_lines_dropped: Counter, Shard, "weir_log_lines_dropped_total", "Log lines dropped because the log's reader was slow. The shard never waits.";
+}
+
+/// An enum whose variants are the values of one label.
+macro_rules! label_values {
+    ($(#[$doc:meta])* $name:ident, $label:literal { $($(#[$vdoc:meta])* $variant:ident = $word:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$vdoc])* $variant),* }
+
+        impl $name {
+            pub const ALL: &[$name] = &[$($name::$variant),*];
+
+            /// The word of logs and labels.
+            pub const fn word(self) -> &'static str {
+                match self { $($name::$variant => $word),* }
+            }
+        }
+
+        impl Dimension for $name {
+            type Key = $name;
+            const LABEL: &'static str = $label;
+            const MAX: usize = Self::ALL.len();
+            fn index(key: $name) -> usize {
+                key as usize
+            }
+            fn word(index: usize, _: &Names) -> Option<&str> {
+                Self::ALL.get(index).map(|value| value.word())
+            }
+        }
+    };
+}
+
+label_values! {
+    /// Why a connection got no greeting.
+    Refusal, "reason" {
+        /// --max-connections, or the file table's reserve.
+        Full = "full",
+        /// The overload ladder.
+        Overload = "overload",
+        /// A check of policy (lists, concurrency, rates).
+        Policy = "policy",
+        /// The pit was full and --pit-full is refuse.
+        PitFull = "pit_full",
+        Drain = "drain",
+    }
+}
+
+label_values! {
+    /// What ended a session.
+    Ended, "by" {
+        Quit = "quit",
+        /// The client closed without QUIT.
+        ClientClosed = "client_closed",
+        ClientReset = "client_reset",
+        /// Refused instead of greeted.
+        Refused = "refused",
+        /// --timeout-command, --timeout-idle, --timeout-body, or the minimum data rate.
+        Timeout = "timeout",
+        /// A finding with action drop, hard errors.
+        Dropped = "dropped",
+        /// --max-messages reached, or another limit that ends in 421.
+        Limit = "limit",
+        Overload = "overload",
+        Drain = "drain",
+        /// A parked client that left, was cut, or had its last reply.
+        Pit = "pit",
+        /// A defect in weir.
+        Panic = "panic",
+    }
+}
+
+label_values! {
+    /// What became of a message or recipient.
+    Outcome, "outcome" {
+        Accepted = "accepted",
+        Deferred = "deferred",
+        Rejected = "rejected",
+        Abandoned = "abandoned",
+    }
+}
+
+label_values! {
+    /// How a body went up.
+    Body, "way" {
+        Held = "held",
+        Streamed = "streamed",
+    }
+}
+
+label_values! {
+    /// Class of a reply code.
+    ReplyClass, "class" {
+        Positive = "2xx",
+        Intermediate = "3xx",
+        Transient = "4xx",
+        Permanent = "5xx",
+    }
+}
+
+impl ReplyClass {
+    /// The class of a reply code; codes outside 200-599 do not reach a counter (the reply reader refuses them).
+    pub const fn of(code: u16) -> Self {
+        match code / 100 {
+            2 => Self::Positive,
+            3 => Self::Intermediate,
+            4 => Self::Transient,
+            _ => Self::Permanent,
+        }
+    }
+}
+
+label_values! {
+    /// Direction, seen from weir.
+    Way, "way" {
+        In = "in",
+        Out = "out",
+    }
+}
+
+label_values! {
+    /// Why an upstream connection was closed.
+    ClosedLeg, "reason" {
+        Age = "age",
+        Uses = "uses",
+        Idle = "idle",
+        /// Too many plain 4xx and 5xx since its last accepted message.
+        Retired = "retired",
+        /// A body was abandoned half way.
+        Aborted = "aborted",
+        Protocol = "protocol",
+        /// The upstream answered 421.
+        Refused421 = "421",
+        Timeout = "timeout",
+        /// Closed or reset by the upstream.
+        Peer = "peer",
+        ConnectFailed = "connect_failed",
+        /// Another shard was short of connections to this upstream.
+        Yielded = "yielded",
+        Drain = "drain",
+    }
+}
+
+label_values! {
+    /// Result of a health probe.
+    Probe, "result" {
+        Passed = "passed",
+        Failed = "failed",
+    }
+}
+
+label_values! {
+    /// How a stay in the pit ended.
+    PitEnd, "how" {
+        /// Back to a live session.
+        Promoted = "promoted",
+        /// The client left.
+        Left = "left",
+        /// The oldest row made room for a new one.
+        Displaced = "displaced",
+        /// Its reply was complete and it was closed.
+        Released = "released",
+        /// Cut at drain or shed by overload.
+        Cut = "cut",
+    }
+}
+
+/// A dimension whose words another module owns; the key is the index there.
+macro_rules! label_index {
+    ($name:ident, $label:literal, $max:expr, $names:ident) => {
+        #[derive(Debug)]
+        pub struct $name;
+
+        impl Dimension for $name {
+            type Key = usize;
+            const LABEL: &'static str = $label;
+            const MAX: usize = $max;
+            fn index(key: usize) -> usize {
+                key
+            }
+            fn word(index: usize, names: &Names) -> Option<&str> {
+                names.$names.get(index).map(|word| word as &str)
+            }
+        }
+    };
+}
+
+label_index!(Findings, "finding", 32, findings);
+label_index!(Actions, "action", 8, actions);
+label_index!(Violations, "violation", 64, violations);
+label_index!(Upstreams, "upstream", UPSTREAMS_MAX, upstreams);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_row_follows_the_naming_rules() {
+        let counters = Counters::default();
+        let mut seen = HashSet::new();
+        for row in TABLE {
+            assert!(seen.insert(row.name), "{} stands twice", row.name);
+            assert!(row.name.starts_with("weir_"), "{}", row.name);
+            assert!(
+                row.help.ends_with(['.', ')']),
+                "{}: help is a sentence",
+                row.name
+            );
+            let kind = (row.series)(&counters).kind();
+            assert_eq!(
+                kind == "counter",
+                row.name.ends_with("_total"),
+                "{}",
+                row.name
+            );
+            assert_eq!(
+                kind == "histogram",
+                row.name.ends_with("_seconds"),
+                "{}",
+                row.name
+            );
+        }
+    }
+
+    #[test]
+    fn the_last_place_of_every_index_exists() {
+        let counters = Counters::default();
+        counters.findings.at(31, 7).inc();
+        counters.violations.at(63).inc();
+        counters
+            .upstream_closes
+            .at(UPSTREAMS_MAX - 1, ClosedLeg::Drain)
+            .inc();
+        counters.upstream_up.at(UPSTREAMS_MAX - 1).set(1);
+        assert_eq!(counters.findings.at(31, 7).value(), 1);
+    }
+}
