@@ -1,1 +1,236 @@
-//! One function per log event: fixed words, peer bytes escaped.
+//! The log: one function per event, fixed words, peer bytes escaped and cut. Never makes a shard wait.
+//!
+//! ```text
+//!  shard 0: LogBuffer --append--> [shelf a] [shelf b] <--swap-- writer thread --write--> stderr or --log-file
+//!  shard 1: LogBuffer --append--> [shelf a] [shelf b] <--swap--'
+//!  log::warn! (any thread)        [shelves ...      ] <--swap--'
+//! ```
+//! A line is formatted straight into a *shelf*, a byte vector behind a mutex that is only ever tried, not waited for. The writer
+//! holds one shelf at a time, and only to swap the vector for an empty one, so of two shelves one is always free, and the
+//! vectors with their capacities go round: no allocation per line. A full shelf means the reader of the log is slow: the line is
+//! dropped, counted, and the gap is noted in the log itself. The writer wakes at most a hundred times a second under load
+//! (shards pay no futex call then) and sleeps when there is nothing to write.
+//!
+//! Left out: rotation (SIGHUP reopens the file, so logrotate does it), syslog (stderr under systemd goes to the journal).
+
+mod line;
+mod operation;
+mod shelf;
+mod writer;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use weir_smtp::time::Moment;
+
+pub use self::line::{Format, Value};
+pub use self::writer::{Config, Logs, Writer};
+
+use self::{line::Line, shelf::Shelves};
+use crate::metrics::{Body, Counters, Ended, Outcome};
+
+/// Recipients named in a transaction's line; of more only the number is told.
+pub const RECIPIENTS_LOGGED: usize = 16;
+
+/// One shard's way into the log.
+pub struct LogBuffer {
+    shelves: Arc<Shelves>,
+    counters: Arc<Counters>,
+    /// Wall clock, in microseconds since 1970, at `Moment::ZERO`; kept current by the writer.
+    wall_at_zero: Arc<AtomicU64>,
+    format: Format,
+    shard: usize,
+    /// Lines dropped since the last one that was written.
+    lost: u64,
+}
+
+/// A session that ended.
+#[derive(Clone, Debug)]
+pub struct SessionRecord<'a> {
+    pub at: Moment,
+    /// Unique on its shard for the life of the process.
+    pub session: u64,
+    pub client: SocketAddr,
+    pub helo: &'a [u8],
+    pub ended: Ended,
+    /// Word of the finding or violation that ended it, or empty.
+    pub why: &'static str,
+    /// The last reply the client was sent, or empty.
+    pub reply: &'a [u8],
+    pub lasted: Duration,
+    /// Of `lasted`, the time spent in the pit.
+    pub parked: Duration,
+    pub transactions: u32,
+    pub accepted: u32,
+    pub deferred: u32,
+    pub rejected: u32,
+    /// 4xx and 5xx replies to commands.
+    pub errors: u32,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
+/// A transaction that ended: with a final reply, or abandoned.
+#[derive(Clone, Debug)]
+pub struct TransactionRecord<'a> {
+    pub at: Moment,
+    pub session: u64,
+    /// From 1, within the session.
+    pub transaction: u32,
+    pub client: SocketAddr,
+    pub helo: &'a [u8],
+    /// The reverse-path without its angle brackets; empty: the null sender.
+    pub sender: &'a [u8],
+    /// RCPT commands, accepted or not.
+    pub recipients: u32,
+    pub recipients_accepted: u32,
+    /// Content bytes seen.
+    pub size: u64,
+    /// HOST:PORT as configured, or empty: none was attached.
+    pub upstream: &'a str,
+    pub outcome: Outcome,
+    /// The reply the client heard last in this transaction, or empty.
+    pub reply: &'a [u8],
+    /// Word of the finding, violation or failure behind the outcome, or empty.
+    pub why: &'static str,
+    /// None: no body was begun.
+    pub body: Option<Body>,
+    /// From MAIL to the end.
+    pub lasted: Duration,
+    /// Waiting for an upstream connection.
+    pub queue_wait: Duration,
+    /// From the 354, or the first BDAT, to the end of data.
+    pub data: Duration,
+    /// From the end of data to the final reply.
+    pub answer: Duration,
+}
+
+/// A check that found something.
+#[derive(Clone, Debug)]
+pub struct FindingRecord<'a> {
+    pub at: Moment,
+    pub session: u64,
+    pub client: SocketAddr,
+    pub finding: &'static str,
+    pub action: &'static str,
+    /// The command or stage it came at: `connect`, `mail`, ...
+    pub stage: &'static str,
+    /// How long after the session's start.
+    pub after: Duration,
+    /// What the peer sent, or empty.
+    pub sample: &'a [u8],
+}
+
+impl LogBuffer {
+    pub fn session(&mut self, r: &SessionRecord<'_>) {
+        self.write(r.at, "session", |line| {
+            line.session(r.session);
+            line.address("client", r.client);
+            line.bytes("helo", r.helo);
+            line.word("ended", r.ended.word());
+            line.word_if("why", r.why);
+            line.bytes_if("reply", last_line(r.reply));
+            line.seconds("lasted", r.lasted);
+            line.seconds_if("parked", r.parked);
+            line.number("transactions", r.transactions.into());
+            line.number("accepted", r.accepted.into());
+            line.number_if("deferred", r.deferred.into());
+            line.number_if("rejected", r.rejected.into());
+            line.number_if("errors", r.errors.into());
+            line.number("in", r.bytes_in);
+            line.number("out", r.bytes_out);
+        });
+    }
+
+    /// `recipients`: the forward-paths without angle brackets, in order; the first [`RECIPIENTS_LOGGED`] are written.
+    pub fn transaction<'a>(
+        &mut self,
+        r: &TransactionRecord<'_>,
+        recipients: impl Iterator<Item = &'a [u8]>,
+    ) {
+        self.write(r.at, "transaction", |line| {
+            line.session(r.session);
+            line.number("transaction", r.transaction.into());
+            line.address("client", r.client);
+            line.bytes("helo", r.helo);
+            line.bytes("sender", r.sender);
+            line.number("recipients", r.recipients.into());
+            line.number("recipients_accepted", r.recipients_accepted.into());
+            line.list("to", recipients.take(RECIPIENTS_LOGGED));
+            line.number("size", r.size);
+            line.bytes_if("upstream", r.upstream.as_bytes());
+            line.word("outcome", r.outcome.word());
+            line.word_if("why", r.why);
+            line.bytes_if("reply", last_line(r.reply));
+            line.word_if("body", r.body.map_or("", Body::word));
+            line.seconds("lasted", r.lasted);
+            line.seconds("queue_wait", r.queue_wait);
+            line.seconds("data", r.data);
+            line.seconds("answer", r.answer);
+        });
+    }
+
+    pub fn finding(&mut self, r: &FindingRecord<'_>) {
+        self.write(r.at, "finding", |line| {
+            line.session(r.session);
+            line.address("client", r.client);
+            line.word("finding", r.finding);
+            line.word("action", r.action);
+            line.word("stage", r.stage);
+            line.seconds("after", r.after);
+            line.bytes_if("sample", r.sample);
+        });
+    }
+
+    /// Anything rarer: an upstream ejected, a step of the overload ladder, a defect caught. `event` and the keys are fixed words.
+    pub fn event(&mut self, at: Moment, event: &'static str, fields: &[(&'static str, Value<'_>)]) {
+        self.write(at, event, |line| {
+            fields
+                .iter()
+                .for_each(|(key, value)| line.value(key, value))
+        });
+    }
+
+    fn write(&mut self, at: Moment, event: &'static str, fields: impl FnOnce(&mut Line<'_>)) {
+        let wall = self
+            .wall_at_zero
+            .load(Relaxed)
+            .saturating_add(at.as_micros());
+        let Some(mut pending) = self.shelves.open() else {
+            self.lost += 1;
+            self.counters.log_lines_dropped.inc();
+            return;
+        };
+        if self.lost > 0 {
+            let mut line =
+                Line::begin(&mut pending, self.format, wall, "log_gap", Some(self.shard));
+            line.number("dropped", std::mem::take(&mut self.lost));
+            line.end();
+        }
+        let mut line = Line::begin(&mut pending, self.format, wall, event, Some(self.shard));
+        fields(&mut line);
+        line.end();
+        drop(pending);
+        self.counters.log_lines.inc();
+        self.shelves.filled();
+    }
+}
+
+/// A reply of several lines is logged by its last one, which every reply has; its end of line is not.
+fn last_line(reply: &[u8]) -> &[u8] {
+    let reply = reply.strip_suffix(b"\n").unwrap_or(reply);
+    let reply = reply.strip_suffix(b"\r").unwrap_or(reply);
+    match memchr::memrchr(b'\n', reply) {
+        Some(at) => &reply[at + 1..],
+        None => reply,
+    }
+}
+
+#[cfg(test)]
+mod tests;
