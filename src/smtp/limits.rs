@@ -1,1 +1,42 @@
-//! (in the making)
+//! The limits of the protocol core, in one place, each with what it costs. What an operator may set (message size, recipients, hold budget)
+//! is configuration of `relay`; what stands here is fixed because the grammar or the peer's patience sets it.
+
+/// A command line with its CRLF. RFC 5321, 4.5.3.1.4 asks for 512 and more with extensions (SMTPUTF8, ORCPT and ENVID add 1,100); Postfix
+/// takes 2,048. Cost: a session that sends a line in pieces holds at most this much, outside of the receive buffers.
+pub const COMMAND_LINE_MAX: usize = 4096;
+
+/// The argument of HELO and EHLO. RFC 5321, 4.5.3.1.2 caps a domain at 255; address literals and careless hosts are somewhat longer.
+/// Cost: kept for the whole session.
+pub const HELO_MAX: usize = 512;
+
+/// A mailbox inside its `<>`. RFC 5321, 4.5.3.1.3 says 256; rewritten (SRS) and per-recipient (VERP) senders are longer.
+/// Cost: one an envelope entry.
+pub const MAILBOX_MAX: usize = 512;
+
+/// A whole reply of an upstream. RFC 5321, 4.5.3.1.5 caps a line at 512 and says nothing of the whole; EHLO replies stay below 2 KiB.
+/// Cost: an outbound leg whose reply arrives in pieces holds at most this much.
+pub const REPLY_BYTES_MAX: usize = 16 * 1024;
+/// Lines of one reply.
+pub const REPLY_LINES_MAX: usize = 128;
+/// One line of a reply, with CRLF: four times what RFC 5321, 4.5.3.1.5 allows.
+pub const REPLY_LINE_MAX: usize = 2048;
+
+/// RFC 3461, 4.4: ENVID is at most 100 characters.
+pub const ENVID_MAX: usize = 100;
+/// RFC 3461, 4.2: ORCPT is at most 500 characters.
+pub const ORCPT_MAX: usize = 500;
+
+/// A text line without its CRLF and without its transparency dot (RFC 5321, 4.5.3.1.6). Longer ones pass, and are a finding.
+pub const TEXT_LINE_MAX: usize = 998;
+
+/// Received fields from which on a message is taken for looping (RFC 5321, 6.3 asks for at least 100).
+pub const RECEIVED_MAX: u16 = 100;
+
+const _: () = assert!(
+    REPLY_LINE_MAX <= REPLY_BYTES_MAX,
+    "one line must fit into a reply"
+);
+const _: () = assert!(
+    COMMAND_LINE_MAX >= 2 * MAILBOX_MAX + ORCPT_MAX + ENVID_MAX + 512,
+    "a legal MAIL or RCPT with every parameter must fit into a command line"
+);

@@ -1,1 +1,206 @@
-//! (in the making)
+//! What a client can do wrong, by name, and what it hears for it: one table. Whether a session goes on, slows down or ends after a violation
+//! is policy's business.
+
+use crate::reply::ReplyText;
+
+/// A named misbehaviour.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Violation {
+    UnknownCommand,
+    LineTooLong,
+    NulInCommand,
+    BareCrInCommand,
+    BareLfInCommand,
+    SyntaxError,
+    BadSender,
+    BadRecipient,
+    BadHelo,
+    /// Non-ASCII in a path without SMTPUTF8 in the MAIL.
+    Utf8NotDeclared,
+    ParameterNotAnnounced,
+    BadParameter,
+    BadSequence,
+    NestedMail,
+    NeedHelo,
+    NeedMail,
+    NeedRcpt,
+    NoValidRecipients,
+    /// HTTP, a header field, a TLS hello.
+    NonSmtpCommand,
+    NotImplemented,
+    MessageTooBig,
+    TooManyRecipients,
+    BadChunk,
+    MixedDataBdat,
+    /// BODY=BINARYMIME and then DATA.
+    BinaryNeedsBdat,
+    BareNewlineInBody,
+    NulInBody,
+    TooManyHops,
+    /// Bytes after a command that ends a group.
+    Pipelining,
+    /// Bytes before the greeting.
+    Pregreet,
+}
+
+impl Violation {
+    pub const ALL: [Violation; 30] = [
+        Violation::UnknownCommand,
+        Violation::LineTooLong,
+        Violation::NulInCommand,
+        Violation::BareCrInCommand,
+        Violation::BareLfInCommand,
+        Violation::SyntaxError,
+        Violation::BadSender,
+        Violation::BadRecipient,
+        Violation::BadHelo,
+        Violation::Utf8NotDeclared,
+        Violation::ParameterNotAnnounced,
+        Violation::BadParameter,
+        Violation::BadSequence,
+        Violation::NestedMail,
+        Violation::NeedHelo,
+        Violation::NeedMail,
+        Violation::NeedRcpt,
+        Violation::NoValidRecipients,
+        Violation::NonSmtpCommand,
+        Violation::NotImplemented,
+        Violation::MessageTooBig,
+        Violation::TooManyRecipients,
+        Violation::BadChunk,
+        Violation::MixedDataBdat,
+        Violation::BinaryNeedsBdat,
+        Violation::BareNewlineInBody,
+        Violation::NulInBody,
+        Violation::TooManyHops,
+        Violation::Pipelining,
+        Violation::Pregreet,
+    ];
+
+    /// What the client hears.
+    pub fn reply(self) -> ReplyText {
+        ReplyText::fixed(self.row().1)
+    }
+
+    /// For logs and metric labels.
+    pub fn word(self) -> &'static str {
+        self.row().0
+    }
+
+    fn row(self) -> (&'static str, &'static str) {
+        match self {
+            Violation::UnknownCommand => (
+                "unknown_command",
+                "500 5.5.2 Error: command not recognized\r\n",
+            ),
+            Violation::LineTooLong => ("line_too_long", "500 5.5.2 Error: line too long\r\n"),
+            Violation::NulInCommand => ("nul_in_command", "500 5.5.2 Error: NUL in command\r\n"),
+            Violation::BareCrInCommand => (
+                "bare_cr_in_command",
+                "500 5.5.2 Error: bare <CR> received\r\n",
+            ),
+            Violation::BareLfInCommand => (
+                "bare_lf_in_command",
+                "500 5.5.2 Error: bare <LF> received\r\n",
+            ),
+            Violation::SyntaxError => (
+                "syntax_error",
+                "501 5.5.2 Error: syntax error in arguments\r\n",
+            ),
+            Violation::BadSender => ("bad_sender", "501 5.1.7 Bad sender address syntax\r\n"),
+            Violation::BadRecipient => (
+                "bad_recipient",
+                "501 5.1.3 Bad recipient address syntax\r\n",
+            ),
+            Violation::BadHelo => ("bad_helo", "501 5.5.2 Error: a hostname is expected\r\n"),
+            Violation::Utf8NotDeclared => (
+                "utf8_not_declared",
+                "553 5.6.7 Error: non-ASCII address without SMTPUTF8\r\n",
+            ),
+            Violation::ParameterNotAnnounced => (
+                "parameter_not_announced",
+                "555 5.5.4 Unsupported option\r\n",
+            ),
+            Violation::BadParameter => ("bad_parameter", "501 5.5.4 Error: bad parameter\r\n"),
+            Violation::BadSequence => (
+                "bad_sequence",
+                "503 5.5.1 Error: bad sequence of commands\r\n",
+            ),
+            Violation::NestedMail => ("nested_mail", "503 5.5.1 Error: nested MAIL command\r\n"),
+            Violation::NeedHelo => ("need_helo", "503 5.5.1 Error: send HELO/EHLO first\r\n"),
+            Violation::NeedMail => ("need_mail", "503 5.5.1 Error: need MAIL command\r\n"),
+            Violation::NeedRcpt => ("need_rcpt", "503 5.5.1 Error: need RCPT command\r\n"),
+            Violation::NoValidRecipients => (
+                "no_valid_recipients",
+                "554 5.5.1 Error: no valid recipients\r\n",
+            ),
+            Violation::NonSmtpCommand => (
+                "non_smtp_command",
+                "521 5.7.0 Error: this is a mail server\r\n",
+            ),
+            Violation::NotImplemented => (
+                "not_implemented",
+                "502 5.5.1 Error: command not implemented\r\n",
+            ),
+            Violation::MessageTooBig => ("message_too_big", "552 5.3.4 Error: message too big\r\n"),
+            Violation::TooManyRecipients => (
+                "too_many_recipients",
+                "452 4.5.3 Error: too many recipients\r\n",
+            ),
+            Violation::BadChunk => (
+                "bad_chunk",
+                "501 5.5.4 Error: syntax is BDAT size [LAST]\r\n",
+            ),
+            Violation::MixedDataBdat => (
+                "mixed_data_bdat",
+                "503 5.5.1 Error: DATA and BDAT do not mix\r\n",
+            ),
+            Violation::BinaryNeedsBdat => (
+                "binary_needs_bdat",
+                "503 5.5.1 Error: BINARYMIME needs BDAT\r\n",
+            ),
+            Violation::BareNewlineInBody => (
+                "bare_newline_in_body",
+                "550 5.5.2 Error: bare <CR> or <LF> received\r\n",
+            ),
+            Violation::NulInBody => ("nul_in_body", "550 5.6.0 Error: NUL in message\r\n"),
+            Violation::TooManyHops => ("too_many_hops", "554 5.4.6 Error: too many hops\r\n"),
+            Violation::Pipelining => (
+                "pipelining",
+                "554 5.5.0 Error: SMTP protocol synchronization\r\n",
+            ),
+            Violation::Pregreet => ("pregreet", "521 5.5.1 Protocol error\r\n"),
+        }
+    }
+}
+
+/// Whether a line that is no SMTP command is another protocol's: HTTP, a header field of a message, TLS, SSH.
+pub fn looks_foreign(line: &[u8]) -> bool {
+    is_tls_hello(line) || line.starts_with(b"SSH-") || is_http(line) || is_header_field(line)
+}
+
+/// The record header of a TLS ClientHello (RFC 8446, 5.1): handshake, version 3.x.
+fn is_tls_hello(line: &[u8]) -> bool {
+    line.starts_with(&[0x16, 0x03])
+}
+
+fn is_http(line: &[u8]) -> bool {
+    const METHODS: [&[u8]; 10] = [
+        b"GET", b"POST", b"CONNECT", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"PATCH", b"TRACE",
+        b"PRI",
+    ];
+    let end = line
+        .iter()
+        .position(|&byte| byte == b' ')
+        .unwrap_or(line.len());
+    end < line.len() && METHODS.contains(&&line[..end])
+}
+
+/// `Name: value`, as when a client goes on with its message after a refused DATA.
+fn is_header_field(line: &[u8]) -> bool {
+    let end = line
+        .iter()
+        .position(|&byte| !(byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'))
+        .unwrap_or(line.len());
+    end > 0 && line.get(end) == Some(&b':')
+}
