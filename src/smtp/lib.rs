@@ -13,6 +13,8 @@ pub mod held;
 pub mod inbound;
 pub mod limits;
 pub mod line;
+#[cfg(any(test, fuzzing))]
+pub mod naive;
 pub mod outbound;
 pub mod param;
 pub mod path;
