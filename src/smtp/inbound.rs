@@ -1,1 +1,116 @@
-//! (in the making)
+//! Framing of the client's side: bytes to command lines, across any split.
+//!
+//! A line that lies whole in the received bytes is used where it lies. Only a line that is cut by
+//! the end of a receive is carried over, up to [`COMMAND_LINE_MAX`] octets; what is longer is
+//! swallowed to its end, so that its tail is never taken for a command.
+
+use alloc::vec::Vec;
+use core::mem;
+
+use crate::limits::COMMAND_LINE_MAX;
+use crate::line::{Terminator, split_line};
+
+/// What the next bytes hold.
+pub(crate) enum Framed {
+    /// All bytes were taken; the line goes on in the next receive.
+    Partial,
+    /// A whole line lies in the first `len` octets; its terminator ends at `used`.
+    Here {
+        len: usize,
+        used: usize,
+        terminator: Terminator,
+    },
+    /// The line began in an earlier receive; `Carried` has all of it.
+    Carried { line: Carried, used: usize },
+    /// A line over the limit ended here.
+    TooLong { used: usize },
+}
+
+/// A line put together from several receives. Give it back with [`Inbound::put_back`] if it can
+/// not be handled yet.
+pub(crate) struct Carried {
+    bytes: Vec<u8>,
+    before: usize,
+    len: usize,
+    pub(crate) terminator: Terminator,
+}
+
+impl Carried {
+    pub(crate) fn line(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// The unfinished line of one client, if any.
+#[derive(Debug, Default)]
+pub(crate) struct Inbound {
+    carry: Vec<u8>,
+    overlong: bool,
+}
+
+impl Inbound {
+    /// Something of a line was read and its end was not.
+    pub(crate) fn is_mid_line(&self) -> bool {
+        self.overlong || !self.carry.is_empty()
+    }
+
+    /// Finds the next line of `bytes`.
+    pub(crate) fn frame(&mut self, bytes: &[u8]) -> Framed {
+        let Some((len, used, terminator)) = split_line(bytes) else {
+            self.keep(bytes);
+            return Framed::Partial;
+        };
+        if self.overlong || self.carry.len() + len > COMMAND_LINE_MAX {
+            self.overlong = false;
+            self.carry = Vec::new();
+            return Framed::TooLong { used };
+        }
+        if self.carry.is_empty() {
+            return Framed::Here {
+                len,
+                used,
+                terminator,
+            };
+        }
+        let mut bytes_whole = mem::take(&mut self.carry);
+        let before = bytes_whole.len();
+        bytes_whole.extend_from_slice(&bytes[..len]);
+        let mut line = Carried {
+            len: bytes_whole.len(),
+            bytes: bytes_whole,
+            before,
+            terminator,
+        };
+        // the CR was the last octet of the receive before
+        if len == 0 && used == 1 && line.bytes.last() == Some(&b'\r') {
+            line.len -= 1;
+            line.terminator = Terminator::CrLf;
+        }
+        Framed::Carried { line, used }
+    }
+
+    /// The line stays unhandled: its bytes of the current receive will be offered again.
+    pub(crate) fn put_back(&mut self, line: Carried) {
+        self.carry = line.bytes;
+        self.carry.truncate(line.before);
+    }
+
+    /// The line that was found to be too long stays unhandled: what is left of it still counts as
+    /// too long when it is offered again.
+    pub(crate) fn remember_overlong(&mut self) {
+        self.overlong = true;
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.overlong {
+            return;
+        }
+        // one more for a CR whose LF has not come yet
+        if self.carry.len() + bytes.len() > COMMAND_LINE_MAX + 1 {
+            self.overlong = true;
+            self.carry = Vec::new();
+            return;
+        }
+        self.carry.extend_from_slice(bytes);
+    }
+}

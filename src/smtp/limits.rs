@@ -32,6 +32,21 @@ pub const TEXT_LINE_MAX: usize = 998;
 /// Received fields from which on a message is taken for looping (RFC 5321, 6.3 asks for at least 100).
 pub const RECEIVED_MAX: u16 = 100;
 
+/// Replies an upstream connection may owe at once. Cost: one byte each.
+pub const COMMANDS_OWED_MAX: usize = 256;
+/// Octets of MAIL and RCPT commands gathered for one flight; the rest goes with the next.
+pub const ENVELOPE_FLIGHT_OCTETS: u64 = 32 * 1024;
+/// How often a transaction asks for an upstream connection before it gives up.
+pub const ATTACH_ATTEMPTS_MAX: u8 = 8;
+/// Recipients of one client that may be unanswered at once; further ones are not read.
+pub const RECIPIENTS_IN_FLIGHT_MAX: usize = 256;
+/// Recipients of a message where the operator sets no limit. Cost: 64 bytes each, and their text.
+pub const RECIPIENTS_LIMIT: usize = 50_000;
+/// BDAT chunks of a streaming body whose replies may be outstanding.
+pub const CHUNKS_OWED_MAX: u8 = 8;
+/// A streaming body goes up in chunks of at least this many octets, but for the last.
+pub const STREAM_CHUNK_MIN: u64 = 16 * 1024;
+
 const _: () = assert!(
     REPLY_LINE_MAX <= REPLY_BYTES_MAX,
     "one line must fit into a reply"

@@ -1,1 +1,455 @@
-//! (in the making)
+//! The machine that faces one upstream connection.
+//!
+//! It drives the handshake (greeting, EHLO, HELO as the way out), writes commands and body pieces
+//! into its outgoing flight, and matches every reply to the command that owes it. It knows nothing
+//! of clients: while a connection is attached, [`crate::relay::Relay`] calls it; before and after,
+//! the driver does. What it deliberately leaves out: connecting, timers, pooling.
+//!
+//! Order of use for a driver: feed bytes to [`Outbound::handle_input`] until it returns `None`,
+//! handing each reply to the attached relay (or dropping it, if none is attached), then take what
+//! [`Outbound::poll_output`] has gathered and send it as one flight.
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+
+use crate::body::EndOfData;
+use crate::extension::{Capabilities, ExtensionSet, parse_ehlo_reply};
+use crate::held::Held;
+use crate::limits::{COMMANDS_OWED_MAX, ENVELOPE_FLIGHT_OCTETS};
+use crate::pieces::{Form, Pieces};
+use crate::reply::{Reply, ReplyReader};
+
+/// Which command a reply answers.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub enum Owed {
+    Greeting,
+    Ehlo,
+    Helo,
+    Mail,
+    Rcpt,
+    Data,
+    /// A BDAT chunk that is not the last.
+    Chunk,
+    /// The dot or BDAT LAST: the one reply that decides over a message.
+    End,
+    Rset,
+    Quit,
+}
+
+/// Why an upstream connection can not be used any more. Nothing may be sent on it after this.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub enum LegLost {
+    /// FIN or reset, or the connection could not be made.
+    Closed,
+    /// It spoke out of turn or not SMTP.
+    Protocol,
+    /// It owed a reply for too long.
+    Timeout,
+    /// It said 421 (RFC 5321, 3.8).
+    Refused421,
+    /// Its greeting or its EHLO and HELO replies were refusals.
+    Unwelcome,
+}
+
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+enum Phase {
+    Greeting,
+    Hello,
+    Ready,
+    Resetting,
+    Quitting,
+    Lost,
+}
+
+/// One upstream connection, from its greeting to QUIT.
+///
+/// Holds the flight in the making and the queue of owed replies, at most
+/// [`COMMANDS_OWED_MAX`] entries of one byte; no body bytes (those are spans).
+#[derive(Debug)]
+pub struct Outbound {
+    phase: Phase,
+    caps: Capabilities,
+    hostname: Arc<[u8]>,
+    reader: ReplyReader,
+    owed: VecDeque<Owed>,
+    out: Pieces,
+    /// 4xx and 5xx replies since the last accepted message: a connection with too many is retired,
+    /// so that one client's errors never run into the server's error limits for the next.
+    failures: u16,
+}
+
+impl Outbound {
+    /// A connection that was just made: its greeting is awaited. `hostname` is said in EHLO.
+    pub fn new(hostname: Arc<[u8]>) -> Self {
+        let mut owed = VecDeque::with_capacity(8);
+        owed.push_back(Owed::Greeting);
+        Self {
+            phase: Phase::Greeting,
+            caps: Capabilities::default(),
+            hostname,
+            reader: ReplyReader::default(),
+            owed,
+            out: Pieces::new(),
+            failures: 0,
+        }
+    }
+
+    /// Takes the next whole reply out of `input`. `None`: all of `input` was taken and more bytes
+    /// are needed. Call again until `None`: several replies may have come in one segment.
+    ///
+    /// # Errors
+    /// The connection is lost: a reply that nobody is owed, one that is not SMTP, one whose code
+    /// makes no sense for its command, a 421, or a refusal of the handshake.
+    pub fn handle_input<'r, 'i: 'r>(
+        &'r mut self,
+        input: &mut &'i [u8],
+    ) -> Result<Option<(Owed, Reply<'r>)>, LegLost> {
+        if self.phase == Phase::Lost {
+            return Err(LegLost::Protocol);
+        }
+        let reply = match self.reader.next(input) {
+            Ok(None) => return Ok(None),
+            Ok(Some(reply)) => reply,
+            Err(_) => {
+                self.phase = Phase::Lost;
+                return Err(LegLost::Protocol);
+            }
+        };
+        let owed = self.owed.pop_front();
+        if let Some(lost) = refusal(owed, reply.code) {
+            self.phase = Phase::Lost;
+            return Err(lost);
+        }
+        let owed = owed.expect("refusal() turns away a reply that nobody is owed");
+        match owed {
+            Owed::Greeting => {
+                self.phase = Phase::Hello;
+                let masked = reply.text.get(4..8).is_some_and(|start| start == b"****");
+                hello(
+                    &mut self.out,
+                    &mut self.owed,
+                    if masked { Owed::Helo } else { Owed::Ehlo },
+                    &self.hostname,
+                );
+            }
+            Owed::Ehlo if reply.is_positive() => {
+                self.caps = parse_ehlo_reply(reply.text);
+                self.phase = Phase::Ready;
+            }
+            Owed::Ehlo => hello(&mut self.out, &mut self.owed, Owed::Helo, &self.hostname),
+            Owed::Helo => self.phase = Phase::Ready,
+            Owed::Rset if self.phase == Phase::Resetting && self.owed.is_empty() => {
+                self.phase = Phase::Ready;
+            }
+            Owed::End if reply.is_positive() => self.failures = 0,
+            Owed::Mail | Owed::Rcpt | Owed::Data | Owed::Chunk | Owed::End if reply.code >= 400 => {
+                self.failures = self.failures.saturating_add(1);
+            }
+            _ => {}
+        }
+        Ok(Some((owed, reply)))
+    }
+
+    /// The flight in the making. The driver moves its pieces out when no send is under way; they are
+    /// concrete, so the form they are read in does not matter.
+    pub fn poll_output(&mut self) -> &mut Pieces {
+        &mut self.out
+    }
+
+    /// Octets waiting to be taken by [`Outbound::poll_output`].
+    pub fn queued(&self) -> u64 {
+        self.out.wire_len(self.form())
+    }
+
+    /// How bodies travel on this connection: as BDAT chunks where CHUNKING is offered.
+    pub fn form(&self) -> Form {
+        if self.caps.set.contains(ExtensionSet::CHUNKING) {
+            Form::Bdat
+        } else {
+            Form::Data
+        }
+    }
+
+    /// The handshake is over, and no reset or QUIT is under way.
+    pub fn is_ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+
+    /// Waiting for the reply to RSET.
+    pub fn is_resetting(&self) -> bool {
+        self.phase == Phase::Resetting
+    }
+
+    /// Ready, nothing owed, nothing half read, nothing to send: another transaction may begin.
+    pub fn is_reusable(&self) -> bool {
+        self.is_ready() && self.owed.is_empty() && self.reader.is_empty() && self.out.is_empty()
+    }
+
+    /// Some reply is awaited.
+    pub fn is_owed(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.caps
+    }
+
+    /// 4xx and 5xx replies since the last accepted message.
+    pub fn failures(&self) -> u16 {
+        self.failures
+    }
+
+    /// May one more envelope command be written now? Without PIPELINING only when nothing is owed
+    /// (RFC 2920); with it, within one flight of bounded size.
+    pub fn can_pipeline(&self) -> bool {
+        if self.caps.set.contains(ExtensionSet::PIPELINING) {
+            self.owed.len() < COMMANDS_OWED_MAX && self.queued() < ENVELOPE_FLIGHT_OCTETS
+        } else {
+            self.owed.is_empty()
+        }
+    }
+
+    /// MAIL with its reverse-path and parameters as the client wrote them. `SIZE=` is an extension
+    /// of each hop: it is left out where this server does not offer it.
+    pub fn mail(&mut self, path: &[u8], params: &[u8]) {
+        self.out.insert(b"MAIL FROM:");
+        self.out.insert(path);
+        let size = self.caps.set.contains(ExtensionSet::SIZE);
+        for param in params.split(|&b| b == b' ').filter(|p| !p.is_empty()) {
+            let is_size = param.len() >= 5 && param[..5].eq_ignore_ascii_case(b"SIZE=");
+            if size || !is_size {
+                self.out.insert(b" ");
+                self.out.insert(param);
+            }
+        }
+        self.command_end(Owed::Mail);
+    }
+
+    /// RCPT with all that followed `TO:`, byte for byte.
+    pub fn rcpt(&mut self, argument: &[u8]) {
+        self.out.insert(b"RCPT TO:");
+        self.out.insert(argument);
+        self.command_end(Owed::Rcpt);
+    }
+
+    pub fn data(&mut self) {
+        self.out.insert(b"DATA");
+        self.command_end(Owed::Data);
+    }
+
+    /// What is held of a body, in DATA form, after the 354. May be called several times.
+    pub fn body(&mut self, held: &mut Held) {
+        held.forward_data(&mut self.out);
+    }
+
+    /// The end of data in DATA form. What went before ended with CRLF, or was nothing at all.
+    pub fn dot(&mut self, _evidence: EndOfData) {
+        self.out.insert(b".");
+        self.command_end(Owed::End);
+    }
+
+    /// What is held of a body as a BDAT chunk that is not the last.
+    pub fn chunk(&mut self, held: &mut Held) {
+        self.bdat(held, b"", Owed::Chunk);
+    }
+
+    /// The rest of a body as the last BDAT chunk; it may be empty.
+    pub fn last_chunk(&mut self, held: &mut Held, _evidence: EndOfData) {
+        self.bdat(held, b" LAST", Owed::End);
+    }
+
+    /// RSET; the connection is [`Outbound::is_resetting`] until its 250. Replies owed to earlier
+    /// commands still come first, and mean nothing to anyone.
+    pub fn begin_reset(&mut self) {
+        self.phase = Phase::Resetting;
+        self.out.insert(b"RSET");
+        self.command_end(Owed::Rset);
+    }
+
+    pub fn quit(&mut self) {
+        self.phase = Phase::Quitting;
+        self.out.insert(b"QUIT");
+        self.command_end(Owed::Quit);
+    }
+
+    fn bdat(&mut self, held: &mut Held, last: &[u8], owed: Owed) {
+        let mut digits = [0u8; 20];
+        self.out.insert(b"BDAT ");
+        self.out.insert(decimal(held.content_len(), &mut digits));
+        self.out.insert(last);
+        self.out.insert(b"\r\n");
+        held.forward_bdat(&mut self.out);
+        self.owed.push_back(owed);
+    }
+
+    fn command_end(&mut self, owed: Owed) {
+        self.out.insert(b"\r\n");
+        self.owed.push_back(owed);
+    }
+}
+
+fn hello(out: &mut Pieces, owed: &mut VecDeque<Owed>, verb: Owed, hostname: &[u8]) {
+    out.insert(if verb == Owed::Ehlo {
+        b"EHLO "
+    } else {
+        b"HELO "
+    });
+    out.insert(hostname);
+    out.insert(b"\r\n");
+    owed.push_back(verb);
+}
+
+/// Does this reply end the connection? Codes that make no sense for the command do (RFC 5321,
+/// 4.3.2 lists them): guessing what such a server means is how mail gets lost.
+fn refusal(owed: Option<Owed>, code: u16) -> Option<LegLost> {
+    if code == 421 {
+        return Some(LegLost::Refused421);
+    }
+    let class = code / 100;
+    match owed {
+        None => Some(LegLost::Protocol),
+        Some(Owed::Greeting) if class != 2 => Some(LegLost::Unwelcome),
+        Some(Owed::Helo) if class != 2 => Some(LegLost::Unwelcome),
+        Some(Owed::Rset) if class != 2 => Some(LegLost::Protocol),
+        Some(Owed::Data) if class == 2 || (class == 3 && code != 354) => Some(LegLost::Protocol),
+        Some(Owed::Data) => None,
+        Some(_) if class == 3 => Some(LegLost::Protocol),
+        Some(_) => None,
+    }
+}
+
+/// The decimal digits of `value`, without allocating.
+pub(crate) fn decimal(mut value: u64, digits: &mut [u8; 20]) -> &[u8] {
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            return &digits[at..];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pieces::Piece;
+    use alloc::vec::Vec;
+
+    fn sent(leg: &mut Outbound) -> Vec<u8> {
+        let form = leg.form();
+        let mut bytes = Vec::new();
+        for piece in leg.poll_output().iter(form) {
+            match piece {
+                Piece::Insert(insert) => bytes.extend_from_slice(insert),
+                Piece::Span { .. } => panic!("no buffers here"),
+            }
+        }
+        leg.poll_output().clear();
+        bytes
+    }
+
+    fn say(leg: &mut Outbound, mut text: &[u8]) -> Result<Vec<(Owed, u16)>, LegLost> {
+        let mut got = Vec::new();
+        while let Some((owed, reply)) = leg.handle_input(&mut text)? {
+            got.push((owed, reply.code));
+        }
+        Ok(got)
+    }
+
+    fn ready(ehlo: &[u8]) -> Outbound {
+        let mut leg = Outbound::new(Arc::from(&b"weir.example"[..]));
+        say(&mut leg, b"220-teaser\r\n220 mx\r\n").unwrap();
+        assert_eq!(sent(&mut leg), b"EHLO weir.example\r\n");
+        say(&mut leg, ehlo).unwrap();
+        assert!(leg.is_reusable());
+        leg
+    }
+
+    #[test]
+    fn falls_back_to_helo_when_ehlo_is_refused_or_the_banner_is_masked() {
+        let mut leg = Outbound::new(Arc::from(&b"w"[..]));
+        say(&mut leg, b"220 mx\r\n").unwrap();
+        say(&mut leg, b"502 no\r\n").unwrap();
+        assert_eq!(sent(&mut leg), b"EHLO w\r\nHELO w\r\n");
+        say(&mut leg, b"250 hi\r\n").unwrap();
+        assert!(leg.is_ready() && !leg.capabilities().esmtp);
+
+        let mut leg = Outbound::new(Arc::from(&b"w"[..]));
+        say(&mut leg, b"220 ******\r\n").unwrap();
+        assert_eq!(sent(&mut leg), b"HELO w\r\n");
+    }
+
+    #[test]
+    fn a_reply_nobody_is_owed_ends_the_connection() {
+        let mut leg = ready(b"250 mx\r\n");
+        assert_eq!(say(&mut leg, b"250 surprise\r\n"), Err(LegLost::Protocol));
+        let mut leg = ready(b"250 mx\r\n");
+        assert_eq!(say(&mut leg, b"421 closing\r\n"), Err(LegLost::Refused421));
+        assert_eq!(say(&mut leg, b"250 more\r\n"), Err(LegLost::Protocol));
+    }
+
+    #[test]
+    fn codes_that_make_no_sense_end_the_connection() {
+        let mut leg = ready(b"250 mx\r\n");
+        leg.data();
+        assert_eq!(say(&mut leg, b"250 what\r\n"), Err(LegLost::Protocol));
+        let mut leg = ready(b"250 mx\r\n");
+        leg.rcpt(b"<a@b>");
+        assert_eq!(say(&mut leg, b"354 go\r\n"), Err(LegLost::Protocol));
+        let mut leg = ready(b"250 mx\r\n");
+        leg.begin_reset();
+        assert_eq!(say(&mut leg, b"503 no\r\n"), Err(LegLost::Protocol));
+    }
+
+    #[test]
+    fn size_goes_only_to_servers_that_offer_it() {
+        let mut leg = ready(b"250-mx\r\n250-SIZE 1000\r\n250 8BITMIME\r\n");
+        leg.mail(b"<a@b>", b"SIZE=10 BODY=8BITMIME");
+        assert_eq!(sent(&mut leg), b"MAIL FROM:<a@b> SIZE=10 BODY=8BITMIME\r\n");
+        let mut leg = ready(b"250-mx\r\n250 8BITMIME\r\n");
+        leg.mail(b"<a@b>", b"SIZE=10 BODY=8BITMIME");
+        assert_eq!(sent(&mut leg), b"MAIL FROM:<a@b> BODY=8BITMIME\r\n");
+    }
+
+    #[test]
+    fn commands_wait_for_each_other_without_pipelining() {
+        let mut leg = ready(b"250 mx\r\n");
+        leg.mail(b"<a@b>", b"");
+        assert!(!leg.can_pipeline());
+        say(&mut leg, b"250 ok\r\n").unwrap();
+        assert!(leg.can_pipeline());
+        let mut leg = ready(b"250-mx\r\n250 PIPELINING\r\n");
+        leg.mail(b"<a@b>", b"");
+        assert!(leg.can_pipeline());
+    }
+
+    #[test]
+    fn a_reset_awaits_its_own_250_behind_older_replies() {
+        let mut leg = ready(b"250-mx\r\n250 PIPELINING\r\n");
+        leg.mail(b"<a@b>", b"");
+        leg.rcpt(b"<c@d>");
+        leg.begin_reset();
+        assert_eq!(
+            say(&mut leg, b"550 no\r\n503 no\r\n").unwrap(),
+            [(Owed::Mail, 550), (Owed::Rcpt, 503)]
+        );
+        assert!(leg.is_resetting());
+        sent(&mut leg);
+        say(&mut leg, b"250 ok\r\n").unwrap();
+        assert!(leg.is_reusable());
+        assert_eq!(leg.failures(), 2);
+    }
+
+    #[test]
+    fn chunks_carry_their_length() {
+        let mut leg = ready(b"250-mx\r\n250 CHUNKING\r\n");
+        let mut held = Held::new();
+        held.pieces_mut().insert(b"a\r\n");
+        held.pieces_mut().push_dot();
+        held.pieces_mut().insert(b".b\r\n");
+        leg.chunk(&mut held);
+        assert_eq!(sent(&mut leg), b"BDAT 7\r\na\r\n.b\r\n");
+    }
+}

@@ -23,6 +23,7 @@ texts! {
     CHUNK_OK = "250 2.0.0 Ok: chunk received";
     GO_AHEAD = "354 End data with <CR><LF>.<CR><LF>";
     VRFY_MAYBE = "252 2.1.5 Cannot VRFY user, but will accept message and attempt delivery";
+    EXPN_REFUSED = "502 5.5.1 EXPN is not served here";
     HELP = "214 2.0.0 See RFC 5321";
     BYE = "221 2.0.0 Bye";
 

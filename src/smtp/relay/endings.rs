@@ -1,0 +1,272 @@
+//! How things end: time, hang-ups, refusals from outside, and the rest of a session in the pit.
+
+use alloc::boxed::Box;
+use core::mem;
+use core::time::Duration;
+
+use super::transaction::{Outcome, Transaction};
+use super::{Act, Cx, LineVerdict, Phase, Relay, Waiting};
+use crate::extension::ExtensionSet;
+use crate::gate::Verdict;
+use crate::outbound::LegLost;
+use crate::reply::ReplyText;
+use crate::stats::SessionStats;
+use crate::texts;
+use crate::time::Moment;
+
+/// How the client's side ended.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub enum Gone {
+    /// End of stream, after all bytes before it have been fed: it may still be reading.
+    Eof,
+    /// Reset, or closed by us: nothing can be said to it any more.
+    Reset,
+}
+
+/// What must be remembered of a session between two commands. Small, since it may sit in the pit
+/// by the ten thousand: the HELO name is the only thing on the heap.
+#[derive(Debug)]
+pub struct Parked {
+    helo: Box<[u8]>,
+    stats: Box<SessionStats>,
+    asks: u32,
+    announced: ExtensionSet,
+    phase: Phase,
+    esmtp: bool,
+}
+
+impl Parked {
+    /// HELO name as the client gave it; empty before.
+    pub fn helo(&self) -> &[u8] {
+        &self.helo
+    }
+
+    pub fn stats(&self) -> &SessionStats {
+        &self.stats
+    }
+}
+
+impl Relay {
+    /// The client's side ended. With the end of data read, the relay lives on without it until the
+    /// upstream has answered: see `is_finished`.
+    pub fn handle_client_gone(&mut self, cx: &mut Cx<'_>, gone: Gone) {
+        self.recycle_ended(cx);
+        match gone {
+            Gone::Eof => self.eof = true,
+            Gone::Reset => {
+                self.client_gone = true;
+                self.eof = true;
+                if !self.owes_final() {
+                    self.lose(cx);
+                }
+            }
+        }
+        self.finish_if_drained(cx);
+        self.rearm(cx);
+    }
+
+    /// A deadline has passed. Calls before it do nothing.
+    pub fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
+        if cx.now < self.deadline {
+            return;
+        }
+        self.recycle_ended(cx);
+        if self.owes_final() && !matches!(self.waiting, Waiting::End(_) | Waiting::EndOfHeaders(_))
+        {
+            self.leg_overdue(cx);
+        } else if let Some(id) = self.waiting.asks() {
+            // a decision of ours that did not come is our trouble, never the client's
+            let reply = texts::INTERNAL;
+            let waiting = mem::replace(&mut self.waiting, Waiting::Nothing);
+            debug_assert_eq!(waiting.asks(), Some(id));
+            let verdict = match waiting {
+                Waiting::Connect(_) => Verdict::Close(texts::OVERLOAD),
+                _ => Verdict::Refuse(reply),
+            };
+            self.resolve(cx, waiting, verdict);
+        } else if self.waiting == Waiting::Stream {
+            self.leg_overdue(cx);
+        } else if self.awaits_recipients() {
+            self.recipients_overdue(cx);
+        } else {
+            self.say_and_close(cx, &texts::TIMEOUT);
+        }
+        self.finish_if_drained(cx);
+        self.rearm(cx);
+    }
+
+    /// Ends the session with `reply` on a line of its own. A final reply that is owed is waited
+    /// for, and goes down before it.
+    pub fn refuse(&mut self, cx: &mut Cx<'_>, reply: &ReplyText) {
+        self.recycle_ended(cx);
+        if self.owes_final() {
+            self.close_after = true;
+        } else if self.phase != Phase::Closing {
+            self.say_and_close(cx, reply);
+        }
+        self.rearm(cx);
+    }
+
+    /// Nothing more will come of this session: its slot may be closed and forgotten.
+    pub fn is_finished(&self) -> bool {
+        self.phase == Phase::Closing && self.tx.is_none()
+    }
+
+    /// No transaction is open and no question either: it may be closed or parked.
+    pub fn is_between_transactions(&self) -> bool {
+        self.tx.is_none() && self.waiting == Waiting::Nothing && self.phase != Phase::Closing
+    }
+
+    /// The end of data was read and its reply is owed.
+    pub fn owes_final(&self) -> bool {
+        self.phase == Phase::Final
+    }
+
+    /// Takes the session out of service to be parked; only between transactions, and between two
+    /// lines.
+    pub fn park(&mut self) -> Parked {
+        assert!(
+            self.is_between_transactions() && !self.inbound.is_mid_line(),
+            "a client is parked only between transactions"
+        );
+        Parked {
+            helo: mem::take(&mut self.helo),
+            stats: Box::new(self.stats),
+            asks: self.asks,
+            announced: self.announced,
+            phase: self.phase,
+            esmtp: self.esmtp,
+        }
+    }
+
+    /// May `park` be called?
+    pub fn is_parkable(&self) -> bool {
+        self.is_between_transactions() && !self.inbound.is_mid_line() && self.ended.is_none()
+    }
+
+    /// A parked session comes back as it was.
+    pub fn resume(parked: Parked, now: Moment, timeout: Duration) -> Self {
+        let mut relay = Self::new(now);
+        relay.helo = parked.helo;
+        relay.stats = *parked.stats;
+        relay.asks = parked.asks;
+        relay.announced = parked.announced;
+        relay.phase = parked.phase;
+        relay.esmtp = parked.esmtp;
+        relay.deadline = now + timeout;
+        relay
+    }
+
+    /// Gives up the open transaction, if there is one: RSET, a new EHLO, QUIT.
+    pub(super) fn abandon(&mut self, cx: &mut Cx<'_>) {
+        self.drop_transaction(cx, Outcome::Abandoned);
+        if self.phase != Phase::Greeted && self.phase != Phase::Unwelcome {
+            self.phase = Phase::Ready;
+        }
+    }
+
+    pub(super) fn close(&mut self, cx: &mut Cx<'_>, linger: bool) {
+        if self.phase == Phase::Closing {
+            return;
+        }
+        self.drop_transaction(cx, Outcome::Lost);
+        self.waiting = Waiting::Nothing;
+        self.line_verdict = LineVerdict::None;
+        self.phase = Phase::Closing;
+        cx.acts.push_back(Act::Close { linger });
+    }
+
+    /// The client is gone and nothing is owed to it.
+    fn lose(&mut self, cx: &mut Cx<'_>) {
+        self.close(cx, false);
+    }
+
+    fn drop_transaction(&mut self, cx: &mut Cx<'_>, outcome: Outcome) {
+        let Some(tx) = self.tx.as_mut() else { return };
+        tx.let_go(cx);
+        let outcome = match tx.mail_refusal.first() {
+            Some(b'4') => Outcome::Deferred,
+            Some(_) => Outcome::Rejected,
+            None => outcome,
+        };
+        if tx.reply.is_empty() {
+            let refusal = mem::take(&mut tx.mail_refusal);
+            tx.reply.extend_from_slice(&refusal);
+            tx.mail_refusal = refusal;
+        }
+        self.end_transaction(cx, outcome);
+    }
+
+    pub(super) fn end_transaction(&mut self, cx: &mut Cx<'_>, outcome: Outcome) {
+        let Some(mut tx) = self.tx.take() else { return };
+        tx.let_go(cx);
+        tx.outcome = outcome;
+        self.stats.octets = self.stats.octets.saturating_add(tx.octets);
+        self.ended = Some(tx);
+        cx.acts.push_back(Act::TransactionEnd);
+    }
+
+    /// The client has closed its side, everything it said has been dealt with: so do we.
+    pub(super) fn finish_if_drained(&mut self, cx: &mut Cx<'_>) {
+        let idle = self.waiting == Waiting::Nothing && !self.awaits_recipients();
+        if self.eof && idle && self.phase != Phase::Closing {
+            self.close(cx, false);
+        }
+    }
+
+    fn recipients_overdue(&mut self, cx: &mut Cx<'_>) {
+        self.leg_overdue(cx);
+        let Some(tx) = self.tx.as_mut() else { return };
+        // no leg was there to lose, or it would have been asked for again: time is up
+        Transaction::refuse_untold(tx, &texts::UPSTREAM_TIMEOUT);
+        tx.fail(&texts::UPSTREAM_TIMEOUT);
+        self.pump(cx);
+    }
+
+    fn leg_overdue(&mut self, cx: &mut Cx<'_>) {
+        if let Some(tx) = self.tx.as_mut() {
+            tx.heard = true; // no second try: its time would be the client's
+            if let Some(leg) = tx.leg() {
+                let how = super::Detach::Close;
+                cx.acts.push_back(Act::Detach { leg, how });
+                cx.leg = None;
+                self.leg_lost(cx, LegLost::Timeout);
+            }
+        }
+    }
+
+    /// Sets the deadline that is next, the client's time counting from now.
+    pub(super) fn rearm(&mut self, cx: &Cx<'_>) {
+        let timeouts = &cx.config.timeouts;
+        let tx = self.tx.as_deref();
+        self.deadline = match (self.waiting, self.phase) {
+            (_, Phase::Closing) => Moment::NEVER,
+            (_, Phase::Final) => {
+                let from = tx.and_then(|tx| tx.end_of_data).unwrap_or(cx.now);
+                from + timeouts.final_reply
+            }
+            (Waiting::Recipients, _) => recipients_due(tx, timeouts.rcpt_reply, cx.now),
+            (Waiting::Data(_) | Waiting::Chunk(_), _) => cx.now + timeouts.data_reply,
+            (Waiting::Stream, _) => cx.now + timeouts.data_reply,
+            (waiting, _) if waiting.asks().is_some() => cx.now + timeouts.verdict,
+            _ if self.awaits_recipients() => recipients_due(tx, timeouts.rcpt_reply, cx.now),
+            (_, Phase::Data | Phase::Chunk) => cx.now + timeouts.body,
+            (_, Phase::Ready) => cx.now + timeouts.idle,
+            _ => cx.now + timeouts.command,
+        };
+    }
+
+    /// As `rearm`, but a client that sends a line octet by octet gains no time by it.
+    pub(super) fn rearm_after_input(&mut self, cx: &Cx<'_>, lines_read: bool) {
+        let body = matches!(self.phase, Phase::Data | Phase::Chunk);
+        let idle = self.waiting == Waiting::Nothing && !self.awaits_recipients();
+        if lines_read || body || !idle || self.phase == Phase::Closing {
+            self.rearm(cx);
+        }
+    }
+}
+
+fn recipients_due(tx: Option<&Transaction>, within: Duration, now: Moment) -> Moment {
+    let since = tx.and_then(|tx| tx.envelope.recipients.get(tx.told).map(|row| row.since));
+    since.unwrap_or(now) + within
+}

@@ -1,0 +1,329 @@
+//! Recipients in flight: RCPT by RCPT past the gate, up in order, and answered in order.
+//!
+//! Several may be open at once in a pipelined group. Verdicts come in any order; commands go up in
+//! the client's order, MAIL in the same flight as the first; replies go down in the client's order.
+
+use super::message::lost_reply;
+use super::transaction::{Attached, Transaction};
+use super::{Act, AttachFailure, Cx, Detach, LegId, Phase, Relay, UpstreamId, Waiting};
+use crate::command::RcptArgs;
+use crate::envelope::RecipientState;
+use crate::gate::{AskId, Stage, Verdict};
+use crate::limits::{ATTACH_ATTEMPTS_MAX, RECIPIENTS_IN_FLIGHT_MAX, RECIPIENTS_LIMIT};
+use crate::outbound::{LegLost, Outbound};
+use crate::reply::{Reply, carry};
+use crate::texts;
+use crate::violation::Violation;
+
+impl Relay {
+    /// Some recipients have not been answered yet.
+    pub(super) fn awaits_recipients(&self) -> bool {
+        self.tx.as_ref().is_some_and(|tx| !tx.all_told())
+    }
+
+    /// `false`: has to be offered again.
+    pub(super) fn rcpt(&mut self, cx: &mut Cx<'_>, args: &RcptArgs<'_>) -> bool {
+        if self.phase != Phase::Envelope {
+            let violation = if self.phase == Phase::BetweenChunks {
+                Violation::BadSequence
+            } else {
+                Violation::NeedMail
+            };
+            self.violation(cx, violation);
+            return true;
+        }
+        let max = match cx.config.recipients_max as usize {
+            0 => RECIPIENTS_LIMIT,
+            limit => limit.min(RECIPIENTS_LIMIT),
+        };
+        let tx = self.tx();
+        let count = tx.envelope.recipient_count();
+        let in_flight = count - tx.told;
+        // a reply of our own has to wait its turn behind those in flight
+        let own_reply = tx.is_failed() || !tx.mail_refusal.is_empty() || count >= max;
+        if in_flight > 0 && (own_reply || in_flight >= RECIPIENTS_IN_FLIGHT_MAX) {
+            self.stats.commands = self.stats.commands.saturating_sub(1);
+            self.waiting = Waiting::Recipients;
+            return false;
+        }
+        if own_reply {
+            self.refuse_rcpt(cx);
+            return true;
+        }
+        let ask = AskId(self.asks.wrapping_add(1));
+        let index = self.tx_mut().envelope.add_recipient(args, ask, cx.now);
+        let asked = self.ask(cx, Stage::Rcpt { index });
+        debug_assert_eq!(ask, asked);
+        true
+    }
+
+    /// The transaction is past taking recipients.
+    fn refuse_rcpt(&mut self, cx: &mut Cx<'_>) {
+        let tx = self.tx();
+        if !tx.mail_refusal.is_empty() {
+            cx.out.extend_from_slice(&tx.mail_refusal);
+        } else if tx.is_failed() {
+            cx.out.extend_from_slice(&tx.failure);
+        } else {
+            self.violation(cx, Violation::TooManyRecipients);
+        }
+    }
+
+    pub(super) fn resolve_recipient(&mut self, cx: &mut Cx<'_>, id: AskId, verdict: Verdict) {
+        let Some(tx) = self.tx.as_mut() else { return };
+        let asked = RecipientState::Asked(id);
+        let rows = &mut tx.envelope.recipients;
+        let Some(index) = rows.iter().position(|row| row.state == asked) else {
+            return;
+        };
+        match verdict {
+            Verdict::Pass => rows[index].state = RecipientState::Cleared,
+            Verdict::PassVia(route) => {
+                rows[index].state = RecipientState::Cleared;
+                rows[index].route = route;
+            }
+            Verdict::Refuse(reply) => tx.envelope.refuse(index, reply),
+            Verdict::Close(reply) => {
+                tx.envelope.refuse(index, reply);
+                self.close_after = true;
+            }
+        }
+        self.pump(cx);
+    }
+
+    /// Tells what can be told and sends up what can go up.
+    pub(super) fn pump(&mut self, cx: &mut Cx<'_>) {
+        let Some(tx) = self.tx.as_mut() else { return };
+        let errors = tx.tell(cx);
+        self.stats.errors = self.stats.errors.saturating_add(errors);
+        let before = tx.forwarded;
+        tx.forward(cx);
+        if tx.forwarded != before {
+            // forwarding may have refused some on the way
+            let errors = tx.tell(cx);
+            self.stats.errors = self.stats.errors.saturating_add(errors);
+        }
+        let told = self.tx().all_told();
+        if told && self.waiting == Waiting::Recipients {
+            self.waiting = Waiting::Nothing;
+        }
+        if told && self.close_after {
+            self.close(cx, true);
+        }
+    }
+
+    pub(super) fn accept_leg(&mut self, cx: &mut Cx<'_>, leg: LegId, upstream: UpstreamId) -> bool {
+        let Some(tx) = self.tx.as_mut() else {
+            return false;
+        };
+        if tx.attached != Attached::Asked {
+            return false;
+        }
+        tx.attached = Attached::Yes(leg);
+        tx.upstream = Some(upstream);
+        tx.attached_at = Some(cx.now);
+        self.pump(cx);
+        true
+    }
+
+    pub(super) fn no_leg(&mut self, cx: &mut Cx<'_>, why: AttachFailure) {
+        let Some(tx) = self.tx.as_mut() else { return };
+        if tx.attached != Attached::Asked {
+            return;
+        }
+        tx.attached = Attached::No;
+        let reply = match why {
+            AttachFailure::NoUpstream => &texts::NO_UPSTREAM,
+            AttachFailure::NoSlot => &texts::NO_SLOT,
+            AttachFailure::Unqualified => &texts::NO_QUALIFIED,
+        };
+        tx.refuse_untold(reply);
+        self.pump(cx);
+    }
+
+    pub(super) fn mail_answered(&mut self, cx: &mut Cx<'_>, reply: &Reply<'_>) {
+        let Some(tx) = self.tx.as_mut() else { return };
+        if reply.is_positive() {
+            return self.pump(cx);
+        }
+        // Remembered: every RCPT of this transaction gets this reply. What the same flight still
+        // has coming (503s) is swallowed by the reset.
+        tx.heard = true;
+        carry(&mut tx.mail_refusal, reply);
+        tx.detach(cx, Detach::Reset);
+        let refusal = core::mem::take(&mut tx.mail_refusal);
+        for index in tx.told..tx.envelope.recipient_count() {
+            tx.envelope.recipients[index].state = RecipientState::Refused;
+            cx.out.extend_from_slice(&refusal);
+        }
+        tx.mail_refusal = refusal;
+        tx.told = tx.envelope.recipient_count();
+        tx.forwarded = tx.told;
+        // one error, however many recipients stood behind it (smtp-rules 64)
+        if reply.code >= 500 {
+            self.stats.errors = self.stats.errors.saturating_add(1);
+        }
+        self.pump(cx);
+    }
+
+    pub(super) fn recipient_answered(&mut self, cx: &mut Cx<'_>, reply: &Reply<'_>) {
+        let Some(tx) = self.tx.as_mut() else { return };
+        let errors = tx.tell(cx);
+        self.stats.errors = self.stats.errors.saturating_add(errors);
+        let row = &mut tx.envelope.recipients[tx.told];
+        assert_eq!(
+            row.state,
+            RecipientState::Sent,
+            "recipients go up in order, so the first one not told is the one answered"
+        );
+        tx.heard = true;
+        tx.told += 1;
+        if reply.is_positive() {
+            row.state = RecipientState::Accepted;
+            self.stats.recipients = self.stats.recipients.saturating_add(1);
+        } else {
+            row.state = RecipientState::Refused;
+            if reply.code >= 500 {
+                self.stats.errors = self.stats.errors.saturating_add(1);
+            }
+        }
+        carry(cx.out, reply);
+        self.pump(cx);
+    }
+
+    /// The leg was lost before a body was on its way.
+    pub(super) fn leg_lost_in_envelope(&mut self, cx: &mut Cx<'_>, why: LegLost) {
+        let Some(tx) = self.tx.as_mut() else { return };
+        if !tx.heard && tx.attempts < ATTACH_ATTEMPTS_MAX {
+            tx.start_over();
+        } else {
+            tx.attached = Attached::Lost;
+            let reply = lost_reply(why);
+            tx.refuse_untold(&reply);
+            tx.fail(&reply);
+        }
+        self.pump(cx);
+    }
+}
+
+impl Transaction {
+    /// Says the refusals whose turn it is. Returns how many count as errors.
+    fn tell(&mut self, cx: &mut Cx<'_>) -> u16 {
+        let mut errors = 0;
+        while self.told < self.envelope.recipient_count()
+            && self.envelope.recipients[self.told].state == RecipientState::Refusing
+        {
+            let reply = self.envelope.take_refusal(self.told);
+            self.envelope.recipients[self.told].state = RecipientState::Refused;
+            self.told += 1;
+            errors += u16::from(reply.code() >= 500);
+            cx.out.extend_from_slice(reply.as_bytes());
+        }
+        errors
+    }
+
+    /// Sends up the recipients that are cleared, in order, as far as the leg allows.
+    fn forward(&mut self, cx: &mut Cx<'_>) {
+        while self.forwarded < self.envelope.recipient_count() {
+            let index = self.forwarded;
+            let (state, route) = {
+                let row = &self.envelope.recipients[index];
+                (row.state, row.route)
+            };
+            match state {
+                RecipientState::Asked(_) => return,
+                RecipientState::Cleared => {}
+                _ => {
+                    self.forwarded += 1;
+                    continue;
+                }
+            }
+            match self.attached {
+                Attached::No => return self.ask_for_leg(cx, route),
+                Attached::Asked => return,
+                Attached::Lost => {
+                    self.envelope.refuse(index, texts::UPSTREAM_LOST);
+                    continue;
+                }
+                Attached::Yes(_) => {}
+            }
+            let leg = cx
+                .leg
+                .as_deref_mut()
+                .expect("an attached leg is passed to every call");
+            if route != self.route {
+                self.envelope.refuse(index, texts::OTHER_ROUTE);
+                continue;
+            }
+            if !leg.capabilities().set.contains(self.envelope.uses()) {
+                self.envelope.refuse(index, texts::NO_QUALIFIED);
+                continue;
+            }
+            if !self.send_up(leg, index) {
+                return;
+            }
+        }
+    }
+
+    fn send_up(&mut self, leg: &mut Outbound, index: usize) -> bool {
+        if !leg.can_pipeline() {
+            return false;
+        }
+        if !self.mail_sent {
+            leg.mail(self.envelope.mail_path(), self.envelope.mail_params());
+            self.mail_sent = true;
+            if !leg.can_pipeline() {
+                return false;
+            }
+        }
+        leg.rcpt(self.envelope.recipient_argument(index as u16));
+        self.envelope.recipients[index].state = RecipientState::Sent;
+        self.forwarded += 1;
+        true
+    }
+
+    fn ask_for_leg(&mut self, cx: &mut Cx<'_>, route: crate::gate::RouteId) {
+        self.attached = Attached::Asked;
+        self.route = route;
+        self.attempts = self.attempts.saturating_add(1);
+        self.attach_asked.get_or_insert(cx.now);
+        let needs = self.envelope.uses();
+        cx.acts.push_back(Act::Attach { needs, route });
+    }
+
+    /// Everything that went up goes up again, elsewhere: nobody has heard of it yet.
+    fn start_over(&mut self) {
+        self.attached = Attached::No;
+        self.mail_sent = false;
+        for row in &mut self.envelope.recipients[self.told..] {
+            if row.state == RecipientState::Sent {
+                row.state = RecipientState::Cleared;
+            }
+        }
+        self.forwarded = self.told;
+    }
+
+    /// All recipients that wait for an upstream are refused; those still before their gate too,
+    /// since the transaction has nowhere to go.
+    pub(super) fn refuse_untold(&mut self, reply: &crate::reply::ReplyText) {
+        for index in self.told..self.envelope.recipient_count() {
+            match self.envelope.recipients[index].state {
+                RecipientState::Asked(_) | RecipientState::Cleared | RecipientState::Sent => {
+                    self.envelope.refuse(index, reply.clone());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Gives the leg back, if there is one.
+    pub(super) fn detach(&mut self, cx: &mut Cx<'_>, how: Detach) {
+        match self.attached {
+            Attached::Yes(leg) => cx.acts.push_back(Act::Detach { leg, how }),
+            Attached::Asked => cx.acts.push_back(Act::CancelAttach),
+            Attached::No | Attached::Lost => {}
+        }
+        self.attached = Attached::Lost;
+        cx.leg = None;
+    }
+}

@@ -1,0 +1,732 @@
+//! A client, the relay and an upstream connection joined without sockets: `Pair` plays the driver.
+//! Every story is told with the client's bytes whole and one octet at a time.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::*;
+use crate::extension::{OwnLimits, announce, parse_ehlo_reply, write_ehlo};
+use crate::pieces::{Form, Piece};
+
+const FULL: &[u8] = b"250-mx\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-CHUNKING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250 ENHANCEDSTATUSCODES\r\n";
+const PLAIN: &[u8] = b"250-mx\r\n250-PIPELINING\r\n250 8BITMIME\r\n";
+const BARE: &[u8] = b"250 mx\r\n";
+
+/// The driver of one session, with one upstream connection at a time.
+struct Pair {
+    now: Moment,
+    config: Config,
+    announced: Announced,
+    acts: Acts,
+    spare: SparePool,
+    hold_max: u64,
+    relay: Relay,
+    leg: Option<(LegId, Outbound)>,
+    legs_made: u32,
+    ehlo: &'static [u8],
+    buffers: Vec<Vec<u8>>,
+    references: Vec<i32>,
+    backlog: Vec<u8>,
+    step: usize,
+    client: Vec<u8>,
+    upstream: Vec<u8>,
+    verdicts: fn(Stage) -> Verdict,
+    late: bool,
+    asked: Vec<(AskId, Stage)>,
+    attach: bool,
+    wanted: Vec<ExtensionSet>,
+    detached: Vec<Detach>,
+    outcomes: Vec<Outcome>,
+    closed: Option<bool>,
+}
+
+impl Pair {
+    fn new(ehlo: &'static [u8], step: usize) -> Self {
+        let own = OwnLimits {
+            message_size_max: 100_000,
+            recipients_max: 3,
+            messages_max: 2,
+        };
+        let caps = announce(&own, [parse_ehlo_reply(ehlo)].into_iter());
+        let mut text = Vec::new();
+        write_ehlo(&mut text, b"weir.example", &caps);
+        let mut pair = Self {
+            now: Moment::from_micros(1_000_000),
+            config: Config {
+                hostname: b"weir.example".to_vec(),
+                greeting: b"220 weir.example ESMTP\r\n".to_vec(),
+                message_size_max: 100_000,
+                recipients_max: 3,
+                messages_max: 2,
+                bare_newline: BareNewline::Reject,
+                stream_window: 65_536,
+                timeouts: Timeouts::default(),
+            },
+            announced: Announced { caps, text },
+            acts: Acts::new(),
+            spare: SparePool::default(),
+            hold_max: 50_000,
+            relay: Relay::new(Moment::from_micros(1_000_000)),
+            leg: None,
+            legs_made: 0,
+            ehlo,
+            buffers: Vec::new(),
+            references: Vec::new(),
+            backlog: Vec::new(),
+            step,
+            client: Vec::new(),
+            upstream: Vec::new(),
+            verdicts: |_| Verdict::Pass,
+            late: false,
+            asked: Vec::new(),
+            attach: true,
+            wanted: Vec::new(),
+            detached: Vec::new(),
+            outcomes: Vec::new(),
+            closed: None,
+        };
+        pair.call(|relay, cx| relay.start(cx));
+        pair
+    }
+
+    fn greeted(ehlo: &'static [u8], step: usize) -> Self {
+        let mut pair = Self::new(ehlo, step);
+        assert_eq!(pair.heard(), "220 weir.example ESMTP\r\n");
+        pair.say("EHLO client\r\n");
+        pair.heard();
+        pair
+    }
+
+    fn call<T>(&mut self, f: impl FnOnce(&mut Relay, &mut Cx<'_>) -> T) -> T {
+        let result = {
+            let mut cx = Cx {
+                now: self.now,
+                config: &self.config,
+                announced: &self.announced,
+                out: &mut self.client,
+                leg: self.leg.as_mut().map(|(_, leg)| leg),
+                acts: &mut self.acts,
+                spare: &mut self.spare,
+                hold_max: self.hold_max,
+            };
+            f(&mut self.relay, &mut cx)
+        };
+        self.drain();
+        result
+    }
+
+    fn drain(&mut self) {
+        while let Some(act) = self.acts.pop_front() {
+            match act {
+                Act::Ask { id, stage } => {
+                    self.asked.push((id, stage));
+                    if !self.late {
+                        self.answer_all(false);
+                    }
+                }
+                Act::Attach { needs, .. } => {
+                    self.wanted.push(needs);
+                    if self.attach {
+                        self.attach_now();
+                    }
+                }
+                Act::CancelAttach => {}
+                Act::Detach { leg, how } => {
+                    let (id, mut leg_machine) = self.leg.take().expect("a leg is attached");
+                    assert_eq!(id, leg);
+                    self.take_output(&mut leg_machine);
+                    self.detached.push(how);
+                }
+                Act::Release(buffer) => self.references[buffer.0 as usize] -= 1,
+                Act::TransactionEnd => {
+                    let ended = self.relay.ended().expect("a transaction ended");
+                    self.outcomes.push(ended.outcome);
+                }
+                Act::Violation(_) => {}
+                Act::Close { linger } => self.closed = Some(linger),
+            }
+        }
+    }
+
+    fn answer_all(&mut self, backwards: bool) {
+        while !self.asked.is_empty() {
+            let at = if backwards { self.asked.len() - 1 } else { 0 };
+            let (id, stage) = self.asked.remove(at);
+            let verdict = (self.verdicts)(stage);
+            self.call(|relay, cx| relay.handle_verdict(cx, id, verdict));
+        }
+    }
+
+    fn attach_now(&mut self) {
+        let mut leg = Outbound::new(Arc::from(&b"weir.example"[..]));
+        let mut greeting: &[u8] = b"220 mx\r\n";
+        while leg.handle_input(&mut greeting).unwrap().is_some() {}
+        let mut ehlo = self.ehlo;
+        while leg.handle_input(&mut ehlo).unwrap().is_some() {}
+        leg.poll_output().clear();
+        self.legs_made += 1;
+        let id = LegId(self.legs_made);
+        self.leg = Some((id, leg));
+        self.call(|relay, cx| relay.handle_attached(cx, id, UpstreamId(0)));
+    }
+
+    /// The client sends, `step` octets at a time.
+    fn say(&mut self, text: &str) {
+        self.say_bytes(text.as_bytes());
+    }
+
+    fn say_bytes(&mut self, bytes: &[u8]) {
+        for part in bytes.chunks(self.step) {
+            self.backlog.extend_from_slice(part);
+            self.feed();
+        }
+    }
+
+    fn feed(&mut self) {
+        while !self.backlog.is_empty() && self.relay.wants_input() {
+            let bytes = self.backlog.clone();
+            self.buffers.push(bytes.clone());
+            self.references.push(0);
+            let buffer = BufferId(self.buffers.len() as u32 - 1);
+            let input = Input {
+                buffer,
+                start: 0,
+                bytes: &bytes,
+            };
+            let mut taken = Consumed { len: 0, kept: 0 };
+            {
+                let mut cx = Cx {
+                    now: self.now,
+                    config: &self.config,
+                    announced: &self.announced,
+                    out: &mut self.client,
+                    leg: self.leg.as_mut().map(|(_, leg)| leg),
+                    acts: &mut self.acts,
+                    spare: &mut self.spare,
+                    hold_max: self.hold_max,
+                };
+                let got = self.relay.handle_input(&mut cx, input);
+                taken.len += got.len;
+                taken.kept += got.kept;
+            }
+            self.references[buffer.0 as usize] += taken.kept as i32;
+            self.backlog.drain(..taken.len);
+            self.drain();
+        }
+        self.flush_leg();
+    }
+
+    fn flush_leg(&mut self) {
+        if let Some((id, mut leg)) = self.leg.take() {
+            self.take_output(&mut leg);
+            self.leg = Some((id, leg));
+        }
+    }
+
+    fn take_output(&mut self, leg: &mut Outbound) {
+        let out = leg.poll_output();
+        for piece in out.iter(Form::Bdat) {
+            match piece {
+                Piece::Insert(bytes) => self.upstream.extend_from_slice(bytes),
+                Piece::Span { buffer, start, len } => {
+                    let bytes = &self.buffers[buffer.0 as usize];
+                    let range = start as usize..(start + len) as usize;
+                    self.upstream.extend_from_slice(&bytes[range]);
+                }
+            }
+        }
+        for buffer in out.release() {
+            self.references[buffer.0 as usize] -= 1;
+        }
+    }
+
+    /// The upstream sends.
+    fn reply(&mut self, text: &str) {
+        let bytes = text.as_bytes().to_vec();
+        for part in bytes.chunks(self.step) {
+            let mut rest = part;
+            while let Some((id, mut leg)) = self.leg.take() {
+                let got = match leg.handle_input(&mut rest) {
+                    Ok(Some((owed, reply))) => Ok(Some((owed, reply.code, reply.text.to_vec()))),
+                    Ok(None) => Ok(None),
+                    Err(lost) => Err(lost),
+                };
+                match got {
+                    Ok(None) => {
+                        self.leg = Some((id, leg));
+                        break;
+                    }
+                    Ok(Some((owed, code, text))) => {
+                        self.leg = Some((id, leg));
+                        let reply = Reply { code, text: &text };
+                        self.call(|relay, cx| relay.handle_reply(cx, owed, &reply));
+                    }
+                    Err(lost) => {
+                        for buffer in leg.poll_output().release() {
+                            self.references[buffer.0 as usize] -= 1;
+                        }
+                        self.call(|relay, cx| relay.handle_leg_lost(cx, lost));
+                    }
+                }
+            }
+            self.feed();
+        }
+    }
+
+    fn lose_leg(&mut self) {
+        let (_, mut leg) = self.leg.take().expect("a leg is attached");
+        for buffer in leg.poll_output().release() {
+            self.references[buffer.0 as usize] -= 1;
+        }
+        self.call(|relay, cx| relay.handle_leg_lost(cx, LegLost::Closed));
+        self.feed();
+    }
+
+    fn heard(&mut self) -> String {
+        String::from_utf8(core::mem::take(&mut self.client)).unwrap()
+    }
+
+    fn sent_up(&mut self) -> String {
+        self.flush_leg();
+        String::from_utf8(core::mem::take(&mut self.upstream)).unwrap()
+    }
+
+    fn nothing_leaked(&self) {
+        assert!(
+            self.references.iter().all(|&count| count == 0),
+            "every kept buffer was released once"
+        );
+    }
+}
+
+fn whole_and_split(story: impl Fn(usize)) {
+    for step in [usize::MAX, 1, 2, 3, 7] {
+        story(step);
+    }
+}
+
+fn envelope(pair: &mut Pair) {
+    pair.say("MAIL FROM:<a@b>\r\n");
+    pair.say("RCPT TO:<c@d>\r\n");
+    assert_eq!(pair.sent_up(), "MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n");
+    pair.reply("250 ok\r\n250 2.1.5 yes\r\n");
+    assert_eq!(pair.heard(), "250 2.1.0 Ok\r\n250 2.1.5 yes\r\n");
+}
+
+#[test]
+fn a_message_travels_as_bdat_in_one_flight() {
+    whole_and_split(|step| {
+        let mut pair = Pair::greeted(FULL, step);
+        envelope(&mut pair);
+        pair.say("DATA\r\n");
+        assert_eq!(pair.heard(), "354 End data with <CR><LF>.<CR><LF>\r\n");
+        assert_eq!(pair.sent_up(), "");
+        pair.say("Subject: x\r\n\r\n..dot\r\nend\r\n.\r\n");
+        assert_eq!(
+            pair.sent_up(),
+            "BDAT 25 LAST\r\nSubject: x\r\n\r\n.dot\r\nend\r\n"
+        );
+        assert_eq!(pair.heard(), "");
+        pair.reply("250 2.6.0 queued as 1\r\n");
+        assert_eq!(pair.heard(), "250 2.6.0 queued as 1\r\n");
+        assert_eq!(pair.detached, [Detach::Clean]);
+        assert_eq!(pair.outcomes, [Outcome::Accepted]);
+        pair.say("QUIT\r\n");
+        assert_eq!(pair.heard(), "221 2.0.0 Bye\r\n");
+        assert_eq!(pair.closed, Some(false));
+        pair.nothing_leaked();
+    });
+}
+
+#[test]
+fn a_message_travels_as_data_where_chunking_is_missing() {
+    whole_and_split(|step| {
+        let mut pair = Pair::greeted(PLAIN, step);
+        envelope(&mut pair);
+        pair.say("DATA\r\n");
+        pair.heard();
+        pair.say("Subject: x\r\n\r\n..dot\r\nend\r\n.\r\n");
+        assert_eq!(pair.sent_up(), "DATA\r\n");
+        pair.reply("354 go\r\n");
+        assert_eq!(pair.sent_up(), "Subject: x\r\n\r\n..dot\r\nend\r\n.\r\n");
+        pair.reply("250 queued\r\n");
+        assert_eq!(pair.heard(), "250 2.0.0 queued\r\n");
+        pair.nothing_leaked();
+    });
+}
+
+#[test]
+fn bdat_becomes_data_with_dots_and_a_last_crlf() {
+    whole_and_split(|step| {
+        let mut pair = Pair::greeted(PLAIN, step);
+        envelope(&mut pair);
+        pair.say("BDAT 14\r\nSubject: x\r\n\r\n");
+        assert_eq!(pair.heard(), "250 2.0.0 14 octets received\r\n");
+        pair.say("BDAT 5 LAST\r\n.\r\n.e");
+        assert_eq!(pair.sent_up(), "DATA\r\n");
+        pair.reply("354 go\r\n");
+        assert_eq!(pair.sent_up(), "Subject: x\r\n\r\n..\r\n..e\r\n.\r\n");
+        pair.reply("250 queued\r\n");
+        assert_eq!(pair.heard(), "250 2.0.0 queued\r\n");
+        pair.nothing_leaked();
+    });
+}
+
+#[test]
+fn a_pipelined_group_is_answered_in_order() {
+    whole_and_split(|step| {
+        let mut pair = Pair::greeted(FULL, step);
+        pair.say("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\nDATA\r\n");
+        assert_eq!(
+            pair.sent_up(),
+            "MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\n"
+        );
+        pair.reply("250 ok\r\n550 5.1.1 no\r\n250 2.1.5 yes\r\n");
+        assert_eq!(
+            pair.heard(),
+            "250 2.1.0 Ok\r\n550 5.1.1 no\r\n250 2.1.5 yes\r\n354 End data with <CR><LF>.<CR><LF>\r\n"
+        );
+    });
+}
+
+#[test]
+fn late_verdicts_in_any_order_change_nothing_for_the_client() {
+    whole_and_split(|step| {
+        for backwards in [false, true] {
+            let mut pair = Pair::greeted(FULL, step);
+            pair.late = true;
+            pair.verdicts = |stage| match stage {
+                Stage::Rcpt { index: 1 } => {
+                    Verdict::Refuse(ReplyText::fixed("550 5.7.1 not you\r\n"))
+                }
+                _ => Verdict::Pass,
+            };
+            pair.say("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<x@y>\r\nRCPT TO:<e@f>\r\n");
+            assert_eq!(pair.heard(), "");
+            for _ in 0..4 {
+                pair.answer_all(backwards);
+                pair.feed();
+            }
+            assert_eq!(
+                pair.sent_up(),
+                "MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\n"
+            );
+            pair.reply("250 ok\r\n250 2.1.5 one\r\n250 2.1.5 three\r\n");
+            assert_eq!(
+                pair.heard(),
+                "250 2.1.0 Ok\r\n250 2.1.5 one\r\n550 5.7.1 not you\r\n250 2.1.5 three\r\n"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_refused_mail_answers_every_recipient() {
+    whole_and_split(|step| {
+        let mut pair = Pair::greeted(FULL, step);
+        pair.say("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\nDATA\r\n");
+        pair.reply("550-5.7.1 bad\r\n550 5.7.1 sender\r\n503 5.5.1 no\r\n503 5.5.1 no\r\n");
+        let refusal = "550-5.7.1 bad\r\n550 5.7.1 sender\r\n";
+        assert_eq!(
+            pair.heard(),
+            ["250 2.1.0 Ok\r\n", refusal, refusal, refusal].concat()
+        );
+        assert_eq!(pair.detached, [Detach::Reset]);
+        pair.say("RCPT TO:<g@h>\r\n");
+        assert_eq!(pair.heard(), refusal);
+        pair.say("RSET\r\n");
+        assert_eq!(pair.outcomes, [Outcome::Rejected]);
+    });
+}
+
+#[test]
+fn a_connection_lost_unheard_is_replaced_and_one_heard_is_not() {
+    whole_and_split(|step| {
+        let mut pair = Pair::greeted(FULL, step);
+        pair.say("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n");
+        pair.heard();
+        pair.sent_up();
+        pair.reply("421 closing\r\n");
+        assert_eq!(pair.sent_up(), "MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n");
+        pair.reply("250 ok\r\n250 2.1.5 yes\r\n");
+        assert_eq!(pair.heard(), "250 2.1.5 yes\r\n");
+        pair.say("RCPT TO:<e@f>\r\n");
+        pair.lose_leg();
+        assert!(pair.heard().starts_with("451 4.4.2"));
+        pair.say("DATA\r\n");
+        assert!(pair.heard().starts_with("354"));
+        pair.say("x\r\n.\r\n");
+        assert!(pair.heard().starts_with("451 4.4.2"));
+        assert_eq!(pair.outcomes, [Outcome::Deferred]);
+        pair.nothing_leaked();
+    });
+}
+
+#[test]
+fn an_upstream_lost_after_the_dot_is_451_never_250() {
+    whole_and_split(|step| {
+        for ehlo in [FULL, PLAIN] {
+            let mut pair = Pair::greeted(ehlo, step);
+            envelope(&mut pair);
+            pair.say("DATA\r\n");
+            pair.say("x\r\n.\r\n");
+            if ehlo == PLAIN {
+                pair.reply("354 go\r\n");
+            }
+            pair.heard();
+            pair.lose_leg();
+            assert!(pair.heard().starts_with("451 4.4.2"));
+            pair.nothing_leaked();
+        }
+    });
+}
+
+#[test]
+fn a_body_over_the_hold_streams_and_arrives_whole() {
+    for ehlo in [FULL, PLAIN] {
+        let mut pair = Pair::greeted(ehlo, 5000);
+        pair.hold_max = 10_000;
+        envelope(&mut pair);
+        pair.say("DATA\r\n");
+        pair.heard();
+        pair.sent_up();
+        let body = "0123456789abcdef\r\n".repeat(4000);
+        pair.say(&body[..30_000]);
+        if ehlo == PLAIN {
+            assert_eq!(pair.sent_up(), "DATA\r\n");
+            pair.reply("354 go\r\n");
+        }
+        pair.say(&body[30_000..]);
+        pair.say(".\r\n");
+        while pair.relay.owes_final() && pair.outcomes.is_empty() && pair.leg.is_some() {
+            let up = pair.sent_up();
+            let chunks = up.matches("BDAT ").count();
+            if ehlo == FULL {
+                let payload: usize = up
+                    .split("BDAT ")
+                    .skip(1)
+                    .map(|c| {
+                        c.split(['\r', ' '])
+                            .next()
+                            .unwrap()
+                            .parse::<usize>()
+                            .unwrap()
+                    })
+                    .sum();
+                assert_eq!(payload, body.len());
+                pair.reply(&"250 ok\r\n".repeat(chunks));
+            } else {
+                assert_eq!(up, [&body, ".\r\n"].concat());
+                pair.reply("250 ok\r\n");
+            }
+        }
+        assert_eq!(pair.heard(), "250 2.0.0 ok\r\n");
+        pair.nothing_leaked();
+    }
+}
+
+#[test]
+fn a_client_lost_in_a_streaming_body_closes_the_upstream() {
+    for (ehlo, how) in [(FULL, Detach::Close), (PLAIN, Detach::Close)] {
+        let mut pair = Pair::greeted(ehlo, 5000);
+        pair.hold_max = 10_000;
+        envelope(&mut pair);
+        pair.say("DATA\r\n");
+        pair.say(&"0123456789abcdef\r\n".repeat(2000));
+        pair.reply(if ehlo == PLAIN { "354 go\r\n" } else { "" });
+        pair.call(|relay, cx| relay.handle_client_gone(cx, Gone::Reset));
+        assert_eq!(pair.detached, [how]);
+        assert_eq!(pair.outcomes, [Outcome::Lost]);
+        assert!(pair.relay.is_finished());
+        assert!(!pair.sent_up().contains("LAST"));
+        pair.nothing_leaked();
+    }
+}
+
+#[test]
+fn a_client_lost_in_a_held_body_costs_the_upstream_a_reset() {
+    whole_and_split(|step| {
+        let mut pair = Pair::greeted(FULL, step);
+        envelope(&mut pair);
+        pair.say("DATA\r\n");
+        pair.say("half a mess");
+        pair.call(|relay, cx| relay.handle_client_gone(cx, Gone::Eof));
+        assert_eq!(pair.detached, [Detach::Reset]);
+        assert_eq!(pair.sent_up(), "");
+        assert!(pair.relay.is_finished());
+        pair.nothing_leaked();
+    });
+}
+
+#[test]
+fn a_client_gone_after_its_dot_leaves_the_message_to_the_upstream() {
+    let mut pair = Pair::greeted(FULL, usize::MAX);
+    envelope(&mut pair);
+    pair.say("DATA\r\n");
+    pair.say("x\r\n.\r\n");
+    pair.heard();
+    pair.call(|relay, cx| relay.handle_client_gone(cx, Gone::Reset));
+    assert!(!pair.relay.is_finished());
+    pair.reply("250 ok\r\n");
+    assert_eq!(pair.heard(), "");
+    assert_eq!(pair.outcomes, [Outcome::Accepted]);
+    assert!(pair.relay.is_finished());
+}
+
+#[test]
+fn a_half_closed_client_still_gets_its_reply() {
+    let mut pair = Pair::greeted(FULL, usize::MAX);
+    envelope(&mut pair);
+    pair.say("DATA\r\n");
+    pair.say("x\r\n.\r\n");
+    pair.heard();
+    pair.call(|relay, cx| relay.handle_client_gone(cx, Gone::Eof));
+    pair.reply("250 ok\r\n");
+    assert_eq!(pair.heard(), "250 2.0.0 ok\r\n");
+    assert!(pair.relay.is_finished());
+}
+
+#[test]
+fn bare_newlines_are_refused_after_the_true_end() {
+    whole_and_split(|step| {
+        let mut pair = Pair::greeted(FULL, step);
+        envelope(&mut pair);
+        pair.say("DATA\r\n");
+        pair.heard();
+        pair.say("a\n.\nMAIL FROM:<evil@x>\r\n.\r\n");
+        assert!(pair.heard().starts_with("550 5.5.2"));
+        assert_eq!(pair.sent_up(), "");
+        assert_eq!(pair.detached, [Detach::Reset]);
+        assert_eq!(pair.outcomes, [Outcome::Rejected]);
+        pair.nothing_leaked();
+    });
+}
+
+#[test]
+fn a_refused_chunk_is_read_over() {
+    whole_and_split(|step| {
+        let mut pair = Pair::greeted(FULL, step);
+        pair.say("BDAT 6 LAST\r\nQUIT\r\nNOOP\r\n");
+        let heard = pair.heard();
+        assert!(heard.starts_with("503 5.5.1"), "{heard}");
+        assert!(heard.ends_with("250 2.0.0 Ok\r\n"), "{heard}");
+        assert_eq!(pair.closed, None);
+    });
+}
+
+#[test]
+fn text_behind_data_is_neither_message_nor_command() {
+    let mut pair = Pair::greeted(FULL, usize::MAX);
+    envelope(&mut pair);
+    pair.say("DATA\r\nMAIL FROM:<evil@x>\r\n.\r\n");
+    assert!(pair.heard().starts_with("554 5.5.0"));
+    assert_eq!(pair.closed, Some(true));
+    assert_eq!(pair.outcomes, [Outcome::Lost]);
+}
+
+#[test]
+fn deadlines_answer_with_451_and_close_the_upstream() {
+    let mut pair = Pair::greeted(FULL, usize::MAX);
+    pair.say("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n");
+    pair.heard();
+    let due = pair.relay.deadline();
+    assert_eq!(due.since(pair.now), Duration::from_secs(240));
+    pair.now = due;
+    pair.call(|relay, cx| relay.handle_timeout(cx));
+    assert!(pair.heard().starts_with("451 4.4.2"));
+    assert_eq!(pair.detached, [Detach::Close]);
+
+    let mut pair = Pair::greeted(FULL, usize::MAX);
+    envelope(&mut pair);
+    pair.say("DATA\r\n");
+    pair.say("x\r\n.\r\n");
+    pair.heard();
+    let due = pair.relay.deadline();
+    assert_eq!(due.since(pair.now), Duration::from_secs(540));
+    pair.now = due;
+    pair.call(|relay, cx| relay.handle_timeout(cx));
+    assert!(pair.heard().starts_with("451 4.4.2"));
+    assert_eq!(pair.detached, [Detach::Close]);
+    pair.nothing_leaked();
+}
+
+#[test]
+fn no_leg_is_a_temporary_refusal() {
+    let mut pair = Pair::greeted(FULL, usize::MAX);
+    pair.attach = false;
+    pair.say("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\n");
+    pair.heard();
+    pair.call(|relay, cx| relay.handle_attach_failed(cx, AttachFailure::NoSlot));
+    let heard = pair.heard();
+    assert_eq!(heard.matches("451 4.3.2").count(), 2, "{heard}");
+    assert_eq!(pair.wanted.len(), 1);
+}
+
+#[test]
+fn limits_are_kept() {
+    let mut pair = Pair::greeted(FULL, usize::MAX);
+    pair.say("MAIL FROM:<a@b> SIZE=100001\r\n");
+    assert!(pair.heard().starts_with("552 5.3.4"));
+    envelope(&mut pair);
+    pair.heard();
+    pair.say("RCPT TO:<1@d>\r\nRCPT TO:<2@d>\r\nRCPT TO:<3@d>\r\n");
+    pair.reply("250 ok\r\n250 ok\r\n");
+    let heard = pair.heard();
+    assert!(
+        heard.ends_with("452 4.5.3 Error: too many recipients\r\n"),
+        "{heard}"
+    );
+    pair.sent_up();
+    pair.say("DATA\r\n");
+    pair.heard();
+    pair.hold_max = 1_000_000;
+    pair.say(&"0123456789abcdef\r\n".repeat(6000));
+    pair.say(".\r\n");
+    assert!(pair.heard().starts_with("552 5.3.4"));
+    assert_eq!(pair.sent_up(), "");
+    envelope(&mut pair);
+    pair.say("RSET\r\n");
+    pair.heard();
+    pair.say("MAIL FROM:<a@b>\r\n");
+    assert!(pair.heard().starts_with("421"));
+    assert!(pair.closed.is_some());
+    pair.nothing_leaked();
+}
+
+#[test]
+fn upstreams_without_pipelining_get_one_command_at_a_time() {
+    let mut pair = Pair::greeted(BARE, usize::MAX);
+    pair.say("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\n");
+    assert_eq!(pair.sent_up(), "MAIL FROM:<a@b>\r\n");
+    pair.reply("250 ok\r\n");
+    assert_eq!(pair.sent_up(), "RCPT TO:<c@d>\r\n");
+    pair.reply("250 ok\r\n");
+    assert_eq!(pair.sent_up(), "RCPT TO:<e@f>\r\n");
+    pair.reply("250 ok\r\n");
+    assert_eq!(
+        pair.heard(),
+        "250 2.1.0 Ok\r\n250 2.0.0 ok\r\n250 2.0.0 ok\r\n"
+    );
+}
+
+#[test]
+fn parking_keeps_what_the_session_was() {
+    let mut pair = Pair::greeted(FULL, usize::MAX);
+    pair.say("NOOP\r\n");
+    pair.heard();
+    let parked = pair.relay.park();
+    assert_eq!(parked.helo(), b"client");
+    pair.relay = Relay::resume(parked, pair.now, Duration::from_secs(300));
+    assert_eq!(pair.relay.stats().junk, 1);
+    envelope(&mut pair);
+}
+
+#[test]
+fn an_idle_session_is_small() {
+    assert!(size_of::<Relay>() <= 256, "{}", size_of::<Relay>());
+    assert!(size_of::<Parked>() <= 48, "{}", size_of::<Parked>());
+    let kinds = vec![size_of::<Transaction>()];
+    assert!(kinds[0] <= 1024, "{kinds:?}");
+}
