@@ -1,1 +1,29 @@
-//! Decisions as pure state: facts and time in, verdicts out.
+//! Decisions as pure state: facts and time in, verdicts out. No DNS, no sleep, no log, no clock.
+//!
+//! Reading order: [`finding`] (what is noticed and what may be done about it), [`pipeline`] (the order of checks,
+//! [`Policy`] itself), [`verdict`] (replies), then one file per check: [`access`], [`concurrency`], [`rate`], [`bytes`],
+//! [`relay`], [`errors`], [`pace`]. What is remembered of a client address is in [`clients`], how it is treated for it in
+//! [`temper`]. [`overload`] is the ladder of a whole shard.
+//!
+//! A new check is a file with its `Config`, its state and its tests, a [`Finding`] with a row and replies, and a line in the pipeline.
+
+#![forbid(unsafe_code)]
+
+pub mod access;
+pub mod bytes;
+pub mod clients;
+pub mod concurrency;
+pub mod errors;
+pub mod finding;
+pub mod overload;
+pub mod pace;
+pub mod pipeline;
+pub mod rate;
+pub mod relay;
+pub mod temper;
+pub mod verdict;
+
+pub use finding::{Action, Actions, Finding, FindingSet, On};
+pub use pipeline::{Admission, Config, Policy, Standing};
+pub use temper::Temper;
+pub use verdict::Ruling;

@@ -1,0 +1,387 @@
+//! What checks notice, and what is done about it: findings, actions, and the table that joins them.
+//!
+//! A check only *finds*. What a finding leads to is set apart from it, by `--on FINDING=ACTION`. The
+//! defaults do what nobody regrets (refuse to relay, end a session of errors, close on HTTP); what could
+//! cost somebody mail they want begins at `log`, and the metrics show what more would have refused.
+//! A new finding is a variant, a row of [`TABLE`] and its replies in `verdict.rs`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use weir_smtp::gate;
+
+/// Something worth a decision.
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]
+#[repr(u8)]
+pub enum Finding {
+    DenyList,
+    Concurrency,
+    RateConnections,
+    RateMessages,
+    RateRecipients,
+    RateBytes,
+    Pregreet,
+    Pipelining,
+    NonSmtp,
+    BareNewline,
+    Nul,
+    Loop,
+    ErrorsSoft,
+    ErrorsHard,
+    Junk,
+    SlowBody,
+    Relay,
+    Overload,
+}
+
+/// What to do about a finding.
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]
+#[repr(u8)]
+pub enum Action {
+    /// Nothing, and nothing is counted.
+    Off,
+    /// Counted and logged.
+    Log,
+    /// The client's replies are delayed from now on, for a while.
+    Delay,
+    /// The client's replies go out a byte at a time from now on, for a while.
+    Stutter,
+    /// 4xx to this command; 421 and close where there is no command to refuse.
+    Defer,
+    /// 5xx to this command; 554 and close where there is no command to refuse.
+    Reject,
+    /// A reply, and the connection is closed.
+    Drop,
+}
+
+/// One finding: its word in flags, logs and metrics, and what may be done about it.
+pub struct Row {
+    pub finding: Finding,
+    pub word: &'static str,
+    pub default: Action,
+    pub allowed: &'static [Action],
+    /// For the manual: what was noticed.
+    pub help: &'static str,
+}
+
+use Action::{Defer, Delay, Drop, Log, Off, Reject, Stutter};
+
+const ANY: &[Action] = &[Off, Log, Delay, Stutter, Defer, Reject, Drop];
+const CLOSING: &[Action] = &[Defer, Reject, Drop];
+
+/// All findings, in the order of their numbers.
+#[rustfmt::skip]
+pub const TABLE: [Row; Finding::COUNT] = [
+    Row { finding: Finding::DenyList, word: "deny-list", default: Drop, allowed: ANY, help: "the client's address is on --deny-list" },
+    Row { finding: Finding::Concurrency, word: "concurrency", default: Defer, allowed: ANY, help: "more connections at a time from one client address than --client-concurrency" },
+    Row { finding: Finding::RateConnections, word: "rate-connections", default: Defer, allowed: ANY, help: "new connections from one client address beyond --rate-connections" },
+    Row { finding: Finding::RateMessages, word: "rate-messages", default: Defer, allowed: ANY, help: "messages from one client address beyond --rate-messages" },
+    Row { finding: Finding::RateRecipients, word: "rate-recipients", default: Defer, allowed: ANY, help: "recipients from one client address beyond --rate-recipients" },
+    Row { finding: Finding::RateBytes, word: "rate-bytes", default: Delay, allowed: &[Off, Log, Delay], help: "message data from one client address beyond --rate-bytes; delay slows the reading down to that rate" },
+    Row { finding: Finding::Pregreet, word: "pregreet", default: Log, allowed: ANY, help: "the client spoke before the greeting" },
+    Row { finding: Finding::Pipelining, word: "pipelining", default: Log, allowed: ANY, help: "commands sent ahead where RFC 2920 forbids it" },
+    Row { finding: Finding::NonSmtp, word: "non-smtp", default: Drop, allowed: &[Off, Log, Delay, Stutter, Reject, Drop], help: "a command of another protocol, or header text as a command" },
+    // A message with a bare newline cannot go on under `--bare-newline reject`: nothing weaker than a refusal is possible.
+    Row { finding: Finding::BareNewline, word: "bare-newline", default: Reject, allowed: CLOSING, help: "a bare LF or CR in a message under --bare-newline reject" },
+    Row { finding: Finding::Nul, word: "nul", default: Log, allowed: &[Off, Log, Defer, Reject, Drop], help: "a NUL octet in a text message" },
+    Row { finding: Finding::Loop, word: "loop", default: Reject, allowed: &[Log, Defer, Reject, Drop], help: "a hundred or more Received fields" },
+    Row { finding: Finding::ErrorsSoft, word: "errors-soft", default: Delay, allowed: &[Off, Log, Delay, Stutter], help: "more errors in a session than --errors-soft" },
+    Row { finding: Finding::ErrorsHard, word: "errors-hard", default: Drop, allowed: &[Off, Log, Delay, Stutter, Drop], help: "more errors in a session than --errors-hard" },
+    Row { finding: Finding::Junk, word: "junk", default: Drop, allowed: &[Off, Log, Delay, Stutter, Drop], help: "more commands that lead to no mail (NOOP, RSET, VRFY) than --junk-max" },
+    Row { finding: Finding::SlowBody, word: "slow-body", default: Drop, allowed: &[Off, Log, Drop], help: "message data slower than --data-rate-min while it holds an upstream" },
+    // Never weaker than a refusal: an open relay has to be asked for by name, --relay-domains any.
+    Row { finding: Finding::Relay, word: "relay", default: Reject, allowed: CLOSING, help: "a recipient that is neither in --relay-domains nor sent by a client of --relay-from" },
+    Row { finding: Finding::Overload, word: "overload", default: Defer, allowed: &[Defer, Drop], help: "no room for this client" },
+];
+
+impl Finding {
+    pub const COUNT: usize = Finding::Overload as usize + 1;
+
+    pub fn all() -> impl Iterator<Item = Finding> {
+        TABLE.iter().map(|row| row.finding)
+    }
+
+    /// The word for flags, logs and metrics.
+    pub const fn word(self) -> &'static str {
+        self.row().word
+    }
+
+    pub const fn default_action(self) -> Action {
+        self.row().default
+    }
+
+    pub const fn allowed(self) -> &'static [Action] {
+        self.row().allowed
+    }
+
+    pub const fn help(self) -> &'static str {
+        self.row().help
+    }
+
+    const fn row(self) -> &'static Row {
+        &TABLE[self as usize]
+    }
+}
+
+impl From<gate::Finding> for Finding {
+    fn from(finding: gate::Finding) -> Finding {
+        match finding {
+            gate::Finding::Pregreet => Finding::Pregreet,
+            gate::Finding::Pipelining => Finding::Pipelining,
+            gate::Finding::NonSmtp => Finding::NonSmtp,
+            gate::Finding::BareNewline => Finding::BareNewline,
+            gate::Finding::Nul => Finding::Nul,
+            gate::Finding::Loop => Finding::Loop,
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl FromStr for Finding {
+    type Err = OnError;
+
+    fn from_str(word: &str) -> Result<Finding, OnError> {
+        let row = TABLE.iter().find(|row| row.word == word);
+        row.map(|row| row.finding)
+            .ok_or_else(|| OnError::UnknownFinding(word.into()))
+    }
+}
+
+impl Action {
+    pub const COUNT: usize = Action::Drop as usize + 1;
+    pub const ALL: [Action; Action::COUNT] = [Off, Log, Delay, Stutter, Defer, Reject, Drop];
+
+    pub const fn word(self) -> &'static str {
+        match self {
+            Off => "off",
+            Log => "log",
+            Delay => "delay",
+            Stutter => "stutter",
+            Defer => "defer",
+            Reject => "reject",
+            Drop => "drop",
+        }
+    }
+
+    /// Whether the client gets what it asked for no more.
+    pub const fn refuses(self) -> bool {
+        matches!(self, Defer | Reject | Drop)
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// A set of findings.
+#[derive(Copy, Clone, Eq, PartialEq, Default, Debug)]
+pub struct FindingSet(u32);
+
+const _: () = assert!(Finding::COUNT <= 32, "findings have to fit a set");
+
+impl FindingSet {
+    pub const EMPTY: FindingSet = FindingSet(0);
+
+    pub const fn insert(&mut self, finding: Finding) {
+        self.0 |= 1 << finding as u32;
+    }
+
+    pub const fn contains(self, finding: Finding) -> bool {
+        self.0 & 1 << finding as u32 != 0
+    }
+
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = Finding> {
+        Finding::all().filter(move |finding| self.contains(*finding))
+    }
+}
+
+/// The action for each finding.
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub struct Actions([Action; Finding::COUNT]);
+
+impl Actions {
+    pub const fn of(&self, finding: Finding) -> Action {
+        self.0[finding as usize]
+    }
+
+    pub const fn set(&mut self, on: On) {
+        self.0[on.finding as usize] = on.action;
+    }
+}
+
+impl Default for Actions {
+    fn default() -> Actions {
+        Actions(TABLE.each_ref().map(|row| row.default))
+    }
+}
+
+impl FromIterator<On> for Actions {
+    /// The defaults, changed by each in turn; the last word on a finding counts.
+    fn from_iter<I: IntoIterator<Item = On>>(wanted: I) -> Actions {
+        let mut actions = Actions::default();
+        for on in wanted {
+            actions.set(on);
+        }
+        actions
+    }
+}
+
+/// One `--on FINDING=ACTION`. Only made by parsing: the action is allowed for the finding.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub struct On {
+    finding: Finding,
+    action: Action,
+}
+
+impl On {
+    pub const fn finding(self) -> Finding {
+        self.finding
+    }
+
+    pub const fn action(self) -> Action {
+        self.action
+    }
+}
+
+impl FromStr for On {
+    type Err = OnError;
+
+    fn from_str(text: &str) -> Result<On, OnError> {
+        let (finding, action) = text
+            .split_once('=')
+            .ok_or_else(|| OnError::NoEqualsSign(text.into()))?;
+        let finding: Finding = finding.trim().parse()?;
+        let word = action.trim();
+        let action = finding
+            .allowed()
+            .iter()
+            .find(|action| action.word() == word);
+        match action {
+            Some(&action) => Ok(On { finding, action }),
+            None => Err(OnError::NotAllowed {
+                finding,
+                action: word.into(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for On {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.finding, self.action)
+    }
+}
+
+/// Why `--on` could not be read; says what can be.
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub enum OnError {
+    NoEqualsSign(String),
+    UnknownFinding(String),
+    NotAllowed { finding: Finding, action: String },
+}
+
+impl std::error::Error for OnError {}
+
+impl fmt::Display for OnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OnError::NoEqualsSign(text) => {
+                write!(f, "\"{text}\" is not FINDING=ACTION, as in pregreet=drop")
+            }
+            OnError::UnknownFinding(word) => {
+                let words: Vec<_> = Finding::all().map(Finding::word).collect();
+                write!(
+                    f,
+                    "there is no finding \"{word}\"; findings are {}",
+                    words.join(", ")
+                )
+            }
+            OnError::NotAllowed { finding, action } => {
+                let words: Vec<_> = finding
+                    .allowed()
+                    .iter()
+                    .map(|action| action.word())
+                    .collect();
+                write!(
+                    f,
+                    "\"{action}\" is no action for {finding}; allowed are {} (default {})",
+                    words.join(", "),
+                    finding.default_action()
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_order_and_its_defaults_are_allowed() {
+        for (number, row) in TABLE.iter().enumerate() {
+            assert_eq!(row.finding as usize, number, "{}", row.word);
+            assert!(row.allowed.contains(&row.default), "{}", row.word);
+            assert_eq!(row.word.parse(), Ok(row.finding));
+        }
+        for (number, action) in Action::ALL.iter().enumerate() {
+            assert_eq!(*action as usize, number);
+        }
+    }
+
+    #[test]
+    fn on_reads_what_is_allowed_and_says_what_is() {
+        let table = [
+            ("pregreet=drop", Ok("pregreet=drop")),
+            (" pregreet = off ", Ok("pregreet=off")),
+            ("rate-messages=stutter", Ok("rate-messages=stutter")),
+            (
+                "pregreet",
+                Err("\"pregreet\" is not FINDING=ACTION, as in pregreet=drop"),
+            ),
+            (
+                "relay=log",
+                Err(
+                    "\"log\" is no action for relay; allowed are defer, reject, drop (default reject)",
+                ),
+            ),
+            (
+                "overload=",
+                Err("\"\" is no action for overload; allowed are defer, drop (default defer)"),
+            ),
+        ];
+        for (text, want) in table {
+            let got = text
+                .parse::<On>()
+                .map(|on| on.to_string())
+                .map_err(|error| error.to_string());
+            assert_eq!(got, want.map(String::from).map_err(String::from), "{text}");
+        }
+        let unknown = "pregret=drop".parse::<On>().unwrap_err().to_string();
+        assert!(
+            unknown.contains("no finding \"pregret\"") && unknown.contains("bare-newline"),
+            "{unknown}"
+        );
+    }
+
+    #[test]
+    fn the_last_word_counts() {
+        let on = |text: &str| text.parse::<On>().unwrap();
+        let actions: Actions = [on("pregreet=off"), on("pregreet=reject")]
+            .into_iter()
+            .collect();
+        assert_eq!(actions.of(Finding::Pregreet), Action::Reject);
+        assert_eq!(actions.of(Finding::NonSmtp), Action::Drop);
+    }
+}

@@ -1,0 +1,323 @@
+//! The order of checks: what is asked at which stage of a session, cheap first.
+//!
+//! [`Policy`] is one shard's. The shard calls one method per stage and gets a [`Ruling`]: what the core is
+//! told, what decided it, and what else was noticed. Nothing here waits, looks anything up outside the
+//! process or allocates per call.
+//!
+//! | stage | checks, in this order |
+//! |---|---|
+//! | connect | allow and deny list · overload · concurrency · connection rate |
+//! | MAIL | message rate |
+//! | RCPT | relay control · recipient rate |
+//! | body | byte rate |
+//! | findings of the core, errors, junk, slow body | the action of the finding |
+//!
+//! Clients on the allow list are exempt from everything but relay control and what protects the
+//! message (bare newline, NUL, loop, slow body).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use weir_smtp::path::Path;
+use weir_smtp::time::Moment;
+
+use super::access::{Access, Listed};
+use super::bytes::ByteRate;
+use super::clients::{ClientId, ClientKey, Clients};
+use super::errors::{self, Errors};
+use super::finding::{Action, Actions, Finding};
+use super::overload::Rung;
+use super::rate::{Rate, Tick};
+use super::relay::Relay;
+use super::temper::{self, Temper};
+use super::verdict::{self, Ruling};
+use super::{concurrency, pace};
+
+/// What policy goes by; the same for all shards.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub actions: Actions,
+    /// Connections at a time per client address.
+    pub concurrency: concurrency::Limit,
+    pub rate_connections: Rate,
+    pub rate_messages: Rate,
+    pub rate_recipients: Rate,
+    pub rate_bytes: ByteRate,
+    pub errors: errors::Limits,
+    pub temper: temper::Config,
+    pub pace: pace::Config,
+    /// Client addresses a shard keeps book of: 64 bytes each, and 5 for the index.
+    pub clients_max: u32,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            actions: Actions::default(),
+            concurrency: concurrency::Limit::default(),
+            rate_connections: Rate::UNLIMITED,
+            rate_messages: Rate::UNLIMITED,
+            rate_recipients: Rate::UNLIMITED,
+            rate_bytes: ByteRate::UNLIMITED,
+            errors: errors::Limits::default(),
+            temper: temper::Config::default(),
+            pace: pace::Config::default(),
+            clients_max: 1 << 18,
+        }
+    }
+}
+
+/// What a session (or its row in the pit) keeps of its client: 8 bytes.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub struct Standing {
+    client: ClientId,
+    /// On the allow list.
+    allowed: bool,
+    /// May send anywhere (`--relay-from`).
+    relay_from: bool,
+}
+
+const _: () = assert!(size_of::<Standing>() == 8);
+
+impl Standing {
+    /// Of somebody nothing is known about.
+    pub const STRANGER: Standing = Standing {
+        client: ClientId::NONE,
+        allowed: false,
+        relay_from: false,
+    };
+
+    pub const fn is_allowed(self) -> bool {
+        self.allowed
+    }
+
+    pub const fn is_relay_from(self) -> bool {
+        self.relay_from
+    }
+}
+
+/// The answer to a new connection.
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub struct Admission {
+    /// To be given back with [`Policy::disconnected`], also if the client is refused.
+    pub standing: Standing,
+    pub ruling: Ruling,
+    /// The counts its session begins with.
+    pub errors: Errors,
+}
+
+/// Policy of one shard.
+pub struct Policy {
+    config: Arc<Config>,
+    access: Arc<Access>,
+    relay: Arc<Relay>,
+    clients: Clients,
+}
+
+impl Policy {
+    pub fn new(config: Arc<Config>, access: Arc<Access>, relay: Arc<Relay>) -> Policy {
+        let clients = Clients::new(config.clients_max, config.temper);
+        Policy {
+            config,
+            access,
+            relay,
+            clients,
+        }
+    }
+
+    /// New lists; open sessions keep the standing they have.
+    pub fn set_access(&mut self, access: Arc<Access>) {
+        self.access = access;
+    }
+
+    pub fn set_relay(&mut self, relay: Arc<Relay>) {
+        self.relay = relay;
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// A client has connected. To be called before anything is sent.
+    pub fn connected(&mut self, ip: IpAddr, rung: Rung, now: Moment) -> Admission {
+        let mut admission = Admission {
+            standing: Standing {
+                relay_from: self.relay.is_from(ip),
+                ..Standing::STRANGER
+            },
+            ruling: Ruling::PASS,
+            errors: Errors::default(),
+        };
+        let ruling = &mut admission.ruling;
+        match self.access.lookup(ip) {
+            Some(Listed::Allow) => {
+                admission.standing.allowed = true;
+                return admission;
+            }
+            Some(Listed::Deny) if !self.weigh(Finding::DenyList, ruling) => return admission,
+            _ => {}
+        }
+        if rung >= Rung::Shed && !self.weigh(Finding::Overload, ruling) {
+            return admission;
+        }
+        let Some(id) = self.clients.open(ClientKey::from(ip), now) else {
+            self.weigh(Finding::Overload, ruling);
+            return admission;
+        };
+        admission.standing.client = id;
+        let config = Arc::clone(&self.config);
+        let client = self.clients.client(id, now).expect("just opened");
+        admission.errors = client.errors.fresh(&config.errors, now);
+        let stranger =
+            rung >= Rung::KnownOnly && !admission.standing.relay_from && !client.is_known(now);
+        let crowd = config.concurrency.is_exceeded_by(client.active());
+        // One that is refused for another reason is not counted: it comes back, and would find itself punished for that.
+        let hasty = !stranger
+            && !crowd
+            && !config
+                .rate_connections
+                .take(&mut client.connections, Tick::from(now));
+        let found = [
+            (stranger, Finding::Overload),
+            (crowd, Finding::Concurrency),
+            (hasty, Finding::RateConnections),
+        ];
+        for (_, finding) in found.into_iter().filter(|(is, _)| *is) {
+            if !self.judge(admission.standing, finding, ruling, now) {
+                break;
+            }
+        }
+        admission
+    }
+
+    /// The connection is over. `errors` are the counts its session ended with.
+    pub fn disconnected(&mut self, standing: Standing, errors: Errors, now: Moment) {
+        if let Some(client) = self.clients.client(standing.client, now) {
+            client.errors.record(errors, now);
+        }
+        self.clients.close(standing.client, now);
+    }
+
+    /// MAIL, well-formed.
+    pub fn mail(&mut self, standing: Standing, now: Moment) -> Ruling {
+        let rate = self.config.rate_messages;
+        let within = self
+            .clients
+            .client(standing.client, now)
+            .is_none_or(|client| rate.take(&mut client.messages, Tick::from(now)));
+        self.unless(within, standing, Finding::RateMessages, now)
+    }
+
+    /// RCPT, well-formed.
+    pub fn recipient(&mut self, standing: Standing, path: &Path<'_>, now: Moment) -> Ruling {
+        if !standing.relay_from && !self.relay.is_ours(path) {
+            let mut ruling = Ruling::PASS;
+            self.weigh(Finding::Relay, &mut ruling);
+            return ruling;
+        }
+        let rate = self.config.rate_recipients;
+        let within = self
+            .clients
+            .client(standing.client, now)
+            .is_none_or(|client| rate.take(&mut client.recipients, Tick::from(now)));
+        self.unless(within, standing, Finding::RateRecipients, now)
+    }
+
+    /// Message data was read. [`Finding::RateBytes`] was noticed if there is an answer: how long reading has to pause
+    /// (not at all where the action is `log`).
+    pub fn body(&mut self, standing: Standing, octets: u32, now: Moment) -> Option<Duration> {
+        let rate = self.config.rate_bytes;
+        let action = self.config.actions.of(Finding::RateBytes);
+        if rate.is_unlimited() || action == Action::Off {
+            return None;
+        }
+        let client = self.clients.client(standing.client, now)?;
+        let over = rate.take(&mut client.bytes, octets, now);
+        let pause = if action == Action::Delay {
+            over
+        } else {
+            Duration::ZERO
+        };
+        (over > Duration::ZERO).then_some(pause)
+    }
+
+    /// Something was found: by the core, or by counting.
+    pub fn found(&mut self, standing: Standing, finding: Finding, now: Moment) -> Ruling {
+        let protects_mail = matches!(
+            finding,
+            Finding::BareNewline | Finding::Nul | Finding::Loop | Finding::SlowBody
+        );
+        self.unless(standing.allowed && !protects_mail, standing, finding, now)
+    }
+
+    /// An upstream accepted a message of this client.
+    pub fn accepted(&mut self, standing: Standing, now: Moment) {
+        if let Some(client) = self.clients.client(standing.client, now) {
+            client.set_known(now);
+        }
+    }
+
+    /// How the client is treated now.
+    pub fn temper(&mut self, standing: Standing, now: Moment) -> Temper {
+        let config = self.config.temper;
+        match self.clients.client(standing.client, now) {
+            Some(client) => client.temper.at(&config, now),
+            None => Temper::Normal,
+        }
+    }
+
+    /// Now and then, when there is nothing better to do: frees entries of addresses that are gone.
+    pub fn sweep(&mut self, now: Moment) {
+        self.clients.sweep(now);
+    }
+
+    pub const fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    fn unless(&mut self, fine: bool, standing: Standing, finding: Finding, now: Moment) -> Ruling {
+        let mut ruling = Ruling::PASS;
+        if !fine {
+            self.judge(standing, finding, &mut ruling, now);
+        }
+        ruling
+    }
+
+    /// Adds a finding to a ruling and to how the client is treated. False: the client is refused, no need to look further.
+    fn judge(
+        &mut self,
+        standing: Standing,
+        finding: Finding,
+        ruling: &mut Ruling,
+        now: Moment,
+    ) -> bool {
+        let config = self.config.temper;
+        let worse = match self.config.actions.of(finding) {
+            Action::Delay => Some(Temper::Delayed),
+            Action::Stutter => Some(Temper::Stutter),
+            _ => None,
+        };
+        if let Some(worse) = worse
+            && let Some(client) = self.clients.client(standing.client, now)
+        {
+            client.temper.worsen(worse, &config, now);
+        }
+        self.weigh(finding, ruling)
+    }
+
+    /// Adds a finding to a ruling. False: the client is refused.
+    fn weigh(&self, finding: Finding, ruling: &mut Ruling) -> bool {
+        let action = self.config.actions.of(finding);
+        if action != Action::Off {
+            ruling.noticed.insert(finding);
+        }
+        if action > Action::Log {
+            ruling.by = Some((finding, action));
+        }
+        if action.refuses() {
+            ruling.verdict = verdict::verdict(finding, action);
+        }
+        ruling.passes()
+    }
+}

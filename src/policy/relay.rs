@@ -1,0 +1,253 @@
+//! Who may send where: weir must never make an open relay of a server that trusts it.
+//!
+//! The mail server behind sees weir's address, often one it relays for. So weir decides, before
+//! anything goes up: a recipient in one of our domains is for everybody, any other for the clients
+//! of `--relay-from` only. There is no default that allows: `any` has to be said.
+//!
+//! An address can ask to be sent on by the server that gets it: a source route (`<@ours:user@other>`), the
+//! percent hack (`user%other@ours`), a bang path (`other!user@ours`), a quoted address (`"user@other"@ours`).
+//! Servers differ in what they make of these, so from strangers all of them are refused, as
+//! Postfix does (allow_untrusted_routing), unless each hop of a route is ours.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+
+use weir_smtp::path::Path;
+
+use super::access::{self, ListError, Network, Networks};
+
+/// Domains longer than this do not exist (RFC 5321, 4.5.3.1.2).
+const DOMAIN_MAX: usize = 255;
+
+/// `--relay-domains` and `--relay-from`. The default allows nothing.
+#[derive(Clone, Default)]
+pub struct Relay {
+    pub domains: RelayDomains,
+    /// Clients that may send anywhere.
+    pub from: Networks<()>,
+    /// Our own addresses, for `postmaster@[192.0.2.1]`.
+    pub own: Vec<IpAddr>,
+}
+
+impl Relay {
+    /// Whether a client of `--relay-from`, which may send anywhere.
+    pub fn is_from(&self, client: IpAddr) -> bool {
+        self.from.contains(client)
+    }
+
+    /// Whether anybody may send to this recipient.
+    pub fn is_ours(&self, path: &Path<'_>) -> bool {
+        if matches!(self.domains, RelayDomains::Any) {
+            return true;
+        }
+        if path.domain.is_empty() {
+            return path.local.eq_ignore_ascii_case(b"postmaster");
+        }
+        let forwards = path
+            .local
+            .iter()
+            .any(|byte| matches!(byte, b'@' | b'%' | b'!'));
+        !forwards
+            && self.is_our_domain(path.domain)
+            && hops(path).all(|hop| self.is_our_domain(hop))
+    }
+
+    /// Nothing is allowed but what everybody must take.
+    pub fn is_unset(&self) -> bool {
+        self.from.is_empty()
+            && matches!(&self.domains, RelayDomains::These(list) if list.is_empty())
+    }
+
+    fn is_our_domain(&self, domain: &[u8]) -> bool {
+        match literal(domain) {
+            Some(ip) => {
+                self.own.iter().any(|own| own.to_canonical() == ip) || self.domains.contains(domain)
+            }
+            None => self.domains.contains(domain),
+        }
+    }
+}
+
+/// The hops of a source route; none for an ordinary address.
+fn hops<'a>(path: &Path<'a>) -> impl Iterator<Item = &'a [u8]> {
+    // "<" route ":" mailbox ">"; without a route, mailbox is all there is.
+    let route_len = path.whole.len().saturating_sub(path.mailbox.len() + 2);
+    let route = path.whole.get(1..1 + route_len).unwrap_or_default();
+    let route = route.strip_suffix(b":").unwrap_or(route);
+    let hops = (!route.is_empty()).then(|| route.split(|byte| *byte == b','));
+    // What does not look like a hop is no domain of ours either.
+    hops.into_iter()
+        .flatten()
+        .map(|hop| hop.strip_prefix(b"@").unwrap_or(b""))
+}
+
+/// The address of a literal `[192.0.2.1]` or `[IPv6:2001:db8::1]`.
+fn literal(domain: &[u8]) -> Option<IpAddr> {
+    let inner = domain.strip_prefix(b"[")?.strip_suffix(b"]")?;
+    let inner = std::str::from_utf8(inner).ok()?;
+    match inner.split_at_checked(5) {
+        Some((tag, ip)) if tag.eq_ignore_ascii_case("IPv6:") => {
+            ip.parse::<Ipv6Addr>().ok().map(|ip| ip.to_canonical())
+        }
+        _ => inner.parse().ok().map(IpAddr::V4),
+    }
+}
+
+/// `--relay-domains`.
+#[derive(Clone)]
+pub enum RelayDomains {
+    /// Everybody may send anywhere.
+    Any,
+    These(Domains),
+}
+
+impl Default for RelayDomains {
+    fn default() -> RelayDomains {
+        RelayDomains::These(Domains::default())
+    }
+}
+
+impl RelayDomains {
+    /// `any`, or names with commas or blanks between them.
+    pub fn parse(text: &str) -> Result<RelayDomains, Vec<DomainError>> {
+        if text.trim().eq_ignore_ascii_case("any") {
+            return Ok(RelayDomains::Any);
+        }
+        let mut domains = Domains::default();
+        let words = text
+            .split(|c: char| c == ',' || c.is_whitespace())
+            .filter(|word| !word.is_empty());
+        let errors: Vec<_> = words
+            .filter_map(|word| domains.insert(word).err())
+            .collect();
+        if errors.is_empty() {
+            Ok(RelayDomains::These(domains))
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// The content of a file: one name a line (or several), `#` begins a comment. `any` is not for files.
+    pub fn parse_file(text: &str) -> Result<RelayDomains, Vec<ListError>> {
+        let mut domains = Domains::default();
+        let mut errors = Vec::new();
+        for (number, line) in access::lines(text) {
+            let words = line
+                .split(|c: char| c == ',' || c.is_whitespace())
+                .filter(|word| !word.is_empty());
+            errors.extend(words.filter_map(|word| {
+                domains
+                    .insert(word)
+                    .err()
+                    .map(|why| ListError::new(number, word, why))
+            }));
+            if errors.len() >= access::ERRORS_MAX {
+                break;
+            }
+        }
+        if errors.is_empty() {
+            Ok(RelayDomains::These(domains))
+        } else {
+            Err(errors)
+        }
+    }
+
+    pub fn contains(&self, domain: &[u8]) -> bool {
+        match self {
+            RelayDomains::Any => true,
+            RelayDomains::These(list) => list.contains(domain),
+        }
+    }
+}
+
+/// A list of domains: `example.com` is that name alone, `.example.com` and `*.example.com` all names below it.
+///
+/// Compared byte by byte with ASCII letters in lower case. An internationalised name matches in the
+/// form in which it is listed: list both `bücher.example` and `xn--bcher-kva.example`.
+#[derive(Clone, Default, Debug)]
+pub struct Domains {
+    exact: HashSet<Box<[u8]>>,
+    below: HashSet<Box<[u8]>>,
+}
+
+impl Domains {
+    pub fn insert(&mut self, word: &str) -> Result<(), DomainError> {
+        let (list, name) = match word.strip_prefix("*.").or_else(|| word.strip_prefix('.')) {
+            Some(name) => (&mut self.below, name),
+            None => (&mut self.exact, word),
+        };
+        if !is_domain(name) && literal(name.as_bytes()).is_none() {
+            return Err(DomainError {
+                word: word.chars().take(60).collect(),
+            });
+        }
+        list.insert(name.to_ascii_lowercase().into_bytes().into());
+        Ok(())
+    }
+
+    pub fn contains(&self, domain: &[u8]) -> bool {
+        let mut lowered = [0; DOMAIN_MAX];
+        let Some(name) = lowered.get_mut(..domain.len()) else {
+            return false;
+        };
+        name.copy_from_slice(domain);
+        name.make_ascii_lowercase();
+        let name = &*name;
+        if self.exact.contains(name) {
+            return true;
+        }
+        let mut dots = memchr::memchr_iter(b'.', name);
+        !self.below.is_empty() && dots.any(|dot| dot > 0 && self.below.contains(&name[dot + 1..]))
+    }
+
+    pub fn len(&self) -> usize {
+        self.exact.len() + self.below.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.below.is_empty()
+    }
+}
+
+/// Labels of letters, digits, hyphens, underscores and UTF-8, with single dots between them.
+fn is_domain(name: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.chars().all(|c| {
+                c.is_ascii_alphanumeric()
+                    || matches!(c, '-' | '_')
+                    || !c.is_ascii() && c.is_alphanumeric()
+            })
+    };
+    name.len() <= DOMAIN_MAX && name.split('.').all(label)
+}
+
+/// Not a domain.
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub struct DomainError {
+    pub word: String,
+}
+
+impl std::error::Error for DomainError {}
+
+impl fmt::Display for DomainError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "\"{}\" is not a domain, as in example.com, or .example.com for all names below it",
+            self.word.escape_debug()
+        )
+    }
+}
+
+/// `--relay-from CIDR`, repeated.
+impl FromIterator<Network> for Networks<()> {
+    fn from_iter<I: IntoIterator<Item = Network>>(networks: I) -> Networks<()> {
+        let mut all = Networks::default();
+        networks
+            .into_iter()
+            .for_each(|network| all.insert(network, ()));
+        all
+    }
+}

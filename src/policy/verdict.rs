@@ -1,0 +1,126 @@
+//! From a finding and its action to what the session does: the ruling, and the replies.
+//!
+//! Texts follow what Postfix and its kin say in the same place, so that operators on the other side
+//! know them. None names a cause that is ours as the client's: our own limits are 4xx.
+
+use weir_smtp::gate::Verdict;
+use weir_smtp::reply::ReplyText;
+
+use super::finding::{Action, Finding, FindingSet};
+
+/// What policy says to one event of a session.
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub struct Ruling {
+    /// For the core: pass, refuse or close.
+    pub verdict: Verdict,
+    /// What decided: set if the action does more than log.
+    pub by: Option<(Finding, Action)>,
+    /// Everything that was noticed and is not off: to be counted and logged.
+    pub noticed: FindingSet,
+}
+
+impl Ruling {
+    pub const PASS: Ruling = Ruling {
+        verdict: Verdict::Pass,
+        by: None,
+        noticed: FindingSet::EMPTY,
+    };
+
+    pub const fn passes(&self) -> bool {
+        matches!(self.verdict, Verdict::Pass | Verdict::PassVia(_))
+    }
+}
+
+/// What a refusing action makes of a finding; `Pass` for the others.
+pub fn verdict(finding: Finding, action: Action) -> Verdict {
+    match text(finding, action) {
+        None => Verdict::Pass,
+        Some(text) if closes(finding, action) => Verdict::Close(ReplyText::fixed(text)),
+        Some(text) => Verdict::Refuse(ReplyText::fixed(text)),
+    }
+}
+
+/// Findings about the connection as a whole have no command that could be refused: it ends.
+fn closes(finding: Finding, action: Action) -> bool {
+    use Finding::*;
+    action == Action::Drop
+        || matches!(
+            finding,
+            DenyList | Concurrency | RateConnections | Pregreet | Overload
+        )
+}
+
+/// The reply for each finding and refusing action.
+#[rustfmt::skip]
+fn text(finding: Finding, action: Action) -> Option<&'static str> {
+    use Action::{Defer, Drop, Reject};
+    use Finding::*;
+    Some(match (finding, action) {
+        (DenyList, Defer) => "421 4.3.2 Service currently unavailable\r\n",
+        (DenyList, Reject) => "554 5.3.2 Service currently unavailable\r\n",
+        (DenyList, Drop) => "521 5.3.2 Service currently unavailable\r\n",
+        (Concurrency, Defer | Drop) => "421 4.7.0 Error: too many connections\r\n",
+        (Concurrency, Reject) => "554 5.7.0 Error: too many connections\r\n",
+        (RateConnections, Defer | Drop) => "421 4.7.0 Error: too many new connections, try again later\r\n",
+        (RateConnections, Reject) => "554 5.7.0 Error: too many new connections\r\n",
+        (RateMessages, Defer) => "450 4.7.1 Error: too much mail, try again later\r\n",
+        (RateMessages, Reject) => "550 5.7.1 Error: too much mail\r\n",
+        (RateMessages, Drop) => "421 4.7.0 Error: too much mail, try again later\r\n",
+        (RateRecipients, Defer) => "450 4.7.1 Error: too many recipients, try again later\r\n",
+        (RateRecipients, Reject) => "550 5.7.1 Error: too many recipients\r\n",
+        (RateRecipients, Drop) => "421 4.7.0 Error: too many recipients, try again later\r\n",
+        (Pregreet, Defer) => "421 4.5.1 Protocol error\r\n",
+        (Pregreet, Reject) => "554 5.5.1 Protocol error\r\n",
+        (Pregreet, Drop) => "521 5.5.1 Protocol error\r\n",
+        (Pipelining, Defer) => "451 4.5.0 Error: SMTP protocol synchronization\r\n",
+        (Pipelining, Reject) => "554 5.5.0 Error: SMTP protocol synchronization\r\n",
+        (Pipelining, Drop) => "521 5.5.0 Error: SMTP protocol synchronization\r\n",
+        (NonSmtp, Reject) => "500 5.5.2 Error: not an SMTP command\r\n",
+        (NonSmtp, Drop) => "521 5.5.2 Error: this port speaks SMTP. Goodbye.\r\n",
+        (BareNewline, Defer) => "451 4.5.2 Error: bare <LF> or <CR> received\r\n",
+        (BareNewline, Reject) => "550 5.5.2 Error: bare <LF> or <CR> received\r\n",
+        (BareNewline, Drop) => "521 5.5.2 Error: bare <LF> or <CR> received\r\n",
+        (Nul, Defer) => "451 4.6.0 Error: NUL octet in message\r\n",
+        (Nul, Reject) => "550 5.6.0 Error: NUL octet in message\r\n",
+        (Nul, Drop) => "521 5.6.0 Error: NUL octet in message\r\n",
+        (Loop, Defer) => "451 4.4.6 Too many Received headers, possible mail loop\r\n",
+        (Loop, Reject) => "554 5.4.6 Too many Received headers, possible mail loop\r\n",
+        (Loop, Drop) => "521 5.4.6 Too many Received headers, possible mail loop\r\n",
+        (ErrorsHard, Drop) => "421 4.7.0 Error: too many errors\r\n",
+        (Junk, Drop) => "421 4.7.0 Error: too many commands without mail\r\n",
+        (SlowBody, Drop) => "451 4.4.2 Error: message data came too slowly\r\n",
+        (Relay, Defer) => "454 4.7.1 Relay access denied\r\n",
+        (Relay, Reject) => "550 5.7.1 Relay access denied\r\n",
+        (Relay, Drop) => "521 5.7.1 Relay access denied\r\n",
+        (Overload, Defer | Drop) => "421 4.3.2 Too busy now, try again later\r\n",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusing_action_that_is_allowed_has_a_reply_of_its_class() {
+        for finding in Finding::all() {
+            for &action in finding.allowed() {
+                let verdict = verdict(finding, action);
+                let Some(text) = text(finding, action) else {
+                    assert!(!action.refuses(), "{finding}={action} has no reply");
+                    assert_eq!(verdict, Verdict::Pass);
+                    continue;
+                };
+                assert!(action.refuses(), "{finding}={action} has a reply");
+                assert!(text.ends_with("\r\n") && text.len() < 512, "{text}");
+                // The class of the enhanced code is that of the code (RFC 2034, 4).
+                assert_eq!(text.as_bytes()[0], text.as_bytes()[4], "{text}");
+                match action {
+                    Action::Defer => assert!(text.starts_with('4'), "{text}"),
+                    Action::Reject => assert!(text.starts_with('5'), "{text}"),
+                    _ => assert!(matches!(verdict, Verdict::Close(_)), "{text}"),
+                }
+            }
+        }
+    }
+}
