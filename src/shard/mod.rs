@@ -1,1 +1,5 @@
 //! One core's world: sessions, upstream connections, timers, the pit.
+
+pub mod pit;
+pub mod slab;
+pub mod wheel;
