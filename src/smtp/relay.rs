@@ -274,6 +274,8 @@ pub struct Relay {
     client_gone: bool,
     /// Close once the open replies are out.
     close_after: bool,
+    /// What is said after the final reply that is owed, before closing.
+    farewell: Option<Box<ReplyText>>,
     announced: ExtensionSet,
     asks: u32,
     /// Octets of a refused chunk that are still to be read over.
@@ -297,6 +299,7 @@ impl Relay {
             eof: false,
             client_gone: false,
             close_after: false,
+            farewell: None,
             announced: ExtensionSet::default(),
             asks: 0,
             swallow: 0,

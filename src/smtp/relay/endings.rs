@@ -5,10 +5,9 @@ use core::mem;
 use core::time::Duration;
 
 use super::transaction::{Outcome, Transaction};
-use super::{Act, Cx, LineVerdict, Phase, Relay, Waiting};
+use super::{Act, Cx, Detach, LineVerdict, Phase, Relay, Waiting};
 use crate::extension::ExtensionSet;
 use crate::gate::Verdict;
-use crate::outbound::LegLost;
 use crate::reply::ReplyText;
 use crate::stats::SessionStats;
 use crate::texts;
@@ -47,8 +46,9 @@ impl Parked {
 }
 
 impl Relay {
-    /// The client's side ended. With the end of data read, the relay lives on without it until the
-    /// upstream has answered: see `is_finished`.
+    /// The client's side ended. With the end of the message on its way up, the relay lives on
+    /// without it until the upstream has answered (see `is_finished`); a client that only stopped
+    /// sending still gets the replies it is owed.
     pub fn handle_client_gone(&mut self, cx: &mut Cx<'_>, gone: Gone) {
         self.recycle_ended(cx);
         match gone {
@@ -56,8 +56,8 @@ impl Relay {
             Gone::Reset => {
                 self.client_gone = true;
                 self.eof = true;
-                if !self.owes_final() {
-                    self.lose(cx);
+                if !self.is_committed() {
+                    self.close(cx, false);
                 }
             }
         }
@@ -71,21 +71,17 @@ impl Relay {
             return;
         }
         self.recycle_ended(cx);
-        if self.owes_final() && !matches!(self.waiting, Waiting::End(_) | Waiting::EndOfHeaders(_))
-        {
-            self.leg_overdue(cx);
-        } else if let Some(id) = self.waiting.asks() {
+        if matches!(self.waiting, Waiting::Final | Waiting::Stream) {
+            self.message_overdue(cx);
+        } else if self.waiting.asks().is_some() {
             // a decision of ours that did not come is our trouble, never the client's
-            let reply = texts::INTERNAL;
             let waiting = mem::replace(&mut self.waiting, Waiting::Nothing);
-            debug_assert_eq!(waiting.asks(), Some(id));
             let verdict = match waiting {
                 Waiting::Connect(_) => Verdict::Close(texts::OVERLOAD),
-                _ => Verdict::Refuse(reply),
+                Waiting::FinalReply(_) => Verdict::Pass,
+                _ => Verdict::Refuse(texts::INTERNAL),
             };
             self.resolve(cx, waiting, verdict);
-        } else if self.waiting == Waiting::Stream {
-            self.leg_overdue(cx);
         } else if self.awaits_recipients() {
             self.recipients_overdue(cx);
         } else {
@@ -100,7 +96,7 @@ impl Relay {
     pub fn refuse(&mut self, cx: &mut Cx<'_>, reply: &ReplyText) {
         self.recycle_ended(cx);
         if self.owes_final() {
-            self.close_after = true;
+            self.farewell = Some(Box::new(reply.clone()));
         } else if self.phase != Phase::Closing {
             self.say_and_close(cx, reply);
         }
@@ -120,6 +116,11 @@ impl Relay {
     /// The end of data was read and its reply is owed.
     pub fn owes_final(&self) -> bool {
         self.phase == Phase::Final
+    }
+
+    /// The end of the message is on its way up: only the upstream can say what becomes of it.
+    fn is_committed(&self) -> bool {
+        self.owes_final() && self.tx.as_ref().is_some_and(|tx| tx.committed)
     }
 
     /// Takes the session out of service to be parked; only between transactions, and between two
@@ -176,11 +177,6 @@ impl Relay {
         cx.acts.push_back(Act::Close { linger });
     }
 
-    /// The client is gone and nothing is owed to it.
-    fn lose(&mut self, cx: &mut Cx<'_>) {
-        self.close(cx, false);
-    }
-
     fn drop_transaction(&mut self, cx: &mut Cx<'_>, outcome: Outcome) {
         let Some(tx) = self.tx.as_mut() else { return };
         tx.let_go(cx);
@@ -215,24 +211,11 @@ impl Relay {
     }
 
     fn recipients_overdue(&mut self, cx: &mut Cx<'_>) {
-        self.leg_overdue(cx);
         let Some(tx) = self.tx.as_mut() else { return };
-        // no leg was there to lose, or it would have been asked for again: time is up
-        Transaction::refuse_untold(tx, &texts::UPSTREAM_TIMEOUT);
+        tx.detach(cx, Detach::Close);
+        tx.refuse_untold(&texts::UPSTREAM_TIMEOUT);
         tx.fail(&texts::UPSTREAM_TIMEOUT);
         self.pump(cx);
-    }
-
-    fn leg_overdue(&mut self, cx: &mut Cx<'_>) {
-        if let Some(tx) = self.tx.as_mut() {
-            tx.heard = true; // no second try: its time would be the client's
-            if let Some(leg) = tx.leg() {
-                let how = super::Detach::Close;
-                cx.acts.push_back(Act::Detach { leg, how });
-                cx.leg = None;
-                self.leg_lost(cx, LegLost::Timeout);
-            }
-        }
     }
 
     /// Sets the deadline that is next, the client's time counting from now.

@@ -265,6 +265,9 @@ impl Relay {
         ) {
             return;
         }
+        if !matches!(self.waiting, Waiting::Nothing | Waiting::Stream) {
+            return; // nothing goes up before the gate at the end of headers
+        }
         let hold_max = cx.hold_max;
         let window = cx.config.stream_window;
         let Some(tx) = self.tx.as_mut() else { return };
@@ -382,7 +385,9 @@ impl Relay {
         }
         self.end_transaction(cx, outcome);
         self.phase = Phase::Ready;
-        if self.close_after {
+        if let Some(farewell) = self.farewell.take() {
+            self.say_and_close(cx, &farewell);
+        } else if self.close_after {
             self.close(cx, true);
         }
     }
@@ -401,6 +406,17 @@ impl Relay {
         tx.attached = Attached::Lost;
         // After the dot the outcome is unknown: the same 451 (RFC 5321, 6.1), never a 250.
         tx.fail(&lost_reply(why));
+        tx.let_go(cx);
+        self.failed_upstream(cx);
+    }
+}
+
+impl Relay {
+    /// The upstream has been silent for too long in the middle of a message.
+    pub(super) fn message_overdue(&mut self, cx: &mut Cx<'_>) {
+        let Some(tx) = self.tx.as_mut() else { return };
+        tx.fail(&lost_reply(LegLost::Timeout));
+        tx.detach(cx, Detach::Close);
         tx.let_go(cx);
         self.failed_upstream(cx);
     }
