@@ -311,6 +311,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn fast_and_slow_agree_however_the_bytes_are_cut(bytes in body(), at in prop::collection::vec(any::<prop::sample::Index>(), 0..6)) {
             check(&bytes, &cuts(bytes.len(), at));
@@ -342,6 +344,20 @@ mod tests {
             let second = scan_data(BareNewline::Reject, &wire, &[]);
             prop_assert!(second.ended && second.taken == wire.len() && !second.findings.bare_newline());
             prop_assert!(second.content.starts_with(&first.content));
+        }
+    }
+
+    #[test]
+    fn a_line_is_long_from_the_same_octet_on() {
+        for len in TEXT_LINE_MAX - 2..TEXT_LINE_MAX + 8 {
+            for tail in [&b""[..], b"\n", b"\r\n", b"\r\n.\r\n", b"\r\nmore"] {
+                let mut bytes = b"first\r\n".to_vec();
+                bytes.resize(bytes.len() + len, b'x');
+                bytes.extend_from_slice(tail);
+                check(&bytes, &[]);
+                check(&bytes, &[7]);
+                check(&bytes, &[500, bytes.len() - tail.len()]);
+            }
         }
     }
 
