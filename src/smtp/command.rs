@@ -240,3 +240,310 @@ fn trim_end(text: &[u8]) -> &[u8] {
         .map_or(0, |last| last + 1);
     &text[..end]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ALL: ExtensionSet = ExtensionSet::OWN.union(ExtensionSet::SHARED);
+
+    fn esmtp(line: &[u8]) -> Result<Command<'_>, Violation> {
+        parse(line, ALL, true)
+    }
+
+    fn mail_args(line: &str) -> MailArgs<'_> {
+        match esmtp(line.as_bytes()) {
+            Ok(Command::Mail(args)) => args,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    fn rcpt_args(line: &str) -> RcptArgs<'_> {
+        match esmtp(line.as_bytes()) {
+            Ok(Command::Rcpt(args)) => args,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn commands() {
+        let table = [
+            ("EHLO mx.example", Command::Ehlo(b"mx.example")),
+            ("ehlo [192.0.2.1]", Command::Ehlo(b"[192.0.2.1]")),
+            ("HELO  two words ", Command::Helo(b"two words")),
+            ("DATA", Command::Data),
+            ("data \t", Command::Data),
+            ("RSET", Command::Rset),
+            ("NOOP", Command::Noop),
+            ("NOOP whatever", Command::Noop),
+            ("HELP MAIL", Command::Help),
+            ("QUIT", Command::Quit),
+            ("quit now", Command::Quit),
+            ("VRFY postmaster", Command::Vrfy(b"postmaster")),
+            ("EXPN staff", Command::Expn(b"staff")),
+            ("STARTTLS", Command::StartTls),
+            ("AUTH PLAIN", Command::Auth),
+            ("ETRN x", Command::Etrn),
+            ("TURN", Command::Turn),
+            ("XCLIENT ADDR=1", Command::Xclient),
+            ("XFORWARD ADDR=1", Command::Xforward),
+            (
+                "BDAT 0 LAST",
+                Command::Bdat {
+                    size: 0,
+                    last: true,
+                },
+            ),
+            (
+                "bdat 86400 last",
+                Command::Bdat {
+                    size: 86400,
+                    last: true,
+                },
+            ),
+            (
+                "BDAT 5",
+                Command::Bdat {
+                    size: 5,
+                    last: false,
+                },
+            ),
+        ];
+        for (line, want) in table {
+            assert_eq!(esmtp(line.as_bytes()), Ok(want), "{line}");
+        }
+    }
+
+    #[test]
+    fn misbehaviour_has_a_name() {
+        use Violation::*;
+        let table: &[(&[u8], Violation)] = &[
+            (b"", UnknownCommand),
+            (b"HLO x", UnknownCommand),
+            (b"MAILFROM:<a@b.example>", UnknownCommand),
+            (b" NOOP", UnknownCommand),
+            (b"EHLO", BadHelo),
+            (b"HELO  ", BadHelo),
+            (b"EHLO a\x01b", BadHelo),
+            (b"DATA now", SyntaxError),
+            (b"RSET x", SyntaxError),
+            (b"STARTTLS x", SyntaxError),
+            (b"VRFY", SyntaxError),
+            (b"EXPN ", SyntaxError),
+            (b"MAIL", SyntaxError),
+            (b"MAIL <a@b.example>", SyntaxError),
+            (b"MAIL TO:<a@b.example>", SyntaxError),
+            (b"RCPT FROM:<a@b.example>", SyntaxError),
+            (b"MAIL FROM <a@b.example>", SyntaxError),
+            (b"MAIL FROM:", BadSender),
+            (b"MAIL FROM:a@b.example", BadSender),
+            (b"MAIL FROM:<a@b.example", BadSender),
+            (b"MAIL FROM:<a@b.example>SIZE=1", SyntaxError),
+            (b"MAIL FROM:<a@b.example>\tSIZE=1", SyntaxError),
+            (b"RCPT TO:<>", BadRecipient),
+            (b"RCPT TO:<a b@c.example>", BadRecipient),
+            (b"RCPT TO:<a@b.example> SIZE=1", ParameterNotAnnounced),
+            (
+                b"MAIL FROM:<a@b.example> NOTIFY=NEVER",
+                ParameterNotAnnounced,
+            ),
+            (b"MAIL FROM:<a@b.example> AUTH=<>", ParameterNotAnnounced),
+            (
+                b"MAIL FROM:<a@b.example> MT-PRIORITY=3",
+                ParameterNotAnnounced,
+            ),
+            (b"MAIL FROM:<a@b.example> SIZE=1 size=2", BadParameter),
+            (b"MAIL FROM:<a@b.example> SIZE", BadParameter),
+            (b"MAIL FROM:<a@b.example> SIZE=", BadParameter),
+            (b"MAIL FROM:<a@b.example> SIZE=-1", BadParameter),
+            (
+                b"MAIL FROM:<a@b.example> SIZE=123456789012345678901",
+                BadParameter,
+            ),
+            (b"MAIL FROM:<a@b.example> BODY=9BIT", BadParameter),
+            (b"MAIL FROM:<a@b.example> SMTPUTF8=yes", BadParameter),
+            (b"MAIL FROM:<a@b.example> RET=ALL", BadParameter),
+            (b"MAIL FROM:<a@b.example> ENVID=a+2", BadParameter),
+            (b"MAIL FROM:<a@b.example> ENVID=a=b", BadParameter),
+            (b"MAIL FROM:<a@b.example> =x", BadParameter),
+            (b"MAIL FROM:<a@b.example> (x)", BadParameter),
+            (b"MAIL FROM:<\xc3\xa4@b.example>", Utf8NotDeclared),
+            (b"MAIL FROM:<\xc3@b.example> SMTPUTF8", BadSender),
+            (b"RCPT TO:<a@b.example> NOTIFY=SUCCESS,NEVER", BadParameter),
+            (b"RCPT TO:<a@b.example> NOTIFY=", BadParameter),
+            (b"RCPT TO:<a@b.example> ORCPT=a@b.example", BadParameter),
+            (b"RCPT TO:<a@b.example> ORCPT=;a@b.example", BadParameter),
+            (
+                b"RCPT TO:<a@b.example> ORCPT=rfc822;\xc3\xa4@b.example",
+                BadParameter,
+            ),
+            (b"BDAT", BadChunk),
+            (b"BDAT LAST", BadChunk),
+            (b"BDAT -1", BadChunk),
+            (b"BDAT 1 LAST x", BadChunk),
+            (b"BDAT 1 FIRST", BadChunk),
+            (b"BDAT 99999999999999999999", BadChunk),
+            (b"NO\0OP", NulInCommand),
+            (b"NOOP\rQUIT", BareCrInCommand),
+            (b"GET / HTTP/1.1", NonSmtpCommand),
+            (b"POST http://x/ HTTP/1.0", NonSmtpCommand),
+            (b"CONNECT mx.example:25 HTTP/1.1", NonSmtpCommand),
+            (b"Subject: hello", NonSmtpCommand),
+            (b"HELO: hello", NonSmtpCommand),
+            (b"SSH-2.0-OpenSSH", NonSmtpCommand),
+            (b"\x16\x03\x01\x02\0\x01\0", NonSmtpCommand),
+        ];
+        for (line, want) in table {
+            assert_eq!(
+                esmtp(line),
+                Err(*want),
+                "{:?}",
+                alloc::string::String::from_utf8_lossy(line)
+            );
+        }
+    }
+
+    #[test]
+    fn mail_passes_on_verbatim_with_all_it_needs() {
+        let args = mail_args(
+            "mail from:  <a@b.example>  size=2000 BODY=8bitmime SMTPUTF8 RET=hdrs ENVID=QQ+2B314 ",
+        );
+        assert_eq!(
+            args.argument,
+            b"<a@b.example>  size=2000 BODY=8bitmime SMTPUTF8 RET=hdrs ENVID=QQ+2B314"
+        );
+        assert_eq!(
+            args.params,
+            b"  size=2000 BODY=8bitmime SMTPUTF8 RET=hdrs ENVID=QQ+2B314"
+        );
+        assert_eq!(
+            (args.size, args.body, args.smtputf8),
+            (Some(2000), BodyType::EightBitMime, true)
+        );
+        let needs = ExtensionSet::EIGHTBITMIME
+            .union(ExtensionSet::SMTPUTF8)
+            .union(ExtensionSet::DSN);
+        assert_eq!(args.uses, needs, "SIZE can be left out");
+        let mut kept = alloc::vec::Vec::new();
+        param::write_without(&mut kept, args.params, "SIZE");
+        assert_eq!(kept, b" BODY=8bitmime SMTPUTF8 RET=hdrs ENVID=QQ+2B314");
+    }
+
+    #[test]
+    fn mail_without_parameters_needs_nothing() {
+        let args = mail_args("MAIL FROM:<>");
+        assert!(args.path.null && args.uses.is_empty() && args.params.is_empty());
+        assert_eq!(
+            mail_args("MAIL FROM:<a@b.example> BODY=7BIT").uses,
+            ExtensionSet::EIGHTBITMIME
+        );
+        let binary = mail_args("MAIL FROM:<a@b.example> BODY=BINARYMIME");
+        assert_eq!(
+            binary.uses,
+            ExtensionSet::BINARYMIME.union(ExtensionSet::CHUNKING)
+        );
+        assert_eq!(
+            mail_args("MAIL FROM:<a@b.example> SIZE=99999999999999999999").size,
+            Some(u64::MAX)
+        );
+    }
+
+    #[test]
+    fn rcpt_says_what_it_needs() {
+        assert!(rcpt_args("RCPT TO:<a@b.example>").uses.is_empty());
+        let args =
+            rcpt_args("rcpt to: <a@b.example> NOTIFY=success,DELAY ORCPT=rfc822;a+2Bx@b.example");
+        assert_eq!(args.uses, ExtensionSet::DSN);
+        assert_eq!(
+            args.argument,
+            b"<a@b.example> NOTIFY=success,DELAY ORCPT=rfc822;a+2Bx@b.example"
+        );
+        assert_eq!(
+            rcpt_args("RCPT TO:<ä@b.example>").uses,
+            ExtensionSet::SMTPUTF8
+        );
+        let utf8 = rcpt_args("RCPT TO:<a@b.example> ORCPT=utf-8;ä@b.example");
+        assert_eq!(utf8.uses, ExtensionSet::DSN.union(ExtensionSet::SMTPUTF8));
+    }
+
+    #[test]
+    fn what_was_not_announced_is_refused() {
+        let table = [
+            ("MAIL FROM:<a@b.example> SIZE=1", ExtensionSet::SIZE),
+            (
+                "MAIL FROM:<a@b.example> BODY=7BIT",
+                ExtensionSet::EIGHTBITMIME,
+            ),
+            (
+                "MAIL FROM:<a@b.example> BODY=8BITMIME",
+                ExtensionSet::EIGHTBITMIME,
+            ),
+            (
+                "MAIL FROM:<a@b.example> BODY=BINARYMIME",
+                ExtensionSet::BINARYMIME,
+            ),
+            (
+                "MAIL FROM:<a@b.example> BODY=BINARYMIME",
+                ExtensionSet::CHUNKING,
+            ),
+            ("MAIL FROM:<a@b.example> SMTPUTF8", ExtensionSet::SMTPUTF8),
+            ("MAIL FROM:<a@b.example> RET=FULL", ExtensionSet::DSN),
+            ("MAIL FROM:<a@b.example> ENVID=x", ExtensionSet::DSN),
+            ("RCPT TO:<a@b.example> NOTIFY=NEVER", ExtensionSet::DSN),
+            (
+                "RCPT TO:<a@b.example> ORCPT=rfc822;a@b.example",
+                ExtensionSet::DSN,
+            ),
+            (
+                "RCPT TO:<a@b.example> ORCPT=utf-8;ä@b.example",
+                ExtensionSet::SMTPUTF8,
+            ),
+        ];
+        for (line, missing) in table {
+            let line = line.as_bytes();
+            assert!(parse(line, ALL, true).is_ok());
+            assert_eq!(
+                parse(line, ALL.without(missing), true),
+                Err(Violation::ParameterNotAnnounced),
+                "{missing}"
+            );
+            assert_eq!(
+                parse(line, ALL, false),
+                Err(Violation::ParameterNotAnnounced),
+                "after HELO nothing is announced"
+            );
+        }
+        assert_eq!(
+            parse(b"BDAT 1", ALL.without(ExtensionSet::CHUNKING), true),
+            Err(Violation::NotImplemented)
+        );
+        let utf8 = "RCPT TO:<ä@b.example>".as_bytes();
+        assert_eq!(parse(utf8, ALL, false), Err(Violation::Utf8NotDeclared));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_line_is_a_command_or_a_violation(line in prop::collection::vec(any::<u8>(), 0..80), set in any::<bool>()) {
+            let _ = parse(&line, ALL, set);
+        }
+
+        #[test]
+        fn any_argument_is_a_command_or_a_violation(
+            verb in prop::sample::select(alloc::vec!["MAIL FROM:", "RCPT TO:", "BDAT ", "EHLO ", "MAIL FROM:<a@b> "]),
+            argument in "[<>@a-c.:\"\\\\ \\[\\]IPv6=0-9+;,ä-]{0,40}",
+        ) {
+            let line = [verb.as_bytes(), argument.as_bytes()].concat();
+            let (argument, path, params) = match parse(&line, ALL, true) {
+                Ok(Command::Mail(mail)) => (mail.argument, mail.path, mail.params),
+                Ok(Command::Rcpt(rcpt)) => (rcpt.argument, rcpt.path, rcpt.params),
+                _ => return Ok(()),
+            };
+            prop_assert_eq!([path.whole, params].concat(), argument);
+            prop_assert!(path.whole.starts_with(b"<") && path.whole.ends_with(b">"));
+            prop_assert!(path.null || path.domain.is_empty() || path.mailbox == [path.local, b"@", path.domain].concat());
+        }
+    }
+}

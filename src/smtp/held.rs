@@ -104,3 +104,116 @@ impl Held {
         self.end.take()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::body::{BareNewline, BodyScanner};
+    use crate::pieces::Piece;
+    use alloc::vec::Vec;
+
+    const BUFFER: BufferId = BufferId(3);
+
+    /// A body that came by BDAT.
+    fn held(content: &[u8]) -> Held {
+        let mut held = Held::new();
+        let mut scanner = BodyScanner::bdat(BareNewline::Reject, false);
+        scanner.scan_chunk(BUFFER, 0, content, held.pieces_mut());
+        held.pieces_mut().keep(BUFFER);
+        let end = scanner.finish_bdat(held.pieces_mut());
+        held.seal(end, scanner.findings().ends_with_crlf);
+        held
+    }
+
+    fn read(pieces: &Pieces, form: Form, content: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for piece in pieces.iter(form) {
+            match piece {
+                Piece::Insert(bytes) => out.extend_from_slice(bytes),
+                Piece::Span { start, len, .. } => {
+                    out.extend_from_slice(&content[start as usize..(start + len) as usize])
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn data_gets_dots_and_a_last_newline_and_bdat_neither() {
+        let content = b"Subject: a line long enough to stay in its buffer\r\n\r\n.dot\r\nopen end";
+        let (mut data, mut bdat) = (Pieces::new(), Pieces::new());
+        held(content).forward_data(&mut data);
+        held(content).forward_bdat(&mut bdat);
+        let want =
+            b"Subject: a line long enough to stay in its buffer\r\n\r\n..dot\r\nopen end\r\n";
+        assert_eq!(read(&data, Form::Data, content), want);
+        assert_eq!(read(&bdat, Form::Bdat, content), content);
+        assert_eq!((data.kept(), bdat.kept()), (&[BUFFER][..], &[BUFFER][..]));
+    }
+
+    #[test]
+    fn an_ended_line_and_an_empty_body_get_no_newline() {
+        for content in [&b"a\r\n"[..], b""] {
+            let mut out = Pieces::new();
+            held(content).forward_data(&mut out);
+            assert_eq!(read(&out, Form::Data, content), content);
+        }
+    }
+
+    #[test]
+    fn a_header_goes_on_top_and_counts() {
+        let mut held = held(b".x\r\n");
+        held.insert_header(b"Received: by us\r\n");
+        assert_eq!(held.content_len(), 21);
+        let mut out = Pieces::new();
+        held.forward_data(&mut out);
+        assert_eq!(read(&out, Form::Data, b""), b"Received: by us\r\n..x\r\n");
+    }
+
+    #[test]
+    fn replay_says_the_same_again_and_claims_nothing() {
+        let content = [b'a'; 100];
+        let held = held(&content);
+        for form in [Form::Data, Form::Bdat] {
+            let (mut first, mut second) = (Pieces::new(), Pieces::new());
+            held.replay_in(form, &mut first);
+            held.replay_in(form, &mut second);
+            assert_eq!(read(&first, form, &content), read(&second, form, &content));
+            assert!(first.kept().is_empty());
+        }
+        let mut marked = Pieces::new();
+        held.replay(&mut marked);
+        assert_eq!(read(&marked, Form::Bdat, &content), content);
+    }
+
+    #[test]
+    fn a_streamed_body_ends_its_last_line_once() {
+        let content = b"0123456789";
+        let mut held = Held::new();
+        let mut scanner = BodyScanner::bdat(BareNewline::Reject, false);
+        let mut out = Pieces::new();
+        for at in [0, 5] {
+            scanner.scan_chunk(
+                BUFFER,
+                at,
+                &content[at as usize..at as usize + 5],
+                held.pieces_mut(),
+            );
+            held.forward_data(&mut out);
+        }
+        let end = scanner.finish_bdat(held.pieces_mut());
+        held.seal(end, scanner.findings().ends_with_crlf);
+        held.forward_data(&mut out);
+        held.forward_data(&mut out);
+        assert_eq!(read(&out, Form::Data, content), b"0123456789\r\n");
+    }
+
+    #[test]
+    fn the_end_is_taken_once_and_released_with_the_rest() {
+        let mut held = held(b"a");
+        assert!(held.take_end().is_some() && held.take_end().is_none() && held.is_sealed());
+        assert_eq!(held.release().collect::<Vec<_>>(), [BUFFER]);
+        assert!(!held.is_sealed() && held.content_len() == 0 && held.memory() == 0);
+        held.pieces_mut().insert(b"next message");
+    }
+}

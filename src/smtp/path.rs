@@ -196,3 +196,156 @@ static CLASSES: [u8; 256] = {
     }
     classes
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+
+    #[test]
+    fn paths_and_their_parts() {
+        let table = [
+            ("<a@b.example>", "a@b.example", "a", "b.example"),
+            (
+                "<A.b+c=d%e!f@B.Example>",
+                "A.b+c=d%e!f@B.Example",
+                "A.b+c=d%e!f",
+                "B.Example",
+            ),
+            (
+                "<.odd..dots.@docomo.example>",
+                ".odd..dots.@docomo.example",
+                ".odd..dots.",
+                "docomo.example",
+            ),
+            ("<a@host_name>", "a@host_name", "a", "host_name"),
+            ("<postmaster>", "postmaster", "postmaster", ""),
+            ("<PostMaster>", "PostMaster", "PostMaster", ""),
+            (
+                "<@hop.example:a@b.example>",
+                "a@b.example",
+                "a",
+                "b.example",
+            ),
+            (
+                "<@hop.example,@[192.0.2.1]:a@b.example>",
+                "a@b.example",
+                "a",
+                "b.example",
+            ),
+            ("<@hop.example:postmaster>", "postmaster", "postmaster", ""),
+            (
+                "<\"a b\"@c.example>",
+                "\"a b\"@c.example",
+                "\"a b\"",
+                "c.example",
+            ),
+            (
+                "<\"a>b@c\\\"d\\\\\"@e.example>",
+                "\"a>b@c\\\"d\\\\\"@e.example",
+                "\"a>b@c\\\"d\\\\\"",
+                "e.example",
+            ),
+            ("<\"\"@e.example>", "\"\"@e.example", "\"\"", "e.example"),
+            ("<a@[192.0.2.1]>", "a@[192.0.2.1]", "a", "[192.0.2.1]"),
+            (
+                "<a@[IPv6:2001:db8::1]>",
+                "a@[IPv6:2001:db8::1]",
+                "a",
+                "[IPv6:2001:db8::1]",
+            ),
+            (
+                "<a@[ipv6:::ffff:192.0.2.1]>",
+                "a@[ipv6:::ffff:192.0.2.1]",
+                "a",
+                "[ipv6:::ffff:192.0.2.1]",
+            ),
+            ("<a@[x25:31]>", "a@[x25:31]", "a", "[x25:31]"),
+            (
+                "<jürgen@straße.example>",
+                "jürgen@straße.example",
+                "jürgen",
+                "straße.example",
+            ),
+            (
+                "<\"ä ö\"@b.example>",
+                "\"ä ö\"@b.example",
+                "\"ä ö\"",
+                "b.example",
+            ),
+        ];
+        for (input, mailbox, local, domain) in table {
+            let line = format!("{input} SIZE=1");
+            let (path, rest) = parse(line.as_bytes()).expect(input);
+            let text = |bytes| core::str::from_utf8(bytes).expect(input);
+            assert_eq!(
+                (text(path.mailbox), text(path.local), text(path.domain)),
+                (mailbox, local, domain)
+            );
+            assert_eq!(
+                (text(path.whole), rest, path.null),
+                (input, &b" SIZE=1"[..], false)
+            );
+        }
+    }
+
+    #[test]
+    fn the_null_sender() {
+        let (path, rest) = parse(b"<> RET=HDRS").expect("legal");
+        assert!(path.null && path.mailbox.is_empty() && path.domain.is_empty());
+        assert_eq!((path.whole, rest), (&b"<>"[..], &b" RET=HDRS"[..]));
+    }
+
+    #[test]
+    fn what_is_no_path() {
+        let table: &[&[u8]] = &[
+            b"",
+            b"<",
+            b">",
+            b"a@b",
+            b"<a@b",
+            b"a@b>",
+            b"< >",
+            b"<a>",
+            b"<a@>",
+            b"<@b>",
+            b"<@b:>",
+            b"<@b,c:a@d>",
+            b"<@b:@c:a@d>",
+            b"<a@b@c>",
+            b"<a b@c>",
+            b"<a@b c>",
+            b"<<a@b>>",
+            b"<a@b.>",
+            b"<a@.b>",
+            b"<a@b..c>",
+            b"<a@b,c>",
+            b"<a,b@c>",
+            b"<a:b@c>",
+            b"<a;b@c>",
+            b"<(x)a@b>",
+            b"<a\\@b@c>",
+            b"<\"a@b>",
+            b"<\"a\"b@c>",
+            b"<\"a\\\"@b>",
+            b"<\"a\tb\"@c>",
+            b"<a\x7f@b>",
+            b"<a@[192.0.2]>",
+            b"<a@[192.0.2.1>",
+            b"<a@[IPv6:1::2::3]>",
+            b"<a@[]>",
+            b"<a@[x:]>",
+            b"<a@[:x]>",
+            b"<a@[x25:a b]>",
+            b"<a@[192.0.2.1]x>",
+            b"<\xff@b>",
+            b"<a@\xc3>",
+            b"<\xc3\x28@b>",
+        ];
+        for input in table {
+            assert_eq!(parse(input).err(), Some(NotAPath), "{input:?}");
+        }
+        let long = format!("<{}@b.example>", "a".repeat(MAILBOX_MAX));
+        assert_eq!(parse(long.as_bytes()).err(), Some(NotAPath));
+    }
+}

@@ -352,3 +352,259 @@ impl<'a> Iter<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use proptest::prelude::*;
+
+    const A: BufferId = BufferId(1);
+    const B: BufferId = BufferId(2);
+
+    fn span(buffer: BufferId, start: u32, len: u32) -> Piece<'static> {
+        Piece::Span { buffer, start, len }
+    }
+
+    fn list(pieces: &Pieces, form: Form) -> Vec<Piece<'_>> {
+        pieces.iter(form).collect()
+    }
+
+    #[test]
+    fn neighbours_join() {
+        let mut pieces = Pieces::new();
+        pieces.push_span(A, 10, 5);
+        pieces.push_span(A, 15, 5);
+        pieces.push_span(A, 21, 1);
+        pieces.push_span(B, 22, 1);
+        pieces.push_span(B, 23, 0);
+        pieces.insert(b"x");
+        pieces.insert(b"");
+        pieces.insert(b"y");
+        let want = [
+            span(A, 10, 10),
+            span(A, 21, 1),
+            span(B, 22, 1),
+            Piece::Insert(b"xy"),
+        ];
+        assert_eq!(list(&pieces, Form::Data), want);
+        assert_eq!(pieces.content_len(), 14);
+    }
+
+    #[test]
+    fn a_dot_in_place_joins_its_neighbours_in_data_form_only() {
+        let mut pieces = Pieces::new();
+        pieces.push_span(A, 0, 40);
+        pieces.push_dot_in_place();
+        pieces.push_span(A, 41, 40);
+        pieces.push_dot_in_place();
+        pieces.push_span(A, 82, 40);
+        pieces.push_dot();
+        pieces.push_span(A, 123, 7);
+        let data = [span(A, 0, 122), Piece::Insert(b"."), span(A, 123, 7)];
+        assert_eq!(list(&pieces, Form::Data), data);
+        let bdat = [
+            span(A, 0, 40),
+            span(A, 41, 40),
+            span(A, 82, 40),
+            span(A, 123, 7),
+        ];
+        assert_eq!(list(&pieces, Form::Bdat), bdat);
+        assert_eq!(
+            (pieces.wire_len(Form::Data), pieces.wire_len(Form::Bdat)),
+            (130, 127)
+        );
+
+        let mut concrete = Pieces::new();
+        concrete.append_in(Form::Data, &mut pieces);
+        assert_eq!(
+            list(&concrete, Form::Bdat),
+            data,
+            "concrete reads the same in both forms"
+        );
+        assert!(pieces.is_empty() && pieces.wire_len(Form::Data) == 0);
+    }
+
+    #[test]
+    fn a_dot_in_place_across_buffers_is_written() {
+        let mut pieces = Pieces::new();
+        pieces.push_span(A, 0, 40);
+        pieces.push_dot_in_place();
+        pieces.push_span(B, 1, 40);
+        assert_eq!(
+            list(&pieces, Form::Data),
+            [span(A, 0, 40), Piece::Insert(b"."), span(B, 1, 40)]
+        );
+    }
+
+    #[test]
+    fn little_content_is_copied_unless_it_continues_a_span() {
+        let mut pieces = Pieces::new();
+        pieces.push_content(A, 0, &[b'a'; SPAN_MIN]);
+        pieces.push_content(A, SPAN_MIN as u32, b"bc");
+        pieces.push_content(A, 100, b"de");
+        pieces.push_content(B, 0, b"fg");
+        assert_eq!(
+            list(&pieces, Form::Data),
+            [span(A, 0, SPAN_MIN as u32 + 2), Piece::Insert(b"defg")]
+        );
+    }
+
+    #[test]
+    fn a_header_goes_before_everything() {
+        let mut pieces = Pieces::new();
+        pieces.insert(b"body");
+        pieces.insert_front(b"two\r\n");
+        pieces.insert_front(b"one\r\n");
+        pieces.insert(b"!");
+        let text: Vec<u8> = list(&pieces, Form::Bdat)
+            .into_iter()
+            .flat_map(|piece| match piece {
+                Piece::Insert(bytes) => bytes,
+                Piece::Span { .. } => unreachable!("nothing but inserts"),
+            })
+            .copied()
+            .collect();
+        assert_eq!(text, b"one\r\ntwo\r\nbody!");
+    }
+
+    #[test]
+    fn kept_buffers_move_with_the_list_and_come_out() {
+        let (mut one, mut other) = (Pieces::new(), Pieces::new());
+        other.push_span(A, 0, 1);
+        other.keep(A);
+        one.keep(B);
+        one.append(&mut other);
+        assert!(other.kept().is_empty() && other.is_empty());
+        assert_eq!(one.kept(), [B, A]);
+        let mut copy = Pieces::new();
+        copy.copy(&one);
+        assert!(copy.kept().is_empty() && copy.content_len() == 1);
+        assert_eq!(one.release().collect::<Vec<_>>(), [B, A]);
+        assert!(one.is_empty() && one.kept().is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "still claims buffers")]
+    fn clearing_a_list_that_claims_buffers_is_a_mistake() {
+        let mut pieces = Pieces::new();
+        pieces.keep(A);
+        pieces.clear();
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Span(u32, u32, u32),
+        Insert(Vec<u8>),
+        Front(Vec<u8>),
+        Dot,
+        Keep(u32),
+        /// Build what follows in a second list and append it at the end.
+        Append,
+        AppendIn(bool),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            4 => (0u32..3, 0u32..40, 0u32..10).prop_map(|(id, start, len)| Op::Span(id, start, len)),
+            3 => prop::collection::vec(any::<u8>(), 0..4).prop_map(Op::Insert),
+            1 => prop::collection::vec(any::<u8>(), 0..4).prop_map(Op::Front),
+            3 => Just(Op::Dot),
+            1 => (0u32..3).prop_map(Op::Keep),
+            1 => Just(Op::Append),
+            1 => any::<bool>().prop_map(Op::AppendIn),
+        ]
+    }
+
+    /// The same list as two strings and a count.
+    #[derive(Default)]
+    struct Model {
+        content: Vec<u8>,
+        wire: Vec<u8>,
+        kept: usize,
+    }
+
+    /// Byte `at` of buffer `id`.
+    fn byte(id: u32, at: u32) -> u8 {
+        (id * 64 + at) as u8
+    }
+
+    fn read(pieces: &Pieces, form: Form) -> Vec<u8> {
+        let mut out = Vec::new();
+        for piece in pieces.iter(form) {
+            match piece {
+                Piece::Insert(bytes) => out.extend_from_slice(bytes),
+                Piece::Span { buffer, start, len } => {
+                    out.extend((start..start + len).map(|at| byte(buffer.0, at)))
+                }
+            }
+        }
+        out
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_list_is_what_was_put_into_it(ops in prop::collection::vec(op(), 0..40)) {
+            let mut lists = vec![(Pieces::new(), Model::default())];
+            let mut joins = Vec::new();
+            for op in ops {
+                let (pieces, model) = lists.last_mut().expect("never empty");
+                match op {
+                    Op::Span(id, start, len) => {
+                        pieces.push_span(BufferId(id), start, len);
+                        let bytes: Vec<u8> = (start..start + len).map(|at| byte(id, at)).collect();
+                        model.content.extend_from_slice(&bytes);
+                        model.wire.extend_from_slice(&bytes);
+                    }
+                    Op::Insert(bytes) => {
+                        pieces.insert(&bytes);
+                        model.content.extend_from_slice(&bytes);
+                        model.wire.extend_from_slice(&bytes);
+                    }
+                    Op::Front(bytes) => {
+                        pieces.insert_front(&bytes);
+                        model.content.splice(0..0, bytes.iter().copied());
+                        model.wire.splice(0..0, bytes.iter().copied());
+                    }
+                    Op::Dot => {
+                        pieces.push_dot();
+                        model.wire.push(b'.');
+                    }
+                    Op::Keep(id) => {
+                        pieces.keep(BufferId(id));
+                        model.kept += 1;
+                    }
+                    Op::Append | Op::AppendIn(_) => {
+                        joins.push(op);
+                        lists.push((Pieces::new(), Model::default()));
+                    }
+                }
+            }
+            while let Some(join) = joins.pop() {
+                let (mut pieces, model) = lists.pop().expect("a list for each join");
+                let (below, under) = lists.last_mut().expect("one more list than joins");
+                under.kept += model.kept;
+                let form = match join {
+                    Op::AppendIn(true) => Some(Form::Data),
+                    Op::AppendIn(false) => Some(Form::Bdat),
+                    _ => None,
+                };
+                under.content.extend_from_slice(if form == Some(Form::Data) { &model.wire } else { &model.content });
+                under.wire.extend_from_slice(if form == Some(Form::Bdat) { &model.content } else { &model.wire });
+                match form {
+                    Some(form) => below.append_in(form, &mut pieces),
+                    None => below.append(&mut pieces),
+                }
+                prop_assert!(pieces.is_empty() && pieces.kept().is_empty() && pieces.memory() == 0);
+            }
+            let (pieces, model) = &lists[0];
+            prop_assert_eq!(read(pieces, Form::Bdat), &model.content[..]);
+            prop_assert_eq!(read(pieces, Form::Data), &model.wire[..]);
+            prop_assert_eq!(pieces.content_len(), model.content.len() as u64);
+            prop_assert_eq!(pieces.wire_len(Form::Data), model.wire.len() as u64);
+            prop_assert_eq!(pieces.kept().len(), model.kept);
+        }
+    }
+}

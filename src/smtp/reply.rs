@@ -349,3 +349,222 @@ impl ReplyText {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use proptest::prelude::*;
+
+    type Read = Result<Vec<(u16, Vec<u8>)>, ReplyFault>;
+
+    /// Reads all replies of a stream that arrives in the given parts.
+    fn read<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> (Read, bool) {
+        let mut reader = ReplyReader::new();
+        let mut replies = Vec::new();
+        for mut part in parts {
+            loop {
+                match reader.next(&mut part) {
+                    Ok(Some(reply)) => replies.push((reply.code, reply.text.to_vec())),
+                    Ok(None) => break,
+                    Err(fault) => return (Err(fault), false),
+                }
+            }
+            assert!(part.is_empty());
+        }
+        (Ok(replies), reader.is_empty())
+    }
+
+    fn check(stream: &[u8], want: &Read, empty: bool) {
+        let want = (want.clone(), empty);
+        assert_eq!(read([stream]), want, "whole");
+        assert_eq!(read(stream.chunks(1)), want, "bytewise");
+        for at in 0..stream.len().min(300) {
+            assert_eq!(read([&stream[..at], &stream[at..]]), want, "split at {at}");
+        }
+    }
+
+    #[test]
+    fn replies_are_cut_verbatim() {
+        let first = b"250-mx.example\r\n250-PIPELINING\r\n250 DSN\r\n".to_vec();
+        type Row<'a> = (&'a [u8], &'a [(u16, &'a [u8])]);
+        let table: &[Row<'_>] = &[
+            (b"", &[]),
+            (b"220 hi\r\n", &[(220, b"220 hi\r\n")]),
+            (b"250\r\n354 \r\n", &[(250, b"250\r\n"), (354, b"354 \r\n")]),
+            (&first, &[(250, &first)]),
+            (b"250-\r\n250\r\n", &[(250, b"250-\r\n250\r\n")]),
+            (
+                b"550 5.1.1 \xc3\xa4\r\n599 x\r\n200 y\r\n",
+                &[
+                    (550, b"550 5.1.1 \xc3\xa4\r\n"),
+                    (599, b"599 x\r\n"),
+                    (200, b"200 y\r\n"),
+                ],
+            ),
+        ];
+        for (stream, want) in table {
+            let want = want
+                .iter()
+                .map(|(code, text)| (*code, text.to_vec()))
+                .collect();
+            check(stream, &Ok(want), true);
+        }
+    }
+
+    #[test]
+    fn half_a_reply_is_none_and_is_not_nothing() {
+        for stream in [
+            &b"2"[..],
+            b"250",
+            b"250 ok\r",
+            b"250-a\r\n",
+            b"250-a\r\n250",
+        ] {
+            check(stream, &Ok(Vec::new()), false);
+        }
+    }
+
+    #[test]
+    fn faults() {
+        use ReplyFault::*;
+        let long = [b"250 ", vec![b'x'; REPLY_LINE_MAX].as_slice(), b"\r\n"].concat();
+        let many = b"250-x\r\n".repeat(REPLY_LINES_MAX + 1);
+        let much = [b"250-", vec![b'x'; 1000].as_slice(), b"\r\n"]
+            .concat()
+            .repeat(17);
+        let table: &[(&[u8], ReplyFault)] = &[
+            (b"\r\n", NoCode),
+            (b"25\r\n", NoCode),
+            (b"hello\r\n", NoCode),
+            (b"150 x\r\n", NoCode),
+            (b"600 x\r\n", NoCode),
+            (b"2500 x\r\n", NoCode),
+            (b"250_x\r\n", NoCode),
+            (b" 250 x\r\n", NoCode),
+            (b"250-a\r\n251 b\r\n", CodeChanged),
+            (b"250-a\r\nb\r\n", NoCode),
+            (b"250 a\n", BadByte),
+            (b"250 a\rb\r\n", BadByte),
+            (b"250 a\r\r\n", BadByte),
+            (b"250 a\0b\r\n", BadByte),
+            (&long, LineTooLong),
+            (&long[..REPLY_LINE_MAX + 1], LineTooLong),
+            (&many, TooManyLines),
+            (&much, TooLong),
+        ];
+        for (stream, fault) in table {
+            check(stream, &Err(*fault), false);
+        }
+    }
+
+    #[test]
+    fn the_longest_legal_reply_passes() {
+        let line = [b"250-", vec![b'x'; 122].as_slice(), b"\r\n"].concat();
+        let mut stream = line.repeat(REPLY_LINES_MAX);
+        assert_eq!(stream.len(), REPLY_BYTES_MAX);
+        let last = stream.len() - line.len();
+        stream[last + 3] = b' ';
+        check(&stream, &Ok(vec![(250, stream.clone())]), true);
+    }
+
+    #[test]
+    fn a_reader_gives_its_memory_back() {
+        let stream = [&b"250-"[..], &[b'x'; 1500], b"\r\n250 y\r\n"].concat();
+        let mut reader = ReplyReader::new();
+        for mut part in [&stream[..1000], &stream[1000..], b"250 x\r\n"] {
+            while reader.next(&mut part).expect("legal").is_some() {}
+        }
+        assert!(reader.carry.capacity() <= CARRY_KEPT && reader.is_empty());
+    }
+
+    #[test]
+    fn enhanced_codes() {
+        type Row<'a> = (&'a [u8], Option<(u8, u16, u16)>);
+        let table: &[Row<'_>] = &[
+            (b"250 2.1.5 Ok\r\n", Some((2, 1, 5))),
+            (b"250 2.1.5\r\n", Some((2, 1, 5))),
+            (b"550-5.7.509 no\r\n550 5.7.1 x\r\n", Some((5, 7, 509))),
+            (b"250 4.1.5 odd\r\n", Some((4, 1, 5))),
+            (b"250 3.1.5 odd\r\n", None),
+            (b"250 2.1.5x\r\n", None),
+            (b"250 2.1.\r\n", None),
+            (b"250 2.1\r\n", None),
+            (b"250 2.1000.1 x\r\n", None),
+            (b"250 Ok\r\n", None),
+            (b"250\r\n", None),
+        ];
+        for (text, want) in table {
+            assert_eq!(Reply { code: 250, text }.enhanced(), *want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn carried_replies_have_an_enhanced_code_on_each_line() {
+        let table: &[(&[u8], &[u8])] = &[
+            (b"250 2.1.5 Ok\r\n", b"250 2.1.5 Ok\r\n"),
+            (b"250 Ok\r\n", b"250 2.0.0 Ok\r\n"),
+            (b"250\r\n", b"250 2.0.0\r\n"),
+            (b"250 \r\n", b"250 2.0.0\r\n"),
+            (
+                b"450-4.7.1 a\r\n450 b\r\n",
+                b"450-4.7.1 a\r\n450 4.0.0 b\r\n",
+            ),
+            (
+                b"550-a\r\n550-\r\n550 5.1.1 b\r\n",
+                b"550-5.0.0 a\r\n550-5.0.0\r\n550 5.1.1 b\r\n",
+            ),
+            (b"550 4.1.1 odd\r\n", b"550 5.0.0 4.1.1 odd\r\n"),
+            (b"354 go\r\n", b"354 go\r\n"),
+        ];
+        for (text, want) in table {
+            let mut input = *text;
+            let mut reader = ReplyReader::new();
+            let reply = reader.next(&mut input).expect("legal").expect("whole");
+            let mut out = Vec::new();
+            carry(&mut out, &reply);
+            assert_eq!(out, *want);
+        }
+    }
+
+    #[test]
+    fn classes() {
+        let reply = |code| Reply { code, text: b"" };
+        assert!(reply(250).is_positive() && reply(354).is_intermediate());
+        assert!(reply(421).is_transient() && reply(554).is_permanent());
+        let text = ReplyText::built(b"451-4.3.0 a\r\n451 4.3.0 b\r\n".to_vec());
+        assert_eq!(
+            (text.code(), text.as_reply().first_line()),
+            (451, &b"4.3.0 a"[..])
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn cuts_do_not_matter(
+            tokens in prop::collection::vec(prop::sample::select(vec!["250", "550", "-", " ", "x", "\r\n", "\r\n", "\n", "\r", "\0", "2.1.5"]), 0..24),
+            at in any::<prop::sample::Index>(),
+        ) {
+            let stream = tokens.concat().into_bytes();
+            let at = at.index(stream.len() + 1);
+            let whole = read([&stream[..]]);
+            prop_assert_eq!(&read([&stream[..at], &stream[at..]]), &whole);
+            prop_assert_eq!(&read(stream.chunks(1)), &whole);
+        }
+
+        #[test]
+        fn what_is_carried_is_one_reply_of_the_same_code(tail in prop::collection::vec("[ -~]{0,20}", 1..5)) {
+            let last = tail.len() - 1;
+            let text: Vec<u8> = tail.iter().enumerate().flat_map(|(i, line)| {
+                [&b"451"[..], if i == last { b" " } else { b"-" }, line.as_bytes(), b"\r\n"].concat()
+            }).collect();
+            let mut out = Vec::new();
+            carry(&mut out, &Reply { code: 451, text: &text });
+            let (read, empty) = read([&out[..]]);
+            prop_assert!(empty);
+            prop_assert_eq!(read, Ok(vec![(451, out)]));
+        }
+    }
+}

@@ -196,11 +196,69 @@ fn is_http(line: &[u8]) -> bool {
     end < line.len() && METHODS.contains(&&line[..end])
 }
 
-/// `Name: value`, as when a client goes on with its message after a refused DATA.
+/// `Name: value`, as when a client goes on with its message after a refused DATA. A blank must follow: `MAILFROM:<a@b>` is a typing error.
 fn is_header_field(line: &[u8]) -> bool {
-    let end = line
-        .iter()
-        .position(|&byte| !(byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'))
-        .unwrap_or(line.len());
-    end > 0 && line.get(end) == Some(&b':')
+    let in_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let end = line.iter().take_while(|byte| in_name(byte)).count();
+    end > 0
+        && line.get(end) == Some(&b':')
+        && matches!(line.get(end + 1), None | Some(b' ' | b'\t'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_labels_and_different() {
+        for (i, violation) in Violation::ALL.iter().enumerate() {
+            let word = violation.word();
+            assert!(
+                word.bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+            );
+            assert!(
+                Violation::ALL[..i].iter().all(|other| other.word() != word),
+                "{word}"
+            );
+            assert_eq!(
+                Violation::ALL[i] as usize,
+                i,
+                "ALL is complete and in order"
+            );
+        }
+    }
+
+    #[test]
+    fn foreign_lines() {
+        let foreign: &[&[u8]] = &[
+            b"GET / HTTP/1.1",
+            b"HEAD /",
+            b"PRI * HTTP/2.0",
+            b"CONNECT mx:25",
+            b"Host: x",
+            b"X-Foo_1:\tx",
+            b"Subject:",
+            b"SSH-2.0-x",
+            b"\x16\x03\x01\x00",
+        ];
+        for line in foreign {
+            assert!(looks_foreign(line), "{line:?}");
+        }
+        let ours: &[&[u8]] = &[
+            b"",
+            b"GET",
+            b"get / x",
+            b"GETX /",
+            b"MAIL FROM:<a@b>",
+            b"MAILFROM:<a@b>",
+            b": x",
+            b"a b: c",
+            b"\x16",
+            b"\x03\x16",
+        ];
+        for line in ours {
+            assert!(!looks_foreign(line), "{line:?}");
+        }
+    }
 }
