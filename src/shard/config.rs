@@ -1,0 +1,200 @@
+//! What the shards are told at start. Filled by main from the flags; every part belongs to the module that uses it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use weir_smtp::extension::OwnLimits;
+use weir_smtp::relay;
+
+use crate::policy;
+use crate::policy::access::Access;
+
+use super::mail::UpstreamSpec;
+use super::pit;
+
+/// All of it.
+#[derive(Clone)]
+pub struct ShardsConfig {
+    pub shards: usize,
+    /// The cores to pin to, in turn: shard n runs on `cores[n % cores.len()]`. Empty: not pinned.
+    pub cores: Vec<usize>,
+    pub listen: Vec<SocketAddr>,
+    pub steer: Steer,
+    /// Connections the kernel keeps for a shard that has not accepted them yet.
+    pub backlog: u32,
+    pub ring: RingSizes,
+    /// Clients over all shards; 0: as many as the tables of open files hold.
+    pub connections_max: u32,
+    pub world: WorldConfig,
+    pub access: Arc<Access>,
+    pub relay: Arc<policy::relay::Relay>,
+    /// The table of upstreams, with the addresses known by now; the rest comes by mail.
+    pub upstreams: Arc<[UpstreamSpec]>,
+    /// Seeds what is left to chance.
+    pub seed: u64,
+}
+
+/// Which shard a new connection goes to.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Steer {
+    /// By client address (IPv4 /32, IPv6 /64): one client's limits live on one shard, and are exact.
+    #[default]
+    Client,
+    /// As the kernel likes: even with few client addresses, limits hold per shard.
+    Kernel,
+}
+
+/// Sizes of one shard's ring.
+#[derive(Clone, Copy, Debug)]
+pub struct RingSizes {
+    /// Sockets of one shard, clients and upstreams; bounded by the open-files limit.
+    pub slots: u32,
+    /// Of these, kept for upstreams, probes and services.
+    pub reserve: u32,
+    /// Receive buffers for clients: 16 KiB each.
+    pub client_buffers: u16,
+    /// Receive buffers for upstreams: 16 KiB each.
+    pub upstream_buffers: u16,
+    /// Copy buffers for bodies that come in small pieces: 16 KiB each, taken as needed.
+    pub chunks_max: u32,
+}
+
+impl Default for RingSizes {
+    fn default() -> RingSizes {
+        RingSizes {
+            slots: 16_384,
+            reserve: 256,
+            client_buffers: 1024,
+            upstream_buffers: 256,
+            chunks_max: 2048,
+        }
+    }
+}
+
+/// What one world goes by; the same for all.
+#[derive(Clone)]
+pub struct WorldConfig {
+    /// The machine between client and upstream: names, limits of messages, timeouts.
+    pub smtp: relay::Config,
+    /// Octets of a body that are held before it streams.
+    pub hold_max: u64,
+    pub policy: Arc<policy::Config>,
+    pub overload: policy::overload::Config,
+    /// The clients' side.
+    pub session: SessionConfig,
+    /// Connections to upstreams.
+    pub leg: LegConfig,
+    pub wait: WaitConfig,
+    pub pit: PitConfig,
+    pub probe: ProbeConfig,
+}
+
+impl WorldConfig {
+    /// What weir itself announces and holds to.
+    pub fn own_limits(&self) -> OwnLimits {
+        OwnLimits {
+            message_size_max: self.smtp.message_size_max,
+            recipients_max: self.smtp.recipients_max,
+            messages_max: self.smtp.messages_max,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SessionConfig {
+    /// Time between the first line of the greeting (`220-`) and its last, in which a client must not speak. Zero: no wait.
+    pub greet_wait: Duration,
+    /// Under stress (the first rung of the overload ladder) the greet wait is cut to this.
+    pub greet_wait_stressed: Duration,
+}
+
+/// The queue of sessions that wait for an upstream connection.
+#[derive(Clone, Copy, Debug)]
+pub struct WaitConfig {
+    /// How long a session waits before 451.
+    pub time: Duration,
+    /// Sessions of one shard that may wait at a time: 16 bytes each.
+    pub max: usize,
+}
+
+impl Default for WaitConfig {
+    fn default() -> WaitConfig {
+        WaitConfig {
+            time: Duration::from_secs(30),
+            max: 10_000,
+        }
+    }
+}
+
+/// The pit of one shard.
+#[derive(Clone, Copy, Debug)]
+pub struct PitConfig {
+    /// Parked clients: `pit::ROW_BYTES` and a timer each.
+    pub rows_max: u32,
+    pub overflow: pit::Overflow,
+}
+
+impl Default for PitConfig {
+    fn default() -> PitConfig {
+        PitConfig {
+            rows_max: 50_000,
+            overflow: pit::Overflow::default(),
+        }
+    }
+}
+
+/// What the connections to upstreams keep to.
+#[derive(Clone, Copy, Debug)]
+pub struct LegConfig {
+    /// For the TCP connection.
+    pub connect: Duration,
+    /// For greeting and EHLO together.
+    pub handshake: Duration,
+    /// For the 250 to a RSET.
+    pub reset: Duration,
+    /// For the 221 to a QUIT, of a connection that nobody needs any more.
+    pub quit: Duration,
+    /// A connection is not used again when it is this old: servers close sessions after some 20 minutes.
+    pub age_max: Duration,
+    /// Transactions on one connection; 0 lifts the limit.
+    pub uses_max: u32,
+    /// An idle connection is closed after this.
+    pub idle_max: Duration,
+    /// 4xx and 5xx replies since the last accepted message, before a connection is retired: one client's errors must
+    /// not run into the server's error limits for the next.
+    pub failures_max: u16,
+}
+
+impl Default for LegConfig {
+    fn default() -> LegConfig {
+        LegConfig {
+            connect: Duration::from_secs(30),
+            handshake: Duration::from_secs(60),
+            reset: Duration::from_secs(5),
+            quit: Duration::from_secs(5),
+            age_max: Duration::from_secs(600),
+            uses_max: 100,
+            idle_max: Duration::from_secs(60),
+            failures_max: 5,
+        }
+    }
+}
+
+/// Health probes. One shard does them for all.
+#[derive(Clone, Copy, Debug)]
+pub struct ProbeConfig {
+    /// Between two probes of an endpoint; zero: only at start and after a change of the table.
+    pub interval: Duration,
+    /// At start, also ask each endpoint whether it would relay for the world (MAIL, RCPT to a foreign domain, RSET).
+    pub relay_test: bool,
+}
+
+impl Default for ProbeConfig {
+    fn default() -> ProbeConfig {
+        ProbeConfig {
+            interval: Duration::from_secs(10),
+            relay_test: true,
+        }
+    }
+}

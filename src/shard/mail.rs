@@ -1,0 +1,83 @@
+//! What a shard is told by the control thread and by the other shards.
+//!
+//! Every message says something complete and may arrive late, twice or not at all in the middle of a drain: a shard
+//! acts on what it says now, never on the order in which things were said.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use weir_smtp::extension::Capabilities;
+
+use crate::policy::access::Access;
+use crate::policy::relay::Relay;
+
+/// One upstream as configured, with the addresses its name has now. Its place in the table is its number everywhere:
+/// in logs, metrics and permits. A reload keeps the numbers of those that stay.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct UpstreamSpec {
+    /// As typed: HOST:PORT. Names it in logs and metrics.
+    pub name: String,
+    /// Share of the load against the others, at least 1.
+    pub weight: u32,
+    /// Connections over all shards; 0 lifts the limit.
+    pub max: u32,
+    /// Empty: not resolved yet, unknown, or taken out by a reload. Nothing is opened to it.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// A letter to one shard. Cheap to clone: control sends one to each.
+#[derive(Clone)]
+pub enum Mail {
+    /// The whole table of upstreams: at start, after each resolution that changed something, and after a reload.
+    Upstreams(Arc<[UpstreamSpec]>),
+    /// New allow and deny lists.
+    Access(Arc<Access>),
+    /// New domains and networks that mail is relayed for.
+    Relay(Arc<Relay>),
+    /// No new sessions; transactions finish within `grace`, then the shard ends.
+    Drain { grace: Duration },
+    /// End at once.
+    End,
+    /// The shard that probes tells all (itself included) how an endpoint did.
+    Probed {
+        address: SocketAddr,
+        result: Result<Capabilities, ProbeFailure>,
+    },
+    /// Another shard waits for a connection to this upstream: close an idle one, if there is one.
+    Starving { upstream: u16 },
+    /// A permit for this upstream came free while this shard was starving.
+    PermitFree { upstream: u16 },
+}
+
+/// Why a probe failed; the word stands in the log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ProbeFailure {
+    Connect,
+    Timeout,
+    Closed,
+    /// Not SMTP, or replies that fit no command.
+    Protocol,
+    /// A refusal in greeting or EHLO, or 421.
+    Refused,
+}
+
+impl ProbeFailure {
+    pub fn word(self) -> &'static str {
+        match self {
+            ProbeFailure::Connect => "connect",
+            ProbeFailure::Timeout => "timeout",
+            ProbeFailure::Closed => "closed",
+            ProbeFailure::Protocol => "protocol",
+            ProbeFailure::Refused => "refused",
+        }
+    }
+}
+
+/// To whom a shard writes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum To {
+    All,
+    Others,
+    Shard(usize),
+}

@@ -1,0 +1,197 @@
+//! Sessions that wait for an upstream connection: a bounded queue, first come first served within its class.
+//!
+//! An entry is left in place when its session stops waiting (client gone, deadline over): the session's own ticket is
+//! the truth, and a stale entry is dropped when it reaches the front. So leaving the queue costs nothing and the queue
+//! needs no index. Deadlines are the sessions' own; nothing here looks at the time.
+
+use std::collections::VecDeque;
+
+/// Who is served first. The order of the variants is the order of service.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Class {
+    /// A transaction that has its body complete, or an upstream that failed it once already.
+    Committed,
+    /// Everybody else.
+    Normal,
+    /// Clients that policy holds back.
+    Suspect,
+}
+
+const CLASSES: usize = 3;
+
+/// How many live entries that do not fit are looked past for one upstream connection. Keeps one turn bounded.
+const SCAN_MAX: usize = 256;
+
+/// One place in the queue. Zero is never given out, so a session can keep 0 for "does not wait".
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Ticket(u32);
+
+impl Ticket {
+    pub const NONE: Ticket = Ticket(0);
+
+    pub fn is_none(self) -> bool {
+        self == Ticket::NONE
+    }
+}
+
+/// The queue is full: the session gets 451 4.3.2.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Full;
+
+#[derive(Clone, Copy, Debug)]
+struct Waiter<K> {
+    session: K,
+    ticket: Ticket,
+}
+
+/// The queue of one shard. At most `max` sessions wait; 16 bytes each.
+#[derive(Debug)]
+pub struct Waiters<K> {
+    classes: [VecDeque<Waiter<K>>; CLASSES],
+    live: usize,
+    max: usize,
+    last: u32,
+}
+
+impl<K: Copy> Waiters<K> {
+    pub fn new(max: usize) -> Self {
+        Waiters {
+            classes: [const { VecDeque::new() }; CLASSES],
+            live: 0,
+            max,
+            last: 0,
+        }
+    }
+
+    /// Sessions that wait now.
+    pub fn len(&self) -> usize {
+        self.live
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    pub fn push(&mut self, session: K, class: Class) -> Result<Ticket, Full> {
+        if self.live >= self.max {
+            return Err(Full);
+        }
+        self.last = self.last.checked_add(1).unwrap_or(1);
+        let ticket = Ticket(self.last);
+        self.live += 1;
+        self.classes[class as usize].push_back(Waiter { session, ticket });
+        Ok(ticket)
+    }
+
+    /// A session gave up its place (it forgets its ticket itself).
+    pub fn forget(&mut self) {
+        assert!(
+            self.live > 0,
+            "a session left a queue in which nobody waits"
+        );
+        self.live -= 1;
+        if self.live == 0 {
+            self.classes.iter_mut().for_each(VecDeque::clear);
+        }
+    }
+
+    /// The first live session that `judge` wants. Stale entries met on the way are dropped.
+    pub fn take(&mut self, mut judge: impl FnMut(K, Ticket) -> Judgement) -> Option<K> {
+        let mut scanned = 0;
+        for queue in &mut self.classes {
+            let mut at = 0;
+            while at < queue.len() && scanned < SCAN_MAX {
+                let waiter = queue[at];
+                match judge(waiter.session, waiter.ticket) {
+                    Judgement::Gone => {
+                        queue.remove(at);
+                    }
+                    Judgement::Unfit => {
+                        at += 1;
+                        scanned += 1;
+                    }
+                    Judgement::Take => {
+                        queue.remove(at);
+                        self.live -= 1;
+                        return Some(waiter.session);
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
+/// What the owner of the sessions says about one entry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Judgement {
+    /// The session does not hold this ticket any more.
+    Gone,
+    /// It waits, but this connection is not for it.
+    Unfit,
+    Take,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serves_in_order_and_class_first() {
+        let mut waiters = Waiters::new(10);
+        waiters.push(1, Class::Suspect).unwrap();
+        waiters.push(2, Class::Normal).unwrap();
+        waiters.push(3, Class::Normal).unwrap();
+        waiters.push(4, Class::Committed).unwrap();
+        let order: Vec<i32> = std::iter::from_fn(|| waiters.take(|_, _| Judgement::Take)).collect();
+        assert_eq!(order, [4, 2, 3, 1]);
+        assert!(waiters.is_empty());
+    }
+
+    #[test]
+    fn the_bound_counts_only_those_who_still_wait() {
+        let mut waiters = Waiters::new(2);
+        let first = waiters.push(1, Class::Normal).unwrap();
+        waiters.push(2, Class::Normal).unwrap();
+        assert_eq!(waiters.push(3, Class::Normal), Err(Full));
+        waiters.forget(); // session 1 went away
+        waiters.push(3, Class::Normal).unwrap();
+        let served = waiters.take(|_, ticket| {
+            if ticket == first {
+                Judgement::Gone
+            } else {
+                Judgement::Take
+            }
+        });
+        assert_eq!(served, Some(2));
+        assert_eq!(waiters.len(), 1);
+    }
+
+    #[test]
+    fn who_does_not_fit_keeps_his_place() {
+        let mut waiters = Waiters::new(10);
+        for session in 1..=3 {
+            waiters.push(session, Class::Normal).unwrap();
+        }
+        let even = |session: i32, _| {
+            if session % 2 == 0 {
+                Judgement::Take
+            } else {
+                Judgement::Unfit
+            }
+        };
+        assert_eq!(waiters.take(even), Some(2));
+        assert_eq!(waiters.take(even), None);
+        assert_eq!(waiters.take(|_, _| Judgement::Take), Some(1));
+    }
+
+    #[test]
+    fn an_emptied_queue_forgets_stale_entries() {
+        let mut waiters = Waiters::new(1000);
+        for round in 0..100 {
+            waiters.push(round, Class::Normal).unwrap();
+            waiters.forget();
+        }
+        assert!(waiters.classes.iter().all(VecDeque::is_empty));
+    }
+}

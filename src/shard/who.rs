@@ -1,0 +1,101 @@
+//! Names: what stands in a completion, in a timer and on the list of things to do.
+//!
+//! A slab key fits 56 bits and carries a generation, so a name that outlives its bearer finds nobody.
+//! The top byte says which slab.
+
+use crate::ring::Owner;
+
+use super::slab::Key;
+
+/// Who is meant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Who {
+    Session(Key),
+    Leg(Key),
+    /// A row of the pit.
+    Row(Key),
+    /// A timer of the shard itself.
+    Chore(Chore),
+    /// A slot that was closed, or has not been given to anybody.
+    Nobody,
+}
+
+/// The shard's own timers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Chore {
+    /// Look again whether a connection can be opened for those who wait.
+    Waiters,
+    /// Send out the health probes.
+    Probe,
+    /// The grace of a drain is over.
+    Drain,
+    /// Look at the load, return upstreams gradually, mirror the ring's counters.
+    Housekeeping,
+}
+
+const SESSION: u64 = 1;
+const LEG: u64 = 2;
+const ROW: u64 = 3;
+const CHORE: u64 = 4;
+const TAG_SHIFT: u32 = 56;
+
+impl Who {
+    pub fn to_bits(self) -> u64 {
+        match self {
+            Who::Session(key) => SESSION << TAG_SHIFT | key.to_bits(),
+            Who::Leg(key) => LEG << TAG_SHIFT | key.to_bits(),
+            Who::Row(key) => ROW << TAG_SHIFT | key.to_bits(),
+            Who::Chore(chore) => CHORE << TAG_SHIFT | chore as u64,
+            Who::Nobody => Owner::NONE.0,
+        }
+    }
+
+    pub fn from_bits(bits: u64) -> Who {
+        match bits >> TAG_SHIFT {
+            SESSION => Who::Session(Key::from_bits(bits)),
+            LEG => Who::Leg(Key::from_bits(bits)),
+            ROW => Who::Row(Key::from_bits(bits)),
+            CHORE => match bits as u8 {
+                0 => Who::Chore(Chore::Waiters),
+                1 => Who::Chore(Chore::Probe),
+                2 => Who::Chore(Chore::Drain),
+                _ => Who::Chore(Chore::Housekeeping),
+            },
+            _ => Who::Nobody,
+        }
+    }
+
+    pub fn owner(self) -> Owner {
+        Owner(self.to_bits())
+    }
+}
+
+impl From<Owner> for Who {
+    fn from(owner: Owner) -> Who {
+        Who::from_bits(owner.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_survives_its_way_through_a_completion() {
+        let key = Key::from_bits(0x00ab_cdef_1234_5678);
+        let all = [
+            Who::Session(key),
+            Who::Leg(key),
+            Who::Row(key),
+            Who::Chore(Chore::Waiters),
+            Who::Chore(Chore::Probe),
+            Who::Chore(Chore::Drain),
+            Who::Chore(Chore::Housekeeping),
+            Who::Nobody,
+        ];
+        for who in all {
+            assert_eq!(Who::from(who.owner()), who);
+        }
+    }
+}
