@@ -1,1 +1,12 @@
-//! Upstream sets: choice, health, weights.
+//! Upstream sets: what an upstream is ([`upstream`]), whether its addresses may be used ([`health`]), and which of them gets the next
+//! transaction ([`choose`]). Pure state of one shard; connections, names and probes are other people's work.
+
+#![forbid(unsafe_code)]
+
+pub mod choose;
+pub mod health;
+pub mod upstream;
+
+pub use choose::{Endpoint, EndpointId, Probed, Routes, Tried};
+pub use health::Failure;
+pub use upstream::{Planned, Roster, Spec};
