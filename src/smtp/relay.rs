@@ -588,4 +588,6 @@ impl Waiting {
 }
 
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod tests;

@@ -197,7 +197,10 @@ impl Relay {
             // The chunk's octets come whatever we answer, and must not be taken for commands.
             _ => return self.swallow_chunk(cx, size),
         }
+        let bare_newline = cx.config.bare_newline;
         let tx = self.tx_mut();
+        let binary = tx.envelope.body_type() == BodyType::BinaryMime;
+        tx.scanner = BodyScanner::bdat(bare_newline, binary);
         tx.chunk_left = size;
         tx.chunk_last = last;
         let id = self.ask(cx, Stage::Data);
@@ -263,9 +266,6 @@ impl Relay {
             (None, Waiting::Chunk(_)) => {
                 let tx = self.tx();
                 let (size, last) = (tx.chunk_left, tx.chunk_last);
-                let binary = tx.envelope.body_type() == BodyType::BinaryMime;
-                let scanner = BodyScanner::bdat(cx.config.bare_newline, binary);
-                self.tx_mut().scanner = scanner;
                 self.begin_chunk(cx, size, last);
             }
             (None, Waiting::Line(_)) => self.line_verdict = LineVerdict::Allowed,

@@ -10,40 +10,42 @@ use super::*;
 use crate::extension::{OwnLimits, announce, parse_ehlo_reply, write_ehlo};
 use crate::pieces::{Form, Piece};
 
-const FULL: &[u8] = b"250-mx\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-CHUNKING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250 ENHANCEDSTATUSCODES\r\n";
-const PLAIN: &[u8] = b"250-mx\r\n250-PIPELINING\r\n250 8BITMIME\r\n";
-const BARE: &[u8] = b"250 mx\r\n";
+pub(super) const FULL: &[u8] = b"250-mx\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-CHUNKING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250 ENHANCEDSTATUSCODES\r\n";
+pub(super) const PLAIN: &[u8] = b"250-mx\r\n250-PIPELINING\r\n250 8BITMIME\r\n";
+pub(super) const BARE: &[u8] = b"250 mx\r\n";
 
 /// The driver of one session, with one upstream connection at a time.
-struct Pair {
-    now: Moment,
-    config: Config,
-    announced: Announced,
-    acts: Acts,
-    spare: SparePool,
-    hold_max: u64,
-    relay: Relay,
-    leg: Option<(LegId, Outbound)>,
-    legs_made: u32,
-    ehlo: &'static [u8],
-    buffers: Vec<Vec<u8>>,
-    references: Vec<i32>,
-    backlog: Vec<u8>,
-    step: usize,
-    client: Vec<u8>,
-    upstream: Vec<u8>,
-    verdicts: fn(Stage) -> Verdict,
-    late: bool,
-    asked: Vec<(AskId, Stage)>,
-    attach: bool,
-    wanted: Vec<ExtensionSet>,
-    detached: Vec<Detach>,
-    outcomes: Vec<Outcome>,
-    closed: Option<bool>,
+pub(super) struct Pair {
+    pub(super) now: Moment,
+    pub(super) config: Config,
+    pub(super) announced: Announced,
+    pub(super) acts: Acts,
+    pub(super) spare: SparePool,
+    pub(super) hold_max: u64,
+    pub(super) relay: Relay,
+    pub(super) leg: Option<(LegId, Outbound)>,
+    pub(super) legs_made: u32,
+    pub(super) ehlo: &'static [u8],
+    pub(super) buffers: Vec<Vec<u8>>,
+    pub(super) references: Vec<i32>,
+    pub(super) backlog: Vec<u8>,
+    pub(super) step: usize,
+    pub(super) client: Vec<u8>,
+    pub(super) upstream: Vec<u8>,
+    pub(super) verdicts: fn(Stage) -> Verdict,
+    pub(super) late: bool,
+    pub(super) asked: Vec<(AskId, Stage)>,
+    pub(super) attach: bool,
+    pub(super) wanted: Vec<ExtensionSet>,
+    pub(super) detached: Vec<Detach>,
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) closed: Option<bool>,
+    /// Messages the upstream answered with 2xx.
+    pub(super) agreed: usize,
 }
 
 impl Pair {
-    fn new(ehlo: &'static [u8], step: usize) -> Self {
+    pub(super) fn new(ehlo: &'static [u8], step: usize) -> Self {
         let own = OwnLimits {
             message_size_max: 100_000,
             recipients_max: 3,
@@ -86,12 +88,13 @@ impl Pair {
             detached: Vec::new(),
             outcomes: Vec::new(),
             closed: None,
+            agreed: 0,
         };
         pair.call(|relay, cx| relay.start(cx));
         pair
     }
 
-    fn greeted(ehlo: &'static [u8], step: usize) -> Self {
+    pub(super) fn greeted(ehlo: &'static [u8], step: usize) -> Self {
         let mut pair = Self::new(ehlo, step);
         assert_eq!(pair.heard(), "220 weir.example ESMTP\r\n");
         pair.say("EHLO client\r\n");
@@ -99,7 +102,7 @@ impl Pair {
         pair
     }
 
-    fn call<T>(&mut self, f: impl FnOnce(&mut Relay, &mut Cx<'_>) -> T) -> T {
+    pub(super) fn call<T>(&mut self, f: impl FnOnce(&mut Relay, &mut Cx<'_>) -> T) -> T {
         let result = {
             let mut cx = Cx {
                 now: self.now,
@@ -117,7 +120,7 @@ impl Pair {
         result
     }
 
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         while let Some(act) = self.acts.pop_front() {
             match act {
                 Act::Ask { id, stage } => {
@@ -150,7 +153,7 @@ impl Pair {
         }
     }
 
-    fn answer_all(&mut self, backwards: bool) {
+    pub(super) fn answer_all(&mut self, backwards: bool) {
         while !self.asked.is_empty() {
             let at = if backwards { self.asked.len() - 1 } else { 0 };
             let (id, stage) = self.asked.remove(at);
@@ -159,7 +162,7 @@ impl Pair {
         }
     }
 
-    fn attach_now(&mut self) {
+    pub(super) fn attach_now(&mut self) {
         let mut leg = Outbound::new(Arc::from(&b"weir.example"[..]));
         let mut greeting: &[u8] = b"220 mx\r\n";
         while leg.handle_input(&mut greeting).unwrap().is_some() {}
@@ -173,18 +176,18 @@ impl Pair {
     }
 
     /// The client sends, `step` octets at a time.
-    fn say(&mut self, text: &str) {
+    pub(super) fn say(&mut self, text: &str) {
         self.say_bytes(text.as_bytes());
     }
 
-    fn say_bytes(&mut self, bytes: &[u8]) {
+    pub(super) fn say_bytes(&mut self, bytes: &[u8]) {
         for part in bytes.chunks(self.step) {
             self.backlog.extend_from_slice(part);
             self.feed();
         }
     }
 
-    fn feed(&mut self) {
+    pub(super) fn feed(&mut self) {
         while !self.backlog.is_empty() && self.relay.wants_input() {
             let bytes = self.backlog.clone();
             self.buffers.push(bytes.clone());
@@ -218,14 +221,14 @@ impl Pair {
         self.flush_leg();
     }
 
-    fn flush_leg(&mut self) {
+    pub(super) fn flush_leg(&mut self) {
         if let Some((id, mut leg)) = self.leg.take() {
             self.take_output(&mut leg);
             self.leg = Some((id, leg));
         }
     }
 
-    fn take_output(&mut self, leg: &mut Outbound) {
+    pub(super) fn take_output(&mut self, leg: &mut Outbound) {
         let out = leg.poll_output();
         for piece in out.iter(Form::Bdat) {
             match piece {
@@ -243,7 +246,7 @@ impl Pair {
     }
 
     /// The upstream sends.
-    fn reply(&mut self, text: &str) {
+    pub(super) fn reply(&mut self, text: &str) {
         let bytes = text.as_bytes().to_vec();
         for part in bytes.chunks(self.step) {
             let mut rest = part;
@@ -260,6 +263,7 @@ impl Pair {
                     }
                     Ok(Some((owed, code, text))) => {
                         self.leg = Some((id, leg));
+                        self.agreed += usize::from(owed == Owed::End && code < 300);
                         let reply = Reply { code, text: &text };
                         self.call(|relay, cx| relay.handle_reply(cx, owed, &reply));
                     }
@@ -275,7 +279,7 @@ impl Pair {
         }
     }
 
-    fn lose_leg(&mut self) {
+    pub(super) fn lose_leg(&mut self) {
         let (_, mut leg) = self.leg.take().expect("a leg is attached");
         for buffer in leg.poll_output().release() {
             self.references[buffer.0 as usize] -= 1;
@@ -284,16 +288,16 @@ impl Pair {
         self.feed();
     }
 
-    fn heard(&mut self) -> String {
+    pub(super) fn heard(&mut self) -> String {
         String::from_utf8(core::mem::take(&mut self.client)).unwrap()
     }
 
-    fn sent_up(&mut self) -> String {
+    pub(super) fn sent_up(&mut self) -> String {
         self.flush_leg();
         String::from_utf8(core::mem::take(&mut self.upstream)).unwrap()
     }
 
-    fn nothing_leaked(&self) {
+    pub(super) fn nothing_leaked(&self) {
         assert!(
             self.references.iter().all(|&count| count == 0),
             "every kept buffer was released once"
