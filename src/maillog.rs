@@ -30,6 +30,7 @@ use std::{
 use weir_smtp::time::Moment;
 
 pub use self::line::{Format, Value};
+pub use self::shelf::PENDING_MAX;
 pub use self::writer::{Config, Logs, Writer};
 
 use self::{line::Line, shelf::Shelves};

@@ -1,0 +1,465 @@
+//! The effective plan: what weir would do with these flags, and the memory it may come to need.
+
+use std::fmt::Write as _;
+
+use super::{
+    config::Config,
+    flags::listen::Steer,
+    units::{show, show_size},
+};
+use crate::maillog::PENDING_MAX;
+use crate::policy::{Finding, relay::RelayDomains};
+use crate::shard::pit;
+
+/// User memory of an idle session, and of one in a transaction without its body: docs/PERFORMANCE.md measures both.
+const SESSION_IDLE: u64 = 640;
+const SESSION_BUSY: u64 = 4096;
+/// A pooled upstream connection with its reply reader.
+const LEG: u64 = 2048;
+/// An entry of the table of client addresses with its index.
+const CLIENT: u64 = 69;
+/// A receive buffer.
+const BUFFER: u64 = 16 << 10;
+
+/// The plan as text, for `weir check` and for the log at start.
+pub fn plan(config: &Config, cores: usize) -> String {
+    let mut out = String::new();
+    let shards = config.shards(cores);
+    for (topic, words) in [
+        (
+            "mode",
+            "multiplexed: clients share a pool of upstream connections".to_owned(),
+        ),
+        ("listen", listen(config)),
+        ("shards", shards_words(config, shards, cores)),
+        ("upstreams", upstreams(config)),
+        ("pool", pool(config)),
+        ("relaying", relaying(config)),
+        ("messages", messages(config)),
+        ("clients", clients(config)),
+        ("findings", findings(config)),
+        ("pit", pit_words(config)),
+        ("timeouts", timeouts(config)),
+        (
+            "log",
+            config
+                .logging
+                .log
+                .file
+                .as_ref()
+                .map_or("standard error".into(), |file| file.display().to_string()),
+        ),
+        (
+            "admin",
+            config
+                .running
+                .admin
+                .map_or("no admin page (--admin)".into(), |admin| {
+                    format!("http://{admin}/")
+                }),
+        ),
+    ] {
+        let _ = writeln!(out, "{topic:<11}{}", words.replace('\n', "\n           "));
+    }
+    let (total, rows) = memory(config, shards as u64);
+    let _ = writeln!(
+        out,
+        "memory     at most {} in user space, each part at its limit:",
+        show_size(total)
+    );
+    for (what, bytes, how) in rows {
+        let _ = writeln!(out, "           {:>10}  {what} ({how})", show_size(bytes));
+    }
+    for warning in warnings(config, shards, cores) {
+        let _ = writeln!(out, "warning: {warning}");
+    }
+    out
+}
+
+impl Config {
+    /// Shards that will run.
+    pub fn shards(&self, cores: usize) -> usize {
+        self.listening.shards.unwrap_or(cores).clamp(1, SHARDS_MAX)
+    }
+}
+
+/// What a mask of shards can hold; also the range of --shards.
+pub const SHARDS_MAX: usize = 64;
+
+fn listen(config: &Config) -> String {
+    let listening = &config.listening;
+    let addresses: Vec<String> = listening.listen.iter().map(ToString::to_string).collect();
+    let most = limit(listening.connections_max, "connections");
+    format!("{} as {}, {most}", addresses.join(", "), listening.hostname)
+}
+
+fn shards_words(config: &Config, shards: usize, cores: usize) -> String {
+    let how = match config.listening.steer {
+        Steer::Client => "by client address",
+        Steer::Kernel => "by connection",
+    };
+    format!("{shards} on {cores} cores, clients steered {how}")
+}
+
+fn upstreams(config: &Config) -> String {
+    if config.running.demo {
+        return "the embedded sink".into();
+    }
+    let upstreams = &config.upstreams;
+    let one = |upstream: &super::flags::upstreams::Upstream| {
+        let max = limit(upstream.max.unwrap_or(upstreams.pool_max), "connections");
+        format!("{} weight {}, {max}", upstream.name(), upstream.weight)
+    };
+    upstreams
+        .upstreams
+        .iter()
+        .map(one)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn pool(config: &Config) -> String {
+    let pool = &config.upstreams;
+    let unless_zero = |value: std::time::Duration, other: &str| {
+        if value.is_zero() {
+            other.to_owned()
+        } else {
+            show(value)
+        }
+    };
+    format!(
+        "connections live {} and {}, idle for {}; a transaction waits at most {} for one, {} may wait per shard; connect {}, probe every {}, look up names every {}",
+        unless_zero(pool.pool_age, "without an age limit"),
+        limit(pool.pool_uses, "transactions"),
+        unless_zero(pool.pool_idle, "no time"),
+        unless_zero(pool.queue_wait, "the reply's deadline"),
+        pool.queue_max,
+        show(pool.connect_timeout),
+        unless_zero(pool.probe_interval, "start only"),
+        unless_zero(pool.resolve_interval, "start and SIGHUP only"),
+    )
+}
+
+fn relaying(config: &Config) -> String {
+    let relaying = &config.relaying;
+    if relaying.loopback_only {
+        return "from loopback to anywhere (nothing else can connect)".into();
+    }
+    let domains = match &relaying.relay.domains {
+        RelayDomains::Any => "anybody to anywhere".into(),
+        RelayDomains::These(list) => format!("anybody to {} domains", list.len()),
+    };
+    format!(
+        "{domains}; {} networks to anywhere",
+        relaying.relay.from.len()
+    )
+}
+
+fn messages(config: &Config) -> String {
+    let messages = &config.messages;
+    let size = if messages.size_max == 0 {
+        "no size limit".into()
+    } else {
+        format!("at most {}", show_size(messages.size_max))
+    };
+    let rate = if messages.data_rate_min == 0 {
+        "any rate".into()
+    } else {
+        format!("{}/s", show_size(messages.data_rate_min))
+    };
+    format!(
+        "{size}, at most {} recipients, {} per connection; bare newlines: {:?}; bodies held up to {}, {} of all, then streamed at {rate} or faster",
+        messages.recipients_max,
+        limit(messages.messages_max, "messages"),
+        messages.bare_newline,
+        show_size(messages.hold_size),
+        show_size(messages.hold_memory),
+    )
+    .replace("Reject", "reject")
+    .replace("Normalize", "normalize")
+    .replace("Pass", "pass")
+}
+
+fn clients(config: &Config) -> String {
+    let clients = &config.clients;
+    let rates = [
+        ("connections", clients.rate_connections.to_string()),
+        ("messages", clients.rate_messages.to_string()),
+        ("recipients", clients.rate_recipients.to_string()),
+        ("bytes", clients.rate_bytes.to_string()),
+    ];
+    let rates: Vec<String> = rates
+        .into_iter()
+        .filter(|(_, rate)| rate != "0")
+        .map(|(what, rate)| format!("{what} {rate}"))
+        .collect();
+    let rates = if rates.is_empty() {
+        "no rates".into()
+    } else {
+        rates.join(", ")
+    };
+    let errors = clients.errors;
+    format!(
+        "per address: {}, {rates}; errors: slow beyond {}, out at {}; junk commands: out at {}; lists: {} networks",
+        limit(clients.concurrency.0, "connections"),
+        or_never(errors.soft),
+        or_never(errors.hard),
+        or_never(errors.junk),
+        clients.access.len(),
+    )
+}
+
+fn findings(config: &Config) -> String {
+    let words: Vec<String> = Finding::all()
+        .map(|finding| format!("{finding}={}", config.tarpit.actions.of(finding)))
+        .collect();
+    words
+        .chunks(6)
+        .map(|line| line.join(" "))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn pit_words(config: &Config) -> String {
+    let tarpit = &config.tarpit;
+    let greet = if tarpit.greet_wait.is_zero() {
+        "no greet wait".into()
+    } else {
+        format!("greet wait {}", show(tarpit.greet_wait))
+    };
+    format!(
+        "{greet}; {}, when full: {}; delay {}, stutter a byte every {}, for {}",
+        limit(tarpit.pit_max, "rows"),
+        match tarpit.pit_full {
+            pit::Overflow::DropOldest => "drop the oldest",
+            pit::Overflow::Refuse => "refuse",
+        },
+        show(tarpit.temper.delay),
+        show(tarpit.temper.interval),
+        show(tarpit.temper.hold),
+    )
+}
+
+fn timeouts(config: &Config) -> String {
+    let t = &config.timeouts;
+    let idle = if t.idle.is_zero() {
+        "none".into()
+    } else {
+        show(t.idle)
+    };
+    format!(
+        "command {}, idle {idle}, body {}; replies: RCPT {}, DATA {}, final {}; drain {}",
+        show(t.command),
+        show(t.body),
+        show(t.rcpt),
+        show(t.data),
+        show(t.end),
+        show(t.drain)
+    )
+}
+
+/// The worst case: every limit reached at once. The kernel's socket buffers come on top.
+fn memory(config: &Config, shards: u64) -> (u64, Vec<(&'static str, u64, String)>) {
+    let listening = &config.listening;
+    let connections = u64::from(listening.connections_max);
+    let upstreams = &config.upstreams;
+    let legs: u64 = upstreams
+        .upstreams
+        .iter()
+        .map(|upstream| u64::from(upstream.max.unwrap_or(upstreams.pool_max)))
+        .sum();
+    let legs = if config.running.demo {
+        u64::from(upstreams.pool_max)
+    } else {
+        legs
+    };
+    let pit_rows = match config.tarpit.pit_max {
+        0 => connections,
+        max => u64::from(max).min(connections.max(1)),
+    };
+    let pit_row = (pit::ROW_BYTES + 16) as u64;
+    // A client is either a session or a row; a session with an open transaction needs an upstream sooner or later, or waits.
+    let busy = connections.min(legs + u64::from(upstreams.queue_max) * shards);
+    let rows = vec![
+        (
+            "client receive buffers",
+            shards * u64::from(listening.client_buffers) * BUFFER,
+            format!("{shards} shards x {} x 16 KiB", listening.client_buffers),
+        ),
+        (
+            "upstream receive buffers",
+            shards * u64::from(listening.upstream_buffers) * BUFFER,
+            format!("{shards} shards x {} x 16 KiB", listening.upstream_buffers),
+        ),
+        (
+            "held bodies",
+            config.messages.hold_memory,
+            "--hold-memory".into(),
+        ),
+        (
+            "sessions",
+            (connections - busy) * SESSION_IDLE,
+            format!("{} idle x {SESSION_IDLE} B", connections - busy),
+        ),
+        (
+            "transactions",
+            busy * SESSION_BUSY,
+            format!("{busy} x {SESSION_BUSY} B"),
+        ),
+        (
+            "upstream connections",
+            legs * LEG,
+            format!("{legs} x {LEG} B"),
+        ),
+        (
+            "pit",
+            pit_rows * pit_row,
+            format!("{pit_rows} rows x {pit_row} B, instead of as many sessions"),
+        ),
+        (
+            "client addresses",
+            shards * u64::from(config.clients.clients_max) * CLIENT,
+            format!(
+                "{shards} shards x {} x {CLIENT} B",
+                config.clients.clients_max
+            ),
+        ),
+        (
+            "lists",
+            config.clients.access.memory() as u64 + config.relaying.relay.from.memory() as u64,
+            "networks".into(),
+        ),
+        (
+            "log",
+            shards * 3 * PENDING_MAX as u64,
+            format!("{shards} shards x 3 x 256 KiB"),
+        ),
+    ];
+    (rows.iter().map(|(_, bytes, _)| bytes).sum(), rows)
+}
+
+fn warnings(config: &Config, shards: usize, cores: usize) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let listening = &config.listening;
+    let beyond = listening
+        .listen
+        .iter()
+        .any(|address| !address.ip().to_canonical().is_loopback());
+    if beyond && matches!(config.relaying.relay.domains, RelayDomains::Any) {
+        warnings.push("--relay-domains any: whatever the upstreams relay for weir's address, they relay for everybody; see weir doctor".into());
+    }
+    if listening.steer == Steer::Kernel && shards > 1 {
+        warnings.push(format!("--steer kernel: a client's limits are counted on each of {shards} shards on its own, so it may reach {shards} times as much"));
+    }
+    if shards > cores {
+        warnings.push(format!("{shards} shards share {cores} cores"));
+    }
+    if !listening.hostname.contains(['.', ':']) {
+        warnings.push(format!(
+            "host name {:?} has no dot: mail servers may refuse it in EHLO (--hostname)",
+            listening.hostname
+        ));
+    }
+    if listening.connections_max == 0 {
+        warnings.push("--max-connections 0: memory is bounded by the open-file limit only".into());
+    }
+    warnings
+}
+
+fn limit(n: u32, what: &str) -> String {
+    if n == 0 {
+        format!("any number of {what}")
+    } else {
+        format!("at most {n} {what}")
+    }
+}
+
+fn or_never(n: u16) -> String {
+    if n == 0 {
+        "never".into()
+    } else {
+        n.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::{Wanted, parse};
+
+    fn plan_of(words: &[&str]) -> String {
+        let (Some(Wanted::Run(flags)), wrong) = parse(words.iter().map(|w| (*w).to_owned())) else {
+            panic!("{words:?}")
+        };
+        let config =
+            Config::read(&flags, "mx.example", wrong).unwrap_or_else(|wrong| panic!("{wrong:?}"));
+        plan(&config, 4)
+    }
+
+    #[test]
+    fn the_plan_names_what_is_in_force() {
+        let plan = plan_of(&[
+            "--listen",
+            "0.0.0.0:25",
+            "--upstream",
+            "mx1:25,weight=2",
+            "--relay-domains",
+            "a.example,b.example",
+            "--on",
+            "pregreet=stutter",
+        ]);
+        for words in [
+            "multiplexed",
+            "0.0.0.0:25 as mx.example",
+            "4 on 4 cores",
+            "mx1:25 weight 2, at most 100 connections",
+            "anybody to 2 domains",
+            "pregreet=stutter",
+            "reject",
+        ] {
+            assert!(plan.contains(words), "{words} in\n{plan}");
+        }
+        assert!(!plan.contains("warning"), "{plan}");
+    }
+
+    #[test]
+    fn memory_is_added_up() {
+        let plan = plan_of(&["--demo", "--shards", "2", "--hold-memory", "1GiB"]);
+        assert!(
+            plan.contains("32.0 MiB  client receive buffers (2 shards x 1024 x 16 KiB)"),
+            "{plan}"
+        );
+        assert!(
+            plan.contains("1.0 GiB  held bodies (--hold-memory)"),
+            "{plan}"
+        );
+        let (total, rows) = {
+            let (Some(Wanted::Run(flags)), _) = parse(["--demo".to_owned()]) else {
+                panic!()
+            };
+            memory(&Config::read(&flags, "h", Vec::new()).ok().unwrap(), 2)
+        };
+        assert_eq!(total, rows.iter().map(|row| row.1).sum::<u64>());
+    }
+
+    #[test]
+    fn doubtful_choices_are_warned_about() {
+        let plan = plan_of(&[
+            "--listen",
+            "0.0.0.0:25",
+            "--upstream",
+            "mx1",
+            "--relay-domains",
+            "any",
+            "--steer",
+            "kernel",
+            "--shards",
+            "8",
+            "--hostname",
+            "box",
+            "--max-connections",
+            "0",
+        ]);
+        assert_eq!(plan.matches("warning: ").count(), 5, "{plan}");
+    }
+}

@@ -1,0 +1,224 @@
+//! The whole configuration: all flags read together, what does not fit together found, everything wrong told at once.
+
+use super::{
+    flags::{
+        Flags, clients::Clients, listen::Listening, logs::Logging, messages::Messages,
+        relay::Relaying, running::Running, tarpit::Tarpit, timeouts::Timeouts,
+        upstreams::Upstreams,
+    },
+    reader::{Reader, Wrong},
+    units::Fault,
+};
+
+/// What the flags mean. Complete and valid: nothing downstream checks again.
+#[derive(Clone)]
+pub struct Config {
+    pub listening: Listening,
+    pub upstreams: Upstreams,
+    pub relaying: Relaying,
+    pub messages: Messages,
+    pub clients: Clients,
+    pub tarpit: Tarpit,
+    pub timeouts: Timeouts,
+    pub logging: Logging,
+    pub running: Running,
+}
+
+impl Config {
+    /// `host`: this machine's own name. `before`: what was wrong with the command line already.
+    pub fn read(flags: &Flags, host: &str, before: Vec<Wrong>) -> Result<Config, Vec<Wrong>> {
+        let mut reader = Reader::default();
+        let running = flags.running.read(&mut reader);
+        let listening = flags.listen.read(&mut reader, running.demo, host);
+        let config = Config {
+            upstreams: flags.upstreams.read(&mut reader, running.demo),
+            relaying: flags.relay.read(&mut reader, &listening.listen),
+            messages: flags.messages.read(&mut reader),
+            clients: flags.clients.read(&mut reader),
+            tarpit: flags.tarpit.read(&mut reader),
+            timeouts: flags.timeouts.read(&mut reader),
+            logging: flags.logs.read(&mut reader),
+            listening,
+            running,
+        };
+        config.agree(&mut reader);
+        let wrong: Vec<Wrong> = before
+            .into_iter()
+            .chain(reader.finish().err().unwrap_or_default())
+            .collect();
+        if wrong.is_empty() {
+            Ok(config)
+        } else {
+            Err(wrong)
+        }
+    }
+
+    /// What no group can see alone.
+    fn agree(&self, reader: &mut Reader) {
+        let (admin, listen) = (self.running.admin, &self.listening.listen);
+        if let Some(admin) = admin.filter(|admin| listen.contains(admin) && admin.port() != 0) {
+            reader.wrong(
+                "--admin",
+                admin.to_string(),
+                Fault::new("is also a --listen address", "use another port"),
+            );
+        }
+        if self.upstreams.queue_wait > self.timeouts.end {
+            let fault = Fault::new(
+                "is longer than --deadline-final",
+                "shorten it: the reply's deadline would end the wait first",
+            );
+            reader.wrong(
+                "--queue-wait",
+                super::units::show(self.upstreams.queue_wait),
+                fault,
+            );
+        }
+        for upstream in self.upstreams.upstreams.iter() {
+            let own = upstream
+                .host
+                .parse()
+                .ok()
+                .map(|ip| std::net::SocketAddr::new(ip, upstream.port));
+            if own.is_some_and(|own| listen.contains(&own)) {
+                let fault = Fault::new(
+                    "is weir itself",
+                    "name the mail server behind weir, not a --listen address",
+                );
+                reader.wrong("--upstream", upstream.name(), fault);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::{Wanted, parse};
+
+    fn read(words: &[&str]) -> Result<Config, Vec<Wrong>> {
+        let (Some(Wanted::Run(flags)), wrong) = parse(words.iter().map(|w| (*w).to_owned())) else {
+            panic!("{words:?}")
+        };
+        Config::read(&flags, "mx.example", wrong)
+    }
+
+    fn blamed(words: &[&str]) -> Vec<String> {
+        read(words)
+            .err()
+            .expect("errors were expected")
+            .into_iter()
+            .map(|wrong| wrong.flag)
+            .collect()
+    }
+
+    #[test]
+    fn the_real_thing_and_the_demo_are_valid() {
+        let real = [
+            "--listen",
+            "0.0.0.0:25",
+            "--upstream",
+            "mx1.example:25",
+            "--upstream",
+            "mx2.example:25",
+            "--relay-domains",
+            "example.com",
+        ];
+        assert_eq!(read(&real).ok().unwrap().upstreams.upstreams.len(), 2);
+        let demo = read(&["--demo"]).ok().unwrap();
+        assert!(demo.upstreams.upstreams.is_empty() && demo.running.admin.is_some());
+    }
+
+    #[test]
+    fn errors_of_all_groups_are_reported_at_once() {
+        let words = [
+            "--listen",
+            "0.0.0.0:25",
+            "--upstream",
+            "a b:x",
+            "--shards",
+            "many",
+            "--on",
+            "x=y",
+            "--log-format",
+            "xml",
+            "--frobnicate",
+            "--hold-size",
+            "1",
+        ];
+        let blamed = blamed(&words);
+        for flag in [
+            "--frobnicate",
+            "--upstream",
+            "--shards",
+            "--on",
+            "--log-format",
+            "--hold-size",
+            "--listen",
+        ] {
+            assert!(blamed.iter().any(|b| b == flag), "{flag} in {blamed:?}");
+        }
+    }
+
+    #[test]
+    fn every_flag_names_itself_when_its_value_makes_no_sense() {
+        let free = [
+            "hostname",
+            "log-file",
+            "relay-domains",
+            "demo",
+            "help",
+            "version",
+        ];
+        for arg in crate::cli::args::command().get_arguments() {
+            let Some(long) = arg.get_long().filter(|long| !free.contains(long)) else {
+                continue;
+            };
+            let flag = format!("--{long}");
+            let wrong = read(&[
+                "--listen",
+                "127.0.0.1:1",
+                "--upstream",
+                "mx",
+                &flag,
+                "/no such value/",
+            ])
+            .err();
+            let named = wrong
+                .as_ref()
+                .is_some_and(|wrong| wrong.iter().any(|w| w.flag == flag));
+            assert!(named, "{flag}: {wrong:?}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_found() {
+        let base = ["--listen", "127.0.0.1:2525", "--upstream", "127.0.0.1:2525"];
+        assert_eq!(blamed(&base), ["--upstream"]);
+        assert_eq!(
+            blamed(&[
+                "--listen",
+                "127.0.0.1:2525",
+                "--upstream",
+                "mx",
+                "--admin",
+                "127.0.0.1:2525"
+            ]),
+            ["--admin"]
+        );
+        assert_eq!(
+            blamed(&[
+                "--listen",
+                "127.0.0.1:2525",
+                "--upstream",
+                "mx",
+                "--queue-wait",
+                "5m",
+                "--deadline-final",
+                "2m"
+            ]),
+            ["--queue-wait"]
+        );
+        assert_eq!(blamed(&["--demo", "--upstream", "mx"]), ["--demo"]);
+    }
+}

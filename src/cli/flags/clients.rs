@@ -1,0 +1,416 @@
+//! Limits per client address (IPv4 /32, IPv6 /64), lists of clients, and what is shed under overload.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::relay::read_file;
+use crate::cli::{
+    reader::{Reader, Zero},
+    units::Fault,
+};
+use crate::policy::{
+    access::Access,
+    bytes::ByteRate,
+    concurrency, errors,
+    overload::{self, Watermarks},
+    rate::Rate,
+};
+
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+#[command(next_help_heading = "Clients")]
+pub struct Flags {
+    /// Connections at a time per client address
+    ///
+    /// Parked ones count. Beyond it: finding concurrency. An address is an IPv4 address or an IPv6 /64.
+    ///
+    /// Range: 1 to 1000000, or 0: no limit. Cost: none.
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub client_concurrency: String,
+
+    /// New connections per client address
+    ///
+    /// N at once, then one each UNIT/N. Beyond it: finding rate-connections.
+    ///
+    /// Range: N/UNIT with UNIT s, m, h, d or a number of them, as in 30/m or 5/60s; 0: no limit. Cost: none.
+    #[arg(long, value_name = "N/UNIT", default_value = "0")]
+    pub rate_connections: String,
+
+    /// Messages per client address
+    ///
+    /// Counted at MAIL. Beyond it: finding rate-messages.
+    ///
+    /// Range: N/UNIT as above; 0: no limit. Cost: none.
+    #[arg(long, value_name = "N/UNIT", default_value = "0")]
+    pub rate_messages: String,
+
+    /// Recipients per client address
+    ///
+    /// Counted at RCPT. Beyond it: finding rate-recipients.
+    ///
+    /// Range: N/UNIT as above; 0: no limit. Cost: none.
+    #[arg(long, value_name = "N/UNIT", default_value = "0")]
+    pub rate_recipients: String,
+
+    /// Message bytes per client address
+    ///
+    /// Beyond it weir reads more slowly: finding rate-bytes, action delay.
+    ///
+    /// Range: SIZE/UNIT, as in 64K/s or 10M/m; 0: no limit. Cost: a body takes longer, up to --hold-size each.
+    #[arg(long, value_name = "SIZE/UNIT", default_value = "0")]
+    pub rate_bytes: String,
+
+    /// Errors of a session beyond which its replies are delayed
+    ///
+    /// 4xx and 5xx replies to commands. Finding errors-soft. The address is remembered: who comes back begins slow.
+    ///
+    /// Range: 1 to 10000, or 0: never. Cost: none.
+    #[arg(long, value_name = "N", default_value = "10")]
+    pub errors_soft: String,
+
+    /// Errors of a session at which it ends
+    ///
+    /// Finding errors-hard: 421.
+    ///
+    /// Range: 1 to 10000, above --errors-soft, or 0: never. Cost: none.
+    #[arg(long, value_name = "N", default_value = "20")]
+    pub errors_hard: String,
+
+    /// Commands without mail in a row at which a session ends
+    ///
+    /// NOOP, RSET, VRFY and their like, between accepted messages. Finding junk: 421.
+    ///
+    /// Range: 1 to 10000, or 0: never. Cost: none.
+    #[arg(long, value_name = "N", default_value = "100")]
+    pub junk_max: String,
+
+    /// Client addresses that are remembered, per shard
+    ///
+    /// With their rates, errors and temper. When full, the least interesting one makes room.
+    ///
+    /// Range: 1024 to 16777216. Cost: 69 bytes each: at the default 17 MiB per shard once seen.
+    #[arg(long, value_name = "N", default_value = "262144")]
+    pub clients_max: String,
+
+    /// File of networks exempt from limits and tarpit
+    ///
+    /// One network or address per line, # for comments. Relay control and what protects messages hold for them too. Read again at
+    /// SIGHUP; of two entries that match, the more specific counts.
+    ///
+    /// Range: a readable file. Default: none. Cost: about 30 bytes per network.
+    #[arg(long, value_name = "FILE")]
+    pub allow_list: Option<PathBuf>,
+
+    /// File of networks that are turned away
+    ///
+    /// Finding deny-list: 521 by default. Form and reading as --allow-list.
+    ///
+    /// Range: a readable file. Default: none. Cost: about 30 bytes per network.
+    #[arg(long, value_name = "FILE")]
+    pub deny_list: Option<PathBuf>,
+
+    /// When load is shed: a rung of the ladder and its two watermarks (repeatable)
+    ///
+    /// In percent of connections, file-table slots and buffers, whichever is scarcest. A rung is entered at HIGH and left below LOW.
+    /// stress: timeouts are shorter. known-only: no clients that never had a message accepted. shed: parked clients are cut, and
+    /// nobody new is let in but those of --allow-list.
+    ///
+    /// Range: stress, known-only, shed; 1 to 100, LOW below HIGH, both rising with the rungs.
+    /// Default: stress=70:55 known-only=85:70 shed=95:85. Cost: none.
+    #[arg(long, value_name = "RUNG=HIGH:LOW", value_delimiter = ' ')]
+    pub overload: Vec<String>,
+}
+
+#[derive(Clone)]
+pub struct Clients {
+    pub concurrency: concurrency::Limit,
+    pub rate_connections: Rate,
+    pub rate_messages: Rate,
+    pub rate_recipients: Rate,
+    pub rate_bytes: ByteRate,
+    pub errors: errors::Limits,
+    pub clients_max: u32,
+    pub access: Access,
+    pub overload: overload::Config,
+}
+
+impl Flags {
+    pub fn read(&self, reader: &mut Reader) -> Clients {
+        Clients {
+            concurrency: concurrency::Limit(reader.count(
+                "--client-concurrency",
+                &self.client_concurrency,
+                1..=1_000_000,
+                Zero::Lifts,
+            )),
+            rate_connections: rate(reader, "--rate-connections", &self.rate_connections),
+            rate_messages: rate(reader, "--rate-messages", &self.rate_messages),
+            rate_recipients: rate(reader, "--rate-recipients", &self.rate_recipients),
+            rate_bytes: self.bytes(reader),
+            errors: self.errors(reader),
+            clients_max: reader.count(
+                "--clients-max",
+                &self.clients_max,
+                1024..=1 << 24,
+                Zero::Plain,
+            ),
+            access: self.access(reader),
+            overload: self.ladder(reader),
+        }
+    }
+
+    /// Both lists, read now. Also what a reload calls.
+    pub fn access(&self, reader: &mut Reader) -> Access {
+        let mut text = |flag: &str, path: &Option<PathBuf>| {
+            let path = path.as_ref()?.display().to_string();
+            read_file(reader, flag, &path)
+        };
+        let allow = text("--allow-list", &self.allow_list).unwrap_or_default();
+        let deny = text("--deny-list", &self.deny_list).unwrap_or_default();
+        for (flag, list, path) in [
+            ("--allow-list", &allow, &self.allow_list),
+            ("--deny-list", &deny, &self.deny_list),
+        ] {
+            for error in Access::parse(list, "").err().unwrap_or_default() {
+                let path = path
+                    .as_ref()
+                    .map_or(String::new(), |path| path.display().to_string());
+                reader.wrong(
+                    flag,
+                    path,
+                    Fault::new(
+                        format!("has an error: {error}"),
+                        "write one network per line, as in 192.0.2.0/24",
+                    ),
+                );
+            }
+        }
+        Access::parse(&allow, &deny).unwrap_or_default()
+    }
+
+    fn bytes(&self, reader: &mut Reader) -> ByteRate {
+        let parse = |typed: &str| {
+            typed
+                .parse::<ByteRate>()
+                .map_err(|why| Fault::new("is no rate", why.to_string()))
+        };
+        reader
+            .parse("--rate-bytes", &self.rate_bytes, parse)
+            .unwrap_or_default()
+    }
+
+    fn errors(&self, reader: &mut Reader) -> errors::Limits {
+        let mut count = |flag, typed| reader.count(flag, typed, 1..=10_000, Zero::Lifts) as u16;
+        let limits = errors::Limits {
+            soft: count("--errors-soft", &self.errors_soft),
+            hard: count("--errors-hard", &self.errors_hard),
+            junk: count("--junk-max", &self.junk_max),
+        };
+        if limits.hard != 0 && limits.soft >= limits.hard {
+            let fault = Fault::new(
+                "is not above --errors-soft",
+                format!("make it more than {}, or 0", limits.soft),
+            );
+            reader.wrong("--errors-hard", &self.errors_hard, fault);
+        }
+        limits
+    }
+
+    fn ladder(&self, reader: &mut Reader) -> overload::Config {
+        let mut config = overload::Config::default();
+        for typed in self.overload.iter().filter(|typed| !typed.is_empty()) {
+            if let Some((rung, marks)) = reader.parse("--overload", typed, rung) {
+                config.0[rung] = marks;
+            }
+        }
+        if !config.is_sound() {
+            let fault = Fault::new(
+                "has rungs out of order",
+                "keep LOW below HIGH, and let both rise from stress to known-only to shed",
+            );
+            reader.wrong("--overload", self.overload.join(" "), fault);
+        }
+        config
+    }
+}
+
+fn rate(reader: &mut Reader, flag: &str, typed: &str) -> Rate {
+    let parse = |typed: &str| {
+        typed
+            .parse::<Rate>()
+            .map_err(|why| Fault::new("is no rate", why.to_string()))
+    };
+    reader.parse(flag, typed, parse).unwrap_or_default()
+}
+
+/// `known-only=85:70`
+fn rung(typed: &str) -> Result<(usize, Watermarks), Fault> {
+    let fault = || {
+        Fault::new(
+            "is no RUNG=HIGH:LOW",
+            "write stress, known-only or shed and two percentages, as in shed=95:85",
+        )
+    };
+    let (word, marks) = typed.split_once('=').ok_or_else(fault)?;
+    let rung = ["stress", "known-only", "shed"]
+        .iter()
+        .position(|rung| *rung == word)
+        .ok_or_else(fault)?;
+    let (high, low) = marks.split_once(':').ok_or_else(fault)?;
+    let percent = |typed: &str| {
+        typed
+            .parse::<u16>()
+            .ok()
+            .filter(|n| (1..=100).contains(n))
+            .map(|n| n * 10)
+            .ok_or_else(fault)
+    };
+    Ok((
+        rung,
+        Watermarks {
+            high: percent(high)?,
+            low: percent(low)?,
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::cli::{flags::testing, reader::Wrong};
+    use crate::policy::access::Listed;
+
+    fn read(args: &[&str]) -> Result<Clients, Vec<Wrong>> {
+        testing::read(args, |flags: &Flags, reader| flags.read(reader))
+    }
+
+    #[test]
+    fn limits_per_client_are_off_until_asked_for() {
+        let meant = read(&[]).ok().unwrap();
+        assert_eq!(meant.concurrency.0, 0);
+        assert!(
+            [
+                meant.rate_connections,
+                meant.rate_messages,
+                meant.rate_recipients
+            ]
+            .iter()
+            .all(|rate| rate.is_unlimited())
+        );
+        assert!(meant.rate_bytes.is_unlimited() && meant.access.is_empty());
+        assert_eq!(
+            (meant.errors.soft, meant.errors.hard, meant.errors.junk),
+            (10, 20, 100)
+        );
+        assert_eq!(meant.clients_max, 262_144);
+        assert_eq!(meant.overload, overload::Config::default());
+    }
+
+    #[test]
+    fn set() {
+        let args = [
+            "--client-concurrency",
+            "20",
+            "--rate-messages",
+            "100/h",
+            "--rate-bytes",
+            "64K/s",
+            "--overload",
+            "stress=60:50 shed=99:90",
+        ];
+        let meant = read(&args).ok().unwrap();
+        assert_eq!(
+            (
+                meant.concurrency.0,
+                meant.rate_messages.to_string().as_str()
+            ),
+            (20, "100/h")
+        );
+        assert_eq!(
+            (meant.overload.0[0].high, meant.overload.0[2].low),
+            (600, 900)
+        );
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told() {
+        let args = [
+            "--client-concurrency",
+            "-",
+            "--rate-connections",
+            "30",
+            "--rate-messages",
+            "1/fortnight",
+            "--rate-recipients",
+            "x",
+            "--rate-bytes",
+            "much",
+            "--errors-soft",
+            "30",
+            "--junk-max",
+            "100000",
+            "--clients-max",
+            "0",
+            "--allow-list",
+            "/nonexistent",
+            "--overload",
+            "panic=1:2",
+            "--overload",
+            "shed=50:40",
+        ];
+        let expected = [
+            "--client-concurrency",
+            "--rate-connections",
+            "--rate-messages",
+            "--rate-recipients",
+            "--rate-bytes",
+            "--junk-max",
+            "--errors-hard",
+            "--clients-max",
+            "--allow-list",
+            "--overload",
+            "--overload",
+        ];
+        assert_eq!(testing::blamed(read(&args)), expected);
+    }
+
+    #[test]
+    fn lists_are_read_and_their_errors_told_with_the_line() {
+        let list = |text: &str| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            file
+        };
+        let (allow, deny) = (
+            list("192.0.2.1 # partner\n"),
+            list("192.0.2.0/24\nnonsense\n"),
+        );
+        let (allow, deny) = (
+            allow.path().to_str().unwrap(),
+            deny.path().to_str().unwrap(),
+        );
+        let wrong = read(&["--allow-list", allow, "--deny-list", deny])
+            .err()
+            .unwrap();
+        assert!(
+            wrong.len() == 1 && wrong[0].flag == "--deny-list" && wrong[0].why.contains("line 2"),
+            "{wrong:?}"
+        );
+        std::fs::write(deny, "192.0.2.0/24\n").unwrap();
+        let meant = read(&["--allow-list", allow, "--deny-list", deny])
+            .ok()
+            .unwrap();
+        let listed = |ip: &str| meant.access.lookup(ip.parse().unwrap());
+        assert_eq!(
+            (
+                listed("192.0.2.1"),
+                listed("192.0.2.2"),
+                listed("198.51.100.1")
+            ),
+            (Some(Listed::Allow), Some(Listed::Deny), None)
+        );
+    }
+}

@@ -1,0 +1,321 @@
+//! Where clients connect, and how connections spread over shards.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+
+use crate::cli::{
+    reader::{Reader, Zero},
+    units::Fault,
+};
+
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+#[command(next_help_heading = "Listening")]
+pub struct Flags {
+    /// Address and port to accept SMTP on (repeatable)
+    ///
+    /// IPv4 and IPv6, as in 0.0.0.0:25 or [::]:25; an IPv6 address takes IPv6 clients only.
+    /// Beyond loopback, --relay-domains or --relay-from has to say who may send where.
+    ///
+    /// Range: 1 to 16 addresses. Default: none (with --demo 127.0.0.1:2525). Cost: one socket per address and shard.
+    #[arg(long, value_name = "ADDR:PORT", value_delimiter = ' ')]
+    pub listen: Vec<String>,
+
+    /// Name in the greeting, in EHLO replies and in the EHLO sent to upstreams
+    ///
+    /// Should be the name that the address resolves to and back.
+    ///
+    /// Range: 1 to 255 letters, digits, dots and hyphens, or an address literal. Default: the host's name. Cost: none.
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+
+    /// Shards: cores that run sessions
+    ///
+    /// Each shard has its own listener, sessions, upstream pool, limits and buffers. More shards than cores is possible; pinning wraps.
+    ///
+    /// Range: 1 to 64. Default: the cores this process may use. Cost: a thread and the buffers of --client-buffers and
+    /// --upstream-buffers each.
+    #[arg(long, value_name = "N")]
+    pub shards: Option<String>,
+
+    /// How a connection finds its shard: client or kernel
+    ///
+    /// client: by address (IPv4 /32, IPv6 /64), so that limits per client are exact. kernel: by connection, which spreads a few
+    /// busy addresses over all shards, but then each shard counts a client's limits on its own.
+    ///
+    /// Range: client, kernel. Cost: none.
+    #[arg(long, value_name = "HOW", default_value = "client")]
+    pub steer: String,
+
+    /// Client connections over all shards
+    ///
+    /// One more is answered with 421. Load is shed before that (--overload).
+    ///
+    /// Range: 1 to 10000000, or 0: only the open-file limit counts. Cost: about 640 bytes each when idle, 4 KiB in a transaction,
+    /// and the kernel's socket.
+    #[arg(long, value_name = "N", default_value = "100000")]
+    pub max_connections: String,
+
+    /// Connections the kernel may queue per listener and shard
+    ///
+    /// The kernel cuts it to net.core.somaxconn (see weir doctor).
+    ///
+    /// Range: 1 to 65535. Cost: kernel memory under a burst of connections.
+    #[arg(long, value_name = "N", default_value = "4096")]
+    pub backlog: String,
+
+    /// Receive buffers per shard for clients, 16 KiB each
+    ///
+    /// When all are in use, clients are read more slowly (weir_ring_no_buffers_total counts it).
+    ///
+    /// Range: 16 to 32768, a power of two. Cost: 16 KiB each: at the default 16 MiB per shard once touched.
+    #[arg(long, value_name = "N", default_value = "1024")]
+    pub client_buffers: String,
+
+    /// Receive buffers per shard for upstreams, 16 KiB each
+    ///
+    /// Apart from the clients', so that replies can be received however busy clients are.
+    ///
+    /// Range: 16 to 32768, a power of two. Cost: 16 KiB each: at the default 4 MiB per shard once touched.
+    #[arg(long, value_name = "N", default_value = "256")]
+    pub upstream_buffers: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Steer {
+    Client,
+    Kernel,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listening {
+    pub listen: Vec<SocketAddr>,
+    pub hostname: String,
+    /// None: one per allowed core.
+    pub shards: Option<usize>,
+    pub steer: Steer,
+    /// 0: no limit.
+    pub connections_max: u32,
+    pub backlog: u16,
+    pub client_buffers: u16,
+    pub upstream_buffers: u16,
+}
+
+pub const LISTENERS_MAX: usize = 16;
+
+impl Flags {
+    /// `host`: this machine's own name.
+    pub fn read(&self, reader: &mut Reader, demo: bool, host: &str) -> Listening {
+        Listening {
+            listen: self.addresses(reader, demo),
+            hostname: self.name(reader, host),
+            shards: self
+                .shards
+                .as_ref()
+                .map(|typed| reader.count("--shards", typed, 1..=64, Zero::Plain) as usize),
+            steer: reader.choice(
+                "--steer",
+                &self.steer,
+                &[("client", Steer::Client), ("kernel", Steer::Kernel)],
+            ),
+            connections_max: reader.count(
+                "--max-connections",
+                &self.max_connections,
+                1..=10_000_000,
+                Zero::Lifts,
+            ),
+            backlog: reader.count("--backlog", &self.backlog, 1..=65_535, Zero::Plain) as u16,
+            client_buffers: buffers(reader, "--client-buffers", &self.client_buffers),
+            upstream_buffers: buffers(reader, "--upstream-buffers", &self.upstream_buffers),
+        }
+    }
+
+    fn addresses(&self, reader: &mut Reader, demo: bool) -> Vec<SocketAddr> {
+        let mut found = Vec::new();
+        for typed in self.listen.iter().filter(|typed| !typed.is_empty()) {
+            let Some(address) = reader.parse("--listen", typed, address) else {
+                continue;
+            };
+            if found.contains(&address) && address.port() != 0 {
+                reader.wrong(
+                    "--listen",
+                    typed,
+                    Fault::new("stands twice", "name each address once"),
+                );
+            }
+            found.push(address);
+        }
+        if found.len() > LISTENERS_MAX {
+            reader.wrong(
+                "--listen",
+                "",
+                Fault::new(
+                    format!("has {} addresses", found.len()),
+                    format!("name at most {LISTENERS_MAX}"),
+                ),
+            );
+        }
+        match self.listen.is_empty() {
+            true if demo => vec![SocketAddr::from(([127, 0, 0, 1], 2525))],
+            true => {
+                reader.wrong(
+                    "--listen",
+                    "",
+                    Fault::new(
+                        "is missing",
+                        "say where to accept mail, as in --listen 0.0.0.0:25, or try --demo",
+                    ),
+                );
+                found
+            }
+            false => found,
+        }
+    }
+
+    fn name(&self, reader: &mut Reader, host: &str) -> String {
+        match &self.hostname {
+            Some(typed) => reader
+                .parse("--hostname", typed, hostname)
+                .unwrap_or_default(),
+            None => hostname(host).unwrap_or_else(|_| "localhost".into()),
+        }
+    }
+}
+
+/// ADDR:PORT; a name would need a lookup before the configuration is valid.
+pub fn address(typed: &str) -> Result<SocketAddr, Fault> {
+    typed.parse().map_err(|_| {
+        Fault::new(
+            "is no address with a port",
+            "write ADDR:PORT, as in 0.0.0.0:25 or [::]:25",
+        )
+    })
+}
+
+fn hostname(typed: &str) -> Result<String, Fault> {
+    let fault = Fault::new(
+        "is no host name",
+        "write a name of letters, digits, dots and hyphens, as in mx.example.net",
+    );
+    let literal = typed.starts_with('[') && typed.ends_with(']');
+    let inside = if literal {
+        &typed[1..typed.len() - 1]
+    } else {
+        typed
+    };
+    let allowed =
+        |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b) || (literal && b == b':');
+    let fits = !inside.is_empty() && typed.len() <= 255 && inside.bytes().all(allowed);
+    if fits {
+        Ok(typed.to_owned())
+    } else {
+        Err(fault)
+    }
+}
+
+fn buffers(reader: &mut Reader, flag: &str, typed: &str) -> u16 {
+    let n = reader.count(flag, typed, 16..=32_768, Zero::Plain);
+    if !n.is_power_of_two() && (16..=32_768).contains(&n) {
+        let near = n.next_power_of_two();
+        reader.wrong(
+            flag,
+            typed,
+            Fault::new(
+                "is no power of two",
+                format!("write {near} or {}", near / 2),
+            ),
+        );
+    }
+    n as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::flags::testing;
+
+    fn read(args: &[&str]) -> Result<Listening, Vec<crate::cli::reader::Wrong>> {
+        testing::read(args, |flags: &Flags, reader| {
+            flags.read(reader, false, "mx.example")
+        })
+    }
+
+    #[test]
+    fn defaults() {
+        let meant = read(&["--listen", "127.0.0.1:25"]).unwrap();
+        assert_eq!(
+            (meant.hostname.as_str(), meant.shards, meant.steer),
+            ("mx.example", None, Steer::Client)
+        );
+        assert_eq!((meant.connections_max, meant.backlog), (100_000, 4096));
+    }
+
+    #[test]
+    fn several_addresses_of_both_families() {
+        let meant = read(&[
+            "--listen",
+            "0.0.0.0:25",
+            "--listen=[::]:25 127.0.0.1:587",
+            "--shards",
+            "3",
+            "--steer",
+            "kernel",
+        ])
+        .unwrap();
+        assert_eq!(meant.listen.len(), 3);
+        assert_eq!((meant.shards, meant.steer), (Some(3), Steer::Kernel));
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told() {
+        let args = [
+            "--listen",
+            "25",
+            "--hostname",
+            "my host",
+            "--shards",
+            "65",
+            "--steer",
+            "luck",
+            "--client-buffers",
+            "1000",
+            "--backlog",
+            "0",
+        ];
+        let expected = [
+            "--listen",
+            "--hostname",
+            "--shards",
+            "--steer",
+            "--backlog",
+            "--client-buffers",
+        ];
+        assert_eq!(testing::blamed(read(&args)), expected);
+    }
+
+    #[test]
+    fn a_listener_is_required_outside_the_demo() {
+        assert_eq!(testing::blamed(read(&[])), ["--listen"]);
+        let demo =
+            testing::read(&[], |flags: &Flags, reader| flags.read(reader, true, "x")).unwrap();
+        assert_eq!(demo.listen, ["127.0.0.1:2525".parse().unwrap()]);
+    }
+
+    #[test]
+    fn an_address_stands_once() {
+        assert_eq!(
+            testing::blamed(read(&[
+                "--listen",
+                "127.0.0.1:25",
+                "--listen",
+                "127.0.0.1:25"
+            ])),
+            ["--listen"]
+        );
+        assert!(
+            read(&["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"]).is_ok(),
+            "port 0 gives two ports"
+        );
+    }
+}
