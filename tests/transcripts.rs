@@ -13,7 +13,9 @@ mod script;
 #[path = "transcripts/stage.rs"]
 mod stage;
 
+use std::any::Any;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use script::{Script, Step};
@@ -73,13 +75,22 @@ fn a_wrong_transcript_is_noticed() {
 fn play_all(script: &Script) -> Option<String> {
     for late in [false, true] {
         for cut in cuts(script) {
-            if let Err(error) = play(script, cut, late) {
+            let played = catch_unwind(AssertUnwindSafe(|| play(script, cut, late)));
+            let result = played.unwrap_or_else(|panic| Err(words(&*panic)));
+            if let Err(error) = result {
                 let verdicts = if late { "late" } else { "prompt" };
                 return Some(format!("{error}\n    ({cut:?}, {verdicts} verdicts)"));
             }
         }
     }
     None
+}
+
+/// What a panic said: an assertion in the core fails one transcript, not the run.
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+    format!("panic: {}", text.unwrap_or_default())
 }
 
 /// Whole, octet by octet, and one cut at every offset of every flight (of long ones a sample).
