@@ -66,7 +66,7 @@ pub enum ReceiveEnd {
     Eof,
     /// [`Wire::stop_receive`] took effect, or [`Wire::receive_now`] found nothing.
     Stopped,
-    /// No buffer was left in the group: arm again when some have been released.
+    /// No buffer was left in the group. Armed again it waits for one.
     NoBuffers,
     /// The connection is gone.
     Reset(io::Error),
@@ -121,7 +121,9 @@ pub trait Wire {
     /// Opens a connection; `Connected` follows. Fails at once when no slot is left.
     fn connect(&mut self, to: &SocketAddr, owner: Owner) -> io::Result<SlotId>;
 
-    /// Input arrives as `Received` until `ReceiveEnded`. Does nothing while a receive is armed already.
+    /// Input arrives as `Received` until `ReceiveEnded`. Does nothing while a receive is armed already; takes back a stop whose `ReceiveEnded` has
+    /// not come yet (then none comes). With no buffer left in the group the receive is armed as soon as one is released: starting it at once
+    /// after `NoBuffers` is right.
     fn start_receive(&mut self, slot: SlotId, group: Group);
 
     /// Ends the armed receive: `ReceiveEnded(Stopped)` follows (or the end that came first), and input may still come before it.
