@@ -192,7 +192,7 @@ class SlowLoris(Case):
             client.close()
 
     def test_command_timeout(self):
-        weir = self.weir("--command-timeout", "1s", upstreams=[self.upstream()])
+        weir = self.weir("--timeout-command", "1s", "--timeout-idle", "1s", upstreams=[self.upstream()])
         client = weir.client(hello="slow.test")
         for byte in b"NOO":
             client.send(bytes([byte]))
@@ -203,7 +203,7 @@ class SlowLoris(Case):
 
     def test_minimum_data_rate_while_an_upstream_is_held(self):
         mx = self.upstream(DATA_ONLY)
-        weir = self.weir("--min-data-rate", "100KiB", upstreams=[mx])
+        weir = self.weir("--min-data-rate", "100KiB/s", upstreams=[mx])
         client = weir.client(hello="slow.test")
         client.envelope()
         client.expect(354, "DATA")
