@@ -134,3 +134,80 @@ impl fmt::Display for ByteRateError {
         f.write_str("a byte rate is SIZE/UNIT, as in 64K/s or 10M/m, from 1 byte to 4 GiB a second; 0 lifts the limit")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(millis: u64) -> Moment {
+        Moment::from_micros(millis * 1000)
+    }
+
+    #[test]
+    fn byte_rates_are_read() {
+        let table = [
+            ("64K/s", Ok("65536/s")),
+            ("64KiB/s", Ok("65536/s")),
+            ("60MB/m", Ok("1048576/s")),
+            ("100/s", Ok("100/s")),
+            ("0", Ok("0")),
+            ("10/m", Err(ByteRateError)),
+            ("4G/s", Err(ByteRateError)),
+            ("64K", Err(ByteRateError)),
+            ("K/s", Err(ByteRateError)),
+            ("1T/s", Err(ByteRateError)),
+            ("1/0s", Err(ByteRateError)),
+        ];
+        for (text, want) in table {
+            let got = text.parse::<ByteRate>().map(|rate| rate.to_string());
+            assert_eq!(got, want.map(String::from), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_second_s_worth_is_free_then_reading_pauses() {
+        let rate = ByteRate::new(1000);
+        let mut bucket = Bucket::default();
+        assert_eq!(rate.take(&mut bucket, 1000, at(0)), Duration::ZERO);
+        assert_eq!(
+            rate.take(&mut bucket, 500, at(0)),
+            Duration::from_millis(500)
+        );
+        assert_eq!(
+            rate.take(&mut bucket, 0, at(400)),
+            Duration::from_millis(100)
+        );
+        assert_eq!(rate.take(&mut bucket, 0, at(500)), Duration::ZERO);
+        bucket.settle(rate, at(10_000));
+        assert!(bucket.is_empty());
+    }
+
+    #[test]
+    fn zero_lifts_the_limit() {
+        let mut bucket = Bucket::default();
+        assert_eq!(
+            ByteRate::UNLIMITED.take(&mut bucket, u32::MAX, at(0)),
+            Duration::ZERO
+        );
+    }
+
+    proptest! {
+        /// Who pauses as told reads at the rate in the long run, in pieces of whatever size.
+        #[test]
+        fn pieces_do_not_matter(per_second in 1u32..10_000_000, pieces in prop::collection::vec(1u32..20_000, 1..400)) {
+            let rate = ByteRate::new(per_second);
+            let mut bucket = Bucket::default();
+            let mut now = at(0);
+            let mut total = 0u64;
+            for piece in pieces {
+                total += u64::from(piece);
+                now = now + rate.take(&mut bucket, piece, now);
+                let exact = (total.saturating_sub(u64::from(per_second))) as f64 / f64::from(per_second);
+                let spent = now.as_micros() as f64 / 1e6;
+                // A millisecond of rounding for each pause, never to the client's advantage.
+                prop_assert!(spent >= exact - 0.002 && spent <= exact + 0.5, "{} instead of {}", spent, exact);
+            }
+        }
+    }
+}

@@ -172,3 +172,119 @@ impl fmt::Display for RateError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn tick(millis: u64) -> Tick {
+        Tick::from(Moment::from_micros(millis * 1000))
+    }
+
+    fn rate(text: &str) -> Rate {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn rates_are_read_and_written() {
+        let table = [
+            ("30/m", Ok("30/m")),
+            ("5/60s", Ok("5/m")),
+            ("20/10m", Ok("20/600s")),
+            ("1/d", Ok("1/d")),
+            ("15625/s", Ok("15625/s")),
+            ("0", Ok("0")),
+            ("0/m", Ok("0")),
+            ("15626/s", Err(RateError::TooFast)),
+            ("1/2d", Err(RateError::Unit)),
+            ("1/0s", Err(RateError::Unit)),
+            ("1/999999999999999999999d", Err(RateError::Form)),
+            ("5", Err(RateError::Form)),
+            ("5/", Err(RateError::Form)),
+            ("/s", Err(RateError::Form)),
+            ("-1/s", Err(RateError::Form)),
+            ("1/é", Err(RateError::Form)),
+            ("1/week", Err(RateError::Form)),
+        ];
+        for (text, want) in table {
+            let got = text.parse::<Rate>().map(|rate| rate.to_string());
+            assert_eq!(got, want.map(String::from), "{text}");
+        }
+    }
+
+    #[test]
+    fn n_at_once_then_one_each_part_of_the_unit() {
+        let rate = rate("6/m");
+        let mut tat = Tat::new(tick(1000));
+        let taken = (0..10).filter(|_| rate.take(&mut tat, tick(1000))).count();
+        assert_eq!(taken, 6);
+        for (millis, want) in [
+            (10_900, false),
+            (11_001, true),
+            (11_001, false),
+            (31_002, true),
+            (31_002, true),
+            (31_002, false),
+        ] {
+            assert_eq!(rate.take(&mut tat, tick(millis)), want, "{millis}");
+        }
+        assert!(!tat.is_idle(tick(60_000)) && tat.is_idle(tick(100_000)));
+    }
+
+    #[test]
+    fn zero_lifts_the_limit() {
+        let mut tat = Tat::new(tick(0));
+        assert!((0..100_000).all(|_| rate("0").take(&mut tat, tick(0))));
+        assert!(tat.is_idle(tick(0)));
+    }
+
+    #[test]
+    fn a_settled_moment_does_not_wrap_into_the_future() {
+        let rate = rate("1/d");
+        let day = 86_400_000;
+        let mut tat = Tat::new(tick(0));
+        for now in (0..100).map(|n| n * (day + 1000)) {
+            tat.settle(tick(now));
+            assert!(rate.take(&mut tat, tick(now)), "{now}");
+            assert!(!rate.take(&mut tat, tick(now + day / 2)), "{now}");
+        }
+    }
+
+    proptest! {
+        /// Against one that keeps the whole moment, unit / N in exact fractions.
+        #[test]
+        fn it_does_what_an_exact_one_does(count in 1u32..2000, unit in 1u64..100_000, start in any::<u32>(), gaps in prop::collection::vec(0u64..40_000_000, 1..300)) {
+            let unit = unit.min(86_400);
+            let Ok(rate) = Rate::new(count, Duration::from_secs(unit)) else { return Ok(()) };
+            let mut now = u64::from(start) << 20;
+            let mut tat = Tat::new(Tick::from(Moment::from_micros(now)));
+            // In ticks of this algorithm, but 64 bits that never wrap.
+            let interval = (unit * 1_000_000 >> TICK_MICROS_BITS) / u64::from(count);
+            let mut exact = now >> TICK_MICROS_BITS;
+            for gap in gaps {
+                now += gap % (2 * unit * 1_000_000 / u64::from(count)).max(2);
+                let present = now >> TICK_MICROS_BITS;
+                exact = exact.max(present);
+                let want = exact - present <= (u64::from(count) - 1) * interval;
+                exact += if want { interval } else { 0 };
+                prop_assert_eq!(rate.take(&mut tat, Tick::from(Moment::from_micros(now))), want);
+            }
+        }
+
+        /// In no stretch of time of one unit more than twice N pass, and never less than what was asked for in the long run.
+        #[test]
+        fn the_long_run_keeps_the_rate(count in 1u32..200, unit in 1u64..600) {
+            let rate = Rate::new(count, Duration::from_secs(unit)).unwrap();
+            let mut tat = Tat::new(tick(0));
+            let mut taken = 0;
+            // Tries come ten times as often as allowed, over ten units.
+            let tries = u64::from(count) * 100;
+            for number in 0..tries {
+                let now = tick(unit * 10_000 * number / tries);
+                taken += u32::from(rate.take(&mut tat, now));
+            }
+            prop_assert!(taken >= count * 10 && f64::from(taken) <= f64::from(count) * 11.0 * 1.02 + 1.0, "{} of {}", taken, count);
+        }
+    }
+}

@@ -18,6 +18,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use weir_smtp::relay::Parked;
 use weir_smtp::reply::ReplyText;
 use weir_smtp::time::Moment;
 
@@ -35,11 +36,11 @@ pub const DRIP_BYTES_MAX: usize = 16;
 pub const STUTTER_MAX: Duration = Duration::from_secs(240);
 /// Drips come no closer than this; a very long reply goes by several bytes a drip.
 pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
-/// What a row takes, with a parked session of up to 32 bytes.
-pub const ROW_BYTES: usize = Slab::<Row<[u64; 4]>>::ENTRY_BYTES;
+/// What a row takes, without what the parked session has on the heap.
+pub const ROW_BYTES: usize = Slab::<Row<Parked>>::ENTRY_BYTES;
 
 const _: () = assert!(
-    size_of::<Row<[u64; 4]>>() <= 128,
+    size_of::<Row<Parked>>() <= 128,
     "a parked client has to stay small"
 );
 const _: () = assert!(ROW_BYTES + 16 <= 160, "row and timer of a parked client");
@@ -368,7 +369,9 @@ impl<P> Row<P> {
         interval: Duration,
         now: Moment,
     ) -> Row<P> {
-        let (interval, step) = schedule(reply.as_bytes().len(), interval);
+        let len = reply.as_bytes().len();
+        assert!(len < usize::from(u16::MAX), "replies of our own are short");
+        let (interval, step) = schedule(len, interval);
         let mut row = Row::hold(tenant, Some(reply), now, now + STUTTER_MAX);
         row.interval = interval;
         row.step = step;
@@ -503,3 +506,6 @@ fn row_at<P>(rows: &mut Slab<Row<P>>, index: u32) -> Option<&mut Row<P>> {
     let key = rows.key_at(index)?;
     rows.get_mut(key)
 }
+
+#[cfg(test)]
+mod tests;
