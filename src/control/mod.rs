@@ -1,1 +1,291 @@
-//! The control thread: admin HTTP, signals, reload, name resolution.
+//! The control thread: admin page, signals, reload, names of upstreams. Never on the data path.
+//!
+//! ```text
+//!   signals ---.                       .--> shards (mail: upstreams, lists, drain, end)
+//!   names  ----+--> [the main thread] -+--> log (reopen)
+//!   admin <----'     tokio, one task    '--> service manager (ready, reloading, stopping)
+//! ```
+//! It runs on the main thread, on a runtime of one thread. Shards are mailed and never waited for, except for their end.
+//! The order at start: [`Control::open`] (signals and the admin address, so that errors come before any mail is accepted),
+//! then the shards, then [`Control::run`] until they have ended.
+
+mod admin;
+mod process;
+mod resolve;
+mod status;
+
+use std::{io, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+    time::sleep,
+};
+
+pub use self::resolve::Target;
+
+use self::{admin::Admin, resolve::Book, status::State};
+use crate::maillog::Logs;
+use crate::metrics::Counters;
+use crate::policy::{access::Access, relay::Relay};
+use crate::shard::{Mail, UpstreamSpec};
+
+/// What control goes by.
+pub struct Config {
+    /// None: no admin page.
+    pub admin: Option<SocketAddr>,
+    pub upstreams: Vec<Target>,
+    /// Zero: names are looked up at start and at a reload only.
+    pub resolve_interval: Duration,
+    /// How long open transactions may take to finish.
+    pub drain: Duration,
+    /// Reads the lists named in the flags again, or says what is wrong with them.
+    pub reload: Box<dyn Fn() -> Result<Lists, Vec<String>> + Send>,
+    /// For the status page.
+    pub about: About,
+}
+
+/// What a reload brings.
+pub struct Lists {
+    pub upstreams: Vec<Target>,
+    pub access: Arc<Access>,
+    pub relay: Arc<Relay>,
+}
+
+/// What does not change while weir runs, for the status page.
+#[derive(Clone, Debug)]
+pub struct About {
+    pub hostname: String,
+    pub listen: Vec<SocketAddr>,
+    pub pool_max: u32,
+}
+
+/// The shards as control sees them.
+pub struct Crew {
+    /// To all shards.
+    pub mail: Box<dyn Fn(Mail) + Send + Sync>,
+    /// One per shard, in order.
+    pub counters: Vec<Arc<Counters>>,
+    /// Resolves when all shards have ended.
+    pub ended: oneshot::Receiver<()>,
+}
+
+/// The control plane, open but not yet running.
+pub struct Control {
+    runtime: Runtime,
+    signals: Signals,
+    admin: Option<Admin>,
+    config: Config,
+    book: Book,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+/// How long the service manager is kept waiting for the first lookup of names.
+const FIRST_LOOKUP: Duration = Duration::from_secs(5);
+/// After the second signal: how long the shards may take to say 421 and end.
+const END_GRACE: Duration = Duration::from_secs(3);
+
+impl Control {
+    /// Takes over the signals and binds the admin address.
+    pub fn open(config: Config) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let guard = runtime.enter();
+        let signals = Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        };
+        let admin = config.admin.map(Admin::bind).transpose()?;
+        drop(guard);
+        let book = Book::new(&config.upstreams);
+        Ok(Self {
+            runtime,
+            signals,
+            admin,
+            config,
+            book,
+        })
+    }
+
+    /// The table of upstreams with what is known without a lookup: addresses given as such.
+    pub fn upstreams(&self) -> Arc<[UpstreamSpec]> {
+        self.book.table()
+    }
+
+    /// Where the admin page is, if there is one: the port may have been left to the kernel.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
+    /// Runs until the shards have ended; the exit code says how.
+    pub fn run(self, crew: Crew, logs: &Logs) -> ExitCode {
+        let Self {
+            runtime,
+            signals,
+            admin,
+            config,
+            book,
+        } = self;
+        let state = Arc::new(State::new(
+            config.about.clone(),
+            crew.counters,
+            logs.clone(),
+            book.table(),
+        ));
+        let work = Work {
+            signals,
+            config,
+            book,
+            state,
+            mail: crew.mail,
+            ended: crew.ended,
+            logs: logs.clone(),
+        };
+        let code = runtime.block_on(work.run(admin));
+        // A lookup that hangs in the C library must not keep the process alive.
+        runtime.shutdown_background();
+        code
+    }
+}
+
+struct Work {
+    signals: Signals,
+    config: Config,
+    book: Book,
+    state: Arc<State>,
+    mail: Box<dyn Fn(Mail) + Send + Sync>,
+    ended: oneshot::Receiver<()>,
+    logs: Logs,
+}
+
+impl Work {
+    async fn run(mut self, admin: Option<Admin>) -> ExitCode {
+        if let Some(admin) = admin {
+            tokio::spawn(admin.serve(Arc::clone(&self.state)));
+        }
+        if tokio::time::timeout(FIRST_LOOKUP, self.book.first_answers())
+            .await
+            .is_err()
+        {
+            log::warn!("names of upstreams take long to look up; going on without them");
+        }
+        self.publish();
+        notify(&[sd_notify::NotifyState::Ready]);
+        if let Some(code) = self.serve().await {
+            return code;
+        }
+        self.drain().await
+    }
+
+    /// Until a signal asks to stop: None. Some: the shards ended by themselves.
+    async fn serve(&mut self) -> Option<ExitCode> {
+        let mut next_lookup = self.lookup_pause();
+        loop {
+            tokio::select! {
+                _ = self.signals.terminate.recv() => return None,
+                _ = self.signals.interrupt.recv() => return None,
+                _ = self.signals.hangup.recv() => self.reload(),
+                () = self.book.answers() => self.publish(),
+                () = &mut next_lookup => {
+                    self.book.look_up();
+                    next_lookup = self.lookup_pause();
+                }
+                _ = &mut self.ended => {
+                    log::error!("the shards ended without being told to");
+                    return Some(ExitCode::from(SOFTWARE));
+                }
+            }
+        }
+    }
+
+    async fn drain(&mut self) -> ExitCode {
+        log::info!(
+            "draining: no new sessions, transactions have {:?} to finish",
+            self.config.drain
+        );
+        self.state.drain();
+        notify(&[sd_notify::NotifyState::Stopping]);
+        (self.mail)(Mail::Drain {
+            grace: self.config.drain,
+        });
+        tokio::select! {
+            _ = &mut self.ended => {
+                log::info!("drained");
+                return ExitCode::SUCCESS;
+            }
+            _ = self.signals.terminate.recv() => {}
+            _ = self.signals.interrupt.recv() => {}
+        }
+        log::warn!("a second signal: ending at once");
+        (self.mail)(Mail::End);
+        if tokio::time::timeout(END_GRACE, &mut self.ended)
+            .await
+            .is_err()
+        {
+            log::error!("shards did not end within {END_GRACE:?}; leaving them behind");
+        }
+        ExitCode::from(CUT)
+    }
+
+    /// SIGHUP. What cannot be read leaves everything as it was.
+    fn reload(&mut self) {
+        log::info!("reloading: log file, @FILE lists, access lists");
+        let reloading = sd_notify::NotifyState::monotonic_usec_now();
+        if let Ok(now) = reloading {
+            notify(&[sd_notify::NotifyState::Reloading, now]);
+        }
+        self.logs.reopen();
+        match (self.config.reload)() {
+            Ok(lists) => {
+                (self.mail)(Mail::Access(lists.access));
+                (self.mail)(Mail::Relay(lists.relay));
+                self.book.replace(&lists.upstreams);
+                self.publish();
+            }
+            Err(errors) => errors
+                .iter()
+                .for_each(|error| log::error!("reload: {error}; everything stays as it was")),
+        }
+        notify(&[sd_notify::NotifyState::Ready]);
+    }
+
+    /// Tells the shards and the pages the table of upstreams, if it changed.
+    fn publish(&mut self) {
+        if let Some(table) = self.book.changed() {
+            self.state.set_upstreams(Arc::clone(&table));
+            (self.mail)(Mail::Upstreams(table));
+        }
+    }
+
+    fn lookup_pause(&self) -> std::pin::Pin<Box<tokio::time::Sleep>> {
+        const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 86_400);
+        let interval = self.config.resolve_interval;
+        Box::pin(sleep(if interval.is_zero() {
+            FOR_EVER
+        } else {
+            interval
+        }))
+    }
+}
+
+/// sysexits.h: a defect.
+const SOFTWARE: u8 = 70;
+/// Ended by a second signal, sessions were cut.
+const CUT: u8 = 1;
+
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        log::warn!("service manager cannot be notified: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -107,6 +107,81 @@ fn histogram(
     sample(out, &format!("{name}_count"), labels, total);
 }
 
+/// What is told of the process beside the table.
+#[derive(Clone, Debug, Default)]
+pub struct Process {
+    /// Seconds since 1970.
+    pub started_at: f64,
+    pub cpu_seconds: Option<f64>,
+    pub resident_bytes: Option<u64>,
+    pub open_files: Option<u64>,
+    pub log_errors: u64,
+}
+
+/// Name, kind, labels, help: the process's own metrics, under the names every Prometheus client library gives them.
+const PROCESS: [(&str, &str, &str, &str); 6] = [
+    (
+        "weir_build_info",
+        "gauge",
+        "version",
+        "Always 1; the label tells the version.",
+    ),
+    (
+        "weir_log_write_errors_total",
+        "counter",
+        "",
+        "Writes to the log that failed; their lines are lost.",
+    ),
+    (
+        "process_start_time_seconds",
+        "gauge",
+        "",
+        "When the process started, in seconds since 1970.",
+    ),
+    (
+        "process_cpu_seconds_total",
+        "counter",
+        "",
+        "CPU time of all threads. By messages: CPU per message.",
+    ),
+    (
+        "process_resident_memory_bytes",
+        "gauge",
+        "",
+        "Memory in use; weir check tells the worst case.",
+    ),
+    (
+        "process_open_fds",
+        "gauge",
+        "",
+        "Open descriptors of the process; the shards' sockets are not among them (weir_slots_free).",
+    ),
+];
+
+/// Appends the process's own metrics; what /proc did not tell is left out.
+pub fn render_process(out: &mut String, process: &Process) {
+    let version = concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"");
+    let values = [
+        Some(1.0),
+        Some(process.log_errors as f64),
+        Some(process.started_at),
+        process.cpu_seconds,
+        process.resident_bytes.map(|n| n as f64),
+        process.open_files.map(|n| n as f64),
+    ];
+    for ((name, kind, labels, help), value) in PROCESS.iter().zip(values) {
+        if let Some(value) = value {
+            head(out, name, kind, help);
+            sample(
+                out,
+                name,
+                if labels.is_empty() { "" } else { version },
+                value,
+            );
+        }
+    }
+}
+
 /// docs/METRICS.md: one table row per metric.
 pub fn markdown() -> String {
     let mut out = String::from(
@@ -129,6 +204,9 @@ pub fn markdown() -> String {
             series.kind(),
             labels.join(", ")
         );
+    }
+    for (name, kind, labels, help) in PROCESS {
+        let _ = writeln!(out, "| `{name}` | {kind} | {labels} | {help} |");
     }
     out
 }

@@ -1,0 +1,211 @@
+//! The control plane with a crew of closures in place of shards: pages, names, and what is mailed.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    sync::Mutex,
+    time::Instant,
+};
+
+use super::*;
+use crate::maillog::{self, Writer};
+use crate::metrics::Outcome;
+
+/// A control plane that runs on a thread of its own, and what it mailed.
+struct Bench {
+    admin: SocketAddr,
+    counters: Vec<Arc<Counters>>,
+    mailed: Arc<Mutex<Vec<Mail>>>,
+    end: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<ExitCode>>,
+}
+
+impl Bench {
+    fn start() -> Self {
+        let upstreams = vec![Target {
+            name: "127.0.0.1:2526".into(),
+            host: "127.0.0.1".into(),
+            port: 2526,
+            weight: 1,
+            max: 7,
+        }];
+        let config = Config {
+            admin: Some("127.0.0.1:0".parse().unwrap()),
+            upstreams,
+            resolve_interval: Duration::ZERO,
+            drain: Duration::from_secs(1),
+            reload: Box::new(|| Err(vec!["not in this test".into()])),
+            about: About {
+                hostname: "mx.example".into(),
+                listen: vec!["127.0.0.1:2525".parse().unwrap()],
+                pool_max: 7,
+            },
+        };
+        let (address, addressed) = std::sync::mpsc::channel();
+        let counters = vec![Arc::new(Counters::default()), Arc::new(Counters::default())];
+        let mailed: Arc<Mutex<Vec<Mail>>> = Arc::default();
+        let (end, ended) = oneshot::channel();
+        let (for_mail, for_counters) = (Arc::clone(&mailed), counters.clone());
+        let run = move || {
+            let control = Control::open(config).unwrap();
+            address.send(control.admin_address().unwrap()).unwrap();
+            let mail = Box::new(move |letter| for_mail.lock().unwrap().push(letter));
+            let writer = Writer::start(
+                maillog::Config {
+                    file: Some("/dev/null".into()),
+                    ..Default::default()
+                },
+                Instant::now(),
+            )
+            .unwrap();
+            let code = control.run(
+                Crew {
+                    mail,
+                    counters: for_counters,
+                    ended,
+                },
+                writer.logs(),
+            );
+            writer.finish();
+            code
+        };
+        let thread = Some(std::thread::spawn(run));
+        Self {
+            admin: addressed.recv().unwrap(),
+            counters,
+            mailed,
+            end: Some(end),
+            thread,
+        }
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        self.ask(&format!(
+            "GET {path} HTTP/1.1\r\nHost: weir\r\nConnection: close\r\n\r\n"
+        ))
+    }
+
+    fn ask(&self, request: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.admin).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (
+            head.split(' ').nth(1).unwrap().parse().unwrap(),
+            body.to_owned(),
+        )
+    }
+
+    fn finish(mut self) -> ExitCode {
+        self.end.take().unwrap().send(()).unwrap();
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+#[test]
+fn the_pages_tell_what_the_counters_say() {
+    let bench = Bench::start();
+    assert_eq!(bench.get("/healthz"), (200, "ok\n".into()));
+    assert_eq!(
+        bench.get("/readyz"),
+        (503, "not ready: no upstream is up\n".into())
+    );
+    bench.counters[1].upstream_up.at(0).set(1);
+    assert_eq!(bench.get("/readyz").0, 200);
+
+    bench.counters[0].messages.at(Outcome::Accepted).add(5);
+    bench.counters[1].messages.at(Outcome::Accepted).add(2);
+    bench.counters[1]
+        .findings
+        .at(
+            crate::policy::Finding::Pregreet as usize,
+            crate::policy::Action::Log as usize,
+        )
+        .inc();
+    let (code, metrics) = bench.get("/metrics");
+    assert_eq!(code, 200);
+    for line in [
+        "weir_messages_total{outcome=\"accepted\"} 7",
+        "weir_upstream_up_shards{upstream=\"127.0.0.1:2526\"} 1",
+        "weir_findings_total{finding=\"pregreet\",action=\"log\"} 1",
+        "# TYPE process_resident_memory_bytes gauge",
+    ] {
+        assert!(metrics.lines().any(|l| l == line), "{line} in\n{metrics}");
+    }
+
+    let (code, status) = bench.get("/status");
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(
+        (code, &status["state"], &status["ready"]),
+        (200, &"running".into(), &true.into())
+    );
+    assert_eq!(
+        (&status["totals"]["messages_accepted"], &status["hostname"]),
+        (&7.into(), &"mx.example".into())
+    );
+    assert_eq!(
+        (
+            &status["upstreams"][0]["addresses"][0],
+            &status["upstreams"][0]["max"]
+        ),
+        (&"127.0.0.1:2526".into(), &7.into())
+    );
+    assert_eq!(status["shards"].as_array().unwrap().len(), 2);
+    bench.finish();
+}
+
+#[test]
+fn only_reading_is_possible_and_unknown_pages_are_told() {
+    let bench = Bench::start();
+    assert_eq!(
+        bench
+            .ask(
+                "POST /status HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+            .0,
+        405
+    );
+    assert_eq!(
+        bench.ask("HEAD /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
+        (200, String::new())
+    );
+    assert_eq!(bench.get("/nothing").0, 404);
+    assert_eq!(bench.ask("EHLO weir\r\n\r\n").0, 400);
+    bench.finish();
+}
+
+#[test]
+fn the_shards_get_the_table_of_upstreams_and_their_end_ends_control() {
+    let bench = Bench::start();
+    bench.get("/healthz");
+    let mailed = Arc::clone(&bench.mailed);
+    let code = bench.finish();
+    assert_eq!(
+        format!("{code:?}"),
+        format!("{:?}", ExitCode::from(SOFTWARE)),
+        "shards that end unasked are a defect"
+    );
+    let mailed = mailed.lock().unwrap();
+    assert!(
+        matches!(&mailed[..], [Mail::Upstreams(table)] if table.len() == 1 && table[0].addresses.len() == 1)
+    );
+}
+
+#[test]
+fn an_admin_address_in_use_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let _guard = runtime.enter();
+    let error = Admin::bind(address).err().unwrap();
+    assert!(
+        error
+            .to_string()
+            .starts_with(&format!("--admin {address}: ")),
+        "{error}"
+    );
+}
