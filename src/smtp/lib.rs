@@ -1,4 +1,17 @@
 //! The protocol core of weir: SMTP machines without sockets, clock or runtime.
+//!
+//! ```text
+//!   client bytes --> inbound --\                  /-- outbound --> upstream bytes
+//!   client bytes <-------------- relay ---------- <-- outbound <-- upstream bytes
+//!                     questions to policy: gate
+//! ```
+//!
+//! Bytes, verdicts and `now` go in; bytes, acts and deadlines come out. That the crate is `no_std` is a fence: nobody can slip a socket or a
+//! clock into it by accident.
+//!
+//! Reading order: `line`, `verb`, `command`, `path`, `param` (what a client says); `reply`, `texts`, `violation` (what it hears); `extension`
+//! (what was agreed on); `pieces`, `body`, `held` (a message on its way); then the machines, `inbound`, `outbound`, `relay`, with `envelope`
+//! and `gate`. `limits` says how much of anything, `stats` counts. `naive` is the slow twin of `body`, for tests and fuzzing.
 #![no_std]
 #![forbid(unsafe_code)]
 

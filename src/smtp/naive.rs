@@ -377,6 +377,29 @@ mod tests {
         }
     }
 
+    /// The hold budget counts the list with the bytes; this says how far a hostile body can drive it.
+    #[test]
+    fn a_list_outgrows_no_body_by_more_than_a_part_a_byte() {
+        for unit in [
+            &b"\n"[..],
+            b"\r",
+            b"x\n",
+            b"\n.",
+            b"\r.",
+            b"..\r\n",
+            b".x\r\n",
+            b".\r",
+            b"\r\n",
+        ] {
+            let bytes = unit.repeat(10_000);
+            let mut pieces = Pieces::new();
+            let mut scanner = BodyScanner::data(BareNewline::Normalize);
+            scanner.scan_data(BufferId(0), 0, &bytes, &mut pieces);
+            let factor = pieces.memory() as f64 / bytes.len() as f64;
+            assert!(factor <= 14.0, "{unit:?}: {factor}");
+        }
+    }
+
     #[test]
     fn an_event_at_every_place_of_a_block() {
         for event in [
