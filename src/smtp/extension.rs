@@ -1,5 +1,5 @@
 //! ESMTP extensions: the set, what an EHLO reply says about it, what weir announces, and the EHLO reply it writes.
-//! A new extension is a constant and a row of [`KEYWORDS`] here, and a row in `param` or `verb` if it brings a parameter or a verb.
+//! A new extension is a constant and a row of `KEYWORDS` here, and a row in `param` or `verb` if it brings a parameter or a verb.
 
 use alloc::vec::Vec;
 use core::fmt;
