@@ -256,3 +256,130 @@ impl fmt::Display for ListError {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn networks_are_read() {
+        let table = [
+            ("192.0.2.0/24", Ok("192.0.2.0/24")),
+            ("192.0.2.1", Ok("192.0.2.1/32")),
+            ("0.0.0.0/0", Ok("0.0.0.0/0")),
+            ("2001:db8::/32", Ok("2001:db8::/32")),
+            ("::1", Ok("::1/128")),
+            ("::/0", Ok("::/0")),
+            ("::ffff:192.0.2.0/120", Ok("192.0.2.0/24")),
+            ("192.0.2.1/24", Err(NetworkError::HostBits)),
+            ("2001:db8::1/32", Err(NetworkError::HostBits)),
+            ("128.0.0.0/0", Err(NetworkError::HostBits)),
+            ("192.0.2.0/33", Err(NetworkError::Bits)),
+            ("::/129", Err(NetworkError::Bits)),
+            ("192.0.2.0/", Err(NetworkError::Bits)),
+            ("192.0.2.0/+24", Err(NetworkError::Bits)),
+            ("192.0.2.0/255.255.255.0", Err(NetworkError::Bits)),
+            ("192.0.2", Err(NetworkError::Address)),
+            ("192.0.2.*", Err(NetworkError::Address)),
+            ("mx.example", Err(NetworkError::Address)),
+        ];
+        for (text, want) in table {
+            let got = text.parse::<Network>().map(|network| network.to_string());
+            assert_eq!(got, want.map(String::from), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_more_specific_entry_counts_and_allow_wins_a_draw() {
+        let allow = "10.1.0.0/16\n2001:db8:1::/48\n192.0.2.1 # a friend\n";
+        let deny = "10.0.0.0/8\n10.1.2.0/24\n2001:db8::/32\n192.0.2.1\n";
+        let access = Access::parse(allow, deny).expect("both are fine");
+        let table = [
+            ("10.2.0.1", Some(Listed::Deny)),
+            ("10.1.0.1", Some(Listed::Allow)),
+            ("10.1.2.3", Some(Listed::Deny)),
+            ("::ffff:10.1.2.3", Some(Listed::Deny)),
+            ("192.0.2.1", Some(Listed::Allow)),
+            ("192.0.2.2", None),
+            ("2001:db8::1", Some(Listed::Deny)),
+            ("2001:db8:1::1", Some(Listed::Allow)),
+            ("2001:db9::1", None),
+        ];
+        for (client, want) in table {
+            assert_eq!(access.lookup(ip(client)), want, "{client}");
+        }
+        assert_eq!(access.len(), 6);
+    }
+
+    #[test]
+    fn errors_name_their_lines_and_come_to_an_end() {
+        let errors = Access::parse("# fine\n\nmx.example\n10.0.0.0/8\n10.0.0.1/8\n", "")
+            .err()
+            .expect("two errors");
+        let text: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            text[0],
+            "line 3: \"mx.example\": not an IP address or network, as in 192.0.2.0/24 or 2001:db8::/32"
+        );
+        assert_eq!(
+            text[1],
+            "line 5: \"10.0.0.1/8\": address bits are set beyond the prefix length"
+        );
+        let errors = Access::parse("", &"\u{1b}[2J\r\n".repeat(1000))
+            .err()
+            .expect("not a list");
+        assert_eq!(errors.len(), ERRORS_MAX);
+        assert!(errors[0].to_string().is_ascii() && !errors[0].to_string().contains('\u{1b}'));
+    }
+
+    #[test]
+    fn files_of_other_systems_are_read() {
+        let access =
+            Access::parse("\u{feff}10.0.0.0/8\r\n\t192.0.2.0/24 \r\n", "").expect("a list");
+        assert_eq!(access.len(), 2);
+    }
+
+    #[test]
+    fn a_large_list_stays_small() {
+        let text: String = (0..200_000u32)
+            .map(|n| format!("{}/24\n", Ipv4Addr::from((n << 8) + 0x0100_0000)))
+            .collect();
+        let access = Access::parse("", &text).expect("a list");
+        assert_eq!(
+            (access.len(), access.lookup(ip("1.0.5.9"))),
+            (200_000, Some(Listed::Deny))
+        );
+        assert!(access.memory() < 64 * 200_000, "{}", access.memory());
+    }
+
+    proptest! {
+        /// Against a list that is searched whole.
+        #[test]
+        fn the_longest_match_is_found(entries in prop::collection::vec((any::<u32>(), 0u8..=32, any::<bool>()), 1..100), clients in prop::collection::vec(any::<u32>(), 50), v6: bool) {
+            // Few different addresses, so that networks nest.
+            let narrow = |bits: u32| bits & 0xc0c0_c0c0;
+            let mask = |width: u8| u32::MAX.checked_shl(32 - u32::from(width)).unwrap_or(0);
+            let address = |bits: u32| if v6 { IpAddr::V6(Ipv6Addr::from(u128::from(bits) << 96)) } else { IpAddr::V4(Ipv4Addr::from(bits)) };
+            let mut networks = Networks::default();
+            let mut list: Vec<(u32, u8, bool)> = Vec::new();
+            for (bits, width, value) in entries {
+                let bits = narrow(bits) & mask(width);
+                networks.insert(format!("{}/{width}", address(bits)).parse().expect("a network"), value);
+                list.retain(|(other, other_width, _)| (*other, *other_width) != (bits, width));
+                list.push((bits, width, value));
+            }
+            for client in clients.into_iter().map(narrow) {
+                let around = list.iter().filter(|(bits, width, _)| client & mask(*width) == *bits);
+                let want = around.max_by_key(|(_, width, _)| *width).map(|(_, _, value)| value);
+                prop_assert_eq!(networks.lookup(address(client)), want);
+            }
+            prop_assert_eq!(networks.len(), list.len());
+        }
+    }
+}

@@ -329,3 +329,154 @@ fn entry(chunks: &[Box<[Client]>], place: u32) -> &Client {
 fn seconds(at: Moment) -> u32 {
     u32::try_from(at.as_micros() / 1_000_000).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::errors::{Errors, Limits};
+    use crate::policy::rate::Rate;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    fn key(number: u32) -> ClientKey {
+        ClientKey::from(IpAddr::from(number.to_be_bytes()))
+    }
+
+    fn at(seconds: u64) -> Moment {
+        Moment::ZERO + Duration::from_secs(seconds)
+    }
+
+    fn clients(max: u32) -> Clients {
+        Clients::new(max, temper::Config::default())
+    }
+
+    #[test]
+    fn a_client_is_an_ipv4_address_or_an_ipv6_64() {
+        let key = |text: &str| ClientKey::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(key("192.0.2.1"), key("::ffff:192.0.2.1"));
+        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
+        assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff::1"));
+        assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
+        assert_ne!(key("::1"), key("0.0.0.0"));
+    }
+
+    #[test]
+    fn an_entry_is_remembered_after_its_connection() {
+        let mut clients = clients(10);
+        let rate: Rate = "1/h".parse().unwrap();
+        let id = clients.open(key(1), at(0)).unwrap();
+        let client = clients.client(id, at(0)).unwrap();
+        assert!(rate.take(&mut client.messages, Tick::from(at(0))));
+        clients.close(id, at(1));
+        let id = clients.open(key(1), at(2)).unwrap();
+        let client = clients.client(id, at(2)).unwrap();
+        assert!(!rate.take(&mut client.messages, Tick::from(at(2))) && client.active() == 1);
+        assert!(clients.client(ClientId::NONE, at(2)).is_none());
+    }
+
+    #[test]
+    fn what_is_long_ago_is_forgotten_and_does_not_come_around() {
+        let mut clients = clients(10);
+        let rate: Rate = "1/d".parse().unwrap();
+        let mut now = 0;
+        // Gaps around the 76 hours after which cut times repeat, and around half of them.
+        for hours in [25, 37, 38, 39, 40, 75, 76, 77, 114, 1000, 10_000] {
+            let id = clients.open(key(1), at(now)).unwrap();
+            let client = clients.client(id, at(now)).unwrap();
+            assert!(
+                rate.take(&mut client.messages, Tick::from(at(now))),
+                "after {hours} hours"
+            );
+            assert!(!rate.take(&mut client.messages, Tick::from(at(now))));
+            clients.close(id, at(now));
+            now += hours * 3600;
+        }
+    }
+
+    #[test]
+    fn a_full_table_gives_up_blank_entries_first_then_old_ones_and_never_connected_ones() {
+        let mut clients = clients(4);
+        let connected = clients.open(key(1), at(0)).unwrap();
+        for number in 2..=4 {
+            let id = clients.open(key(number), at(0)).unwrap();
+            if number != 3 {
+                clients.client(id, at(0)).unwrap().set_known(at(0));
+            }
+            clients.close(id, at(0));
+        }
+        let fifth = clients.open(key(5), at(1)).unwrap();
+        assert!(clients.find(key(3)).is_none(), "the blank one went");
+        let sixth = clients.open(key(6), at(2)).unwrap();
+        let seventh = clients.open(key(7), at(3)).unwrap();
+        assert!(
+            clients.find(key(1)).is_some()
+                && clients.find(key(2)).is_none()
+                && clients.find(key(4)).is_none()
+        );
+        assert_eq!(clients.open(key(8), at(4)), None, "all are connected");
+        for id in [connected, fifth, sixth, seventh] {
+            assert_eq!(clients.client(id, at(4)).unwrap().active(), 1);
+            clients.close(id, at(4));
+        }
+        assert_eq!(clients.len(), 4);
+        assert!(clients.open(key(8), at(5)).is_some());
+    }
+
+    #[test]
+    fn sweeping_frees_what_holds_nothing() {
+        let mut clients = clients(1000);
+        let mut bad = Errors::default();
+        bad.error(&Limits::default());
+        for number in 0..500 {
+            let id = clients.open(key(number), at(0)).unwrap();
+            if number % 2 == 0 {
+                clients.client(id, at(0)).unwrap().errors.record(bad, at(0));
+            }
+            clients.close(id, at(0));
+        }
+        (0..20).for_each(|_| clients.sweep(at(1)));
+        assert_eq!(clients.len(), 250);
+        (0..20).for_each(|_| clients.sweep(at(100)));
+        assert!(clients.is_empty());
+        // Places are used again.
+        let before = clients.memory();
+        assert!((0..500).all(|number| clients.open(key(number), at(200)).is_some()));
+        assert_eq!(
+            (clients.len(), clients.used, clients.memory()),
+            (500, 500, before)
+        );
+    }
+
+    proptest! {
+        /// Against a map: connections are counted exactly, the bound holds, and connected clients stay.
+        #[test]
+        fn connections_are_counted_exactly(steps in prop::collection::vec((any::<bool>(), 0u32..40, 0u64..100), 1..500)) {
+            let mut clients = clients(16);
+            let mut open: HashMap<u32, (ClientId, u32)> = HashMap::new();
+            let mut now = 0;
+            for (opens, number, seconds) in steps {
+                now += seconds;
+                if opens {
+                    match clients.open(key(number), at(now)) {
+                        Some(id) => {
+                            let (known, active) = open.entry(number).or_insert((id, 0));
+                            prop_assert_eq!(*known, id);
+                            *active += 1;
+                            prop_assert_eq!(clients.client(id, at(now)).unwrap().active(), *active);
+                        }
+                        None => prop_assert!(open.len() == 16 && !open.contains_key(&number)),
+                    }
+                } else if let Some((id, active)) = open.get_mut(&number) {
+                    clients.close(*id, at(now));
+                    *active -= 1;
+                    if *active == 0 {
+                        open.remove(&number);
+                    }
+                } else {
+                    clients.sweep(at(now));
+                }
+                prop_assert!(clients.len() <= 16 && clients.len() >= open.len());
+            }
+        }
+    }
+}

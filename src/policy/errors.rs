@@ -65,9 +65,22 @@ impl Errors {
         self.errors
     }
 
-    /// Whether replies of this session are delayed for its errors.
-    pub const fn is_soft(self, limits: &Limits) -> bool {
-        limits.soft != 0 && self.errors > limits.soft
+    /// The limits that are passed now.
+    pub fn passed(self, limits: &Limits) -> impl Iterator<Item = Finding> {
+        let passed = [
+            (
+                limits.soft != 0 && self.errors > limits.soft,
+                Finding::ErrorsSoft,
+            ),
+            (
+                limits.hard != 0 && self.errors >= limits.hard,
+                Finding::ErrorsHard,
+            ),
+            (limits.junk != 0 && self.junk > limits.junk, Finding::Junk),
+        ];
+        passed
+            .into_iter()
+            .filter_map(|(is, finding)| is.then_some(finding))
     }
 }
 
@@ -127,6 +140,8 @@ mod tests {
                 .all(|found| *found == Some(Finding::ErrorsSoft))
         );
         assert_eq!(found[19], Some(Finding::ErrorsHard));
+        let passed: Vec<_> = errors.passed(&limits).collect();
+        assert_eq!(passed, [Finding::ErrorsSoft, Finding::ErrorsHard]);
     }
 
     #[test]
@@ -153,7 +168,7 @@ mod tests {
         assert!(
             (0..70_000).all(|_| errors.error(&limits).is_none() && errors.junk(&limits).is_none())
         );
-        assert!(!errors.is_soft(&limits));
+        assert_eq!(errors.passed(&limits).count(), 0);
     }
 
     #[test]

@@ -258,13 +258,21 @@ impl Policy {
         }
     }
 
-    /// How the client is treated now.
-    pub fn temper(&mut self, standing: Standing, now: Moment) -> Temper {
-        let config = self.config.temper;
-        match self.clients.client(standing.client, now) {
-            Some(client) => client.temper.at(&config, now),
-            None => Temper::Normal,
+    /// How a session is treated now: as its address is, and as its own errors make it.
+    pub fn temper(&mut self, standing: Standing, errors: Errors, now: Moment) -> Temper {
+        if standing.allowed {
+            return Temper::Normal;
         }
+        let earned = errors
+            .passed(&self.config.errors)
+            .filter_map(|finding| self.worse(finding))
+            .max();
+        let config = self.config.temper;
+        let remembered = self
+            .clients
+            .client(standing.client, now)
+            .map(|client| client.temper.at(&config, now));
+        earned.max(remembered).unwrap_or_default()
     }
 
     /// Now and then, when there is nothing better to do: frees entries of addresses that are gone.
@@ -292,18 +300,27 @@ impl Policy {
         ruling: &mut Ruling,
         now: Moment,
     ) -> bool {
-        let config = self.config.temper;
-        let worse = match self.config.actions.of(finding) {
+        // Errors are the session's own: a large sender has others that did nothing.
+        let of_session = matches!(
+            finding,
+            Finding::ErrorsSoft | Finding::ErrorsHard | Finding::Junk
+        );
+        if !of_session
+            && let Some(worse) = self.worse(finding)
+            && let Some(client) = self.clients.client(standing.client, now)
+        {
+            client.temper.worsen(worse, &self.config.temper, now);
+        }
+        self.weigh(finding, ruling)
+    }
+
+    /// The treatment that a finding leads to.
+    fn worse(&self, finding: Finding) -> Option<Temper> {
+        match self.config.actions.of(finding) {
             Action::Delay => Some(Temper::Delayed),
             Action::Stutter => Some(Temper::Stutter),
             _ => None,
-        };
-        if let Some(worse) = worse
-            && let Some(client) = self.clients.client(standing.client, now)
-        {
-            client.temper.worsen(worse, &config, now);
         }
-        self.weigh(finding, ruling)
     }
 
     /// Adds a finding to a ruling. False: the client is refused.
@@ -321,3 +338,6 @@ impl Policy {
         ruling.passes()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -260,7 +260,7 @@ mod tests {
             let mut now = u64::from(start) << 20;
             let mut tat = Tat::new(Tick::from(Moment::from_micros(now)));
             // In ticks of this algorithm, but 64 bits that never wrap.
-            let interval = (unit * 1_000_000 >> TICK_MICROS_BITS) / u64::from(count);
+            let interval = ((unit * 1_000_000) >> TICK_MICROS_BITS) / u64::from(count);
             let mut exact = now >> TICK_MICROS_BITS;
             for gap in gaps {
                 now += gap % (2 * unit * 1_000_000 / u64::from(count)).max(2);

@@ -251,3 +251,182 @@ impl FromIterator<Network> for Networks<()> {
         all
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_smtp::path;
+
+    fn relay(domains: &str) -> Relay {
+        Relay {
+            domains: RelayDomains::parse(domains).unwrap_or_else(|errors| panic!("{errors:?}")),
+            from: ["192.0.2.0/24".parse().unwrap()].into_iter().collect(),
+            own: vec![
+                "203.0.113.7".parse().unwrap(),
+                "2001:db8::7".parse().unwrap(),
+            ],
+        }
+    }
+
+    fn is_ours(relay: &Relay, text: &str) -> bool {
+        match path::parse(text.as_bytes()) {
+            Ok((path, rest)) => {
+                assert!(rest.is_empty(), "{text}");
+                relay.is_ours(&path)
+            }
+            // 501 before it comes to this.
+            Err(path::NotAPath) => false,
+        }
+    }
+
+    #[test]
+    fn recipients_of_our_domains_are_for_everybody() {
+        let relay =
+            relay("ours.example, .below.example *.star.example,bücher.example,[198.51.100.1]");
+        let table = [
+            ("<user@ours.example>", true),
+            ("<USER@OURS.Example>", true),
+            ("<\"quoted user\"@ours.example>", true),
+            ("<user+tag=x@ours.example>", true),
+            ("<user@sub.ours.example>", false),
+            ("<user@xours.example>", false),
+            ("<user@ours.example.evil.example>", false),
+            ("<user@a.below.example>", true),
+            ("<user@a.b.below.example>", true),
+            ("<user@below.example>", false),
+            ("<user@xbelow.example>", false),
+            ("<user@a.star.example>", true),
+            ("<user@star.example>", false),
+            ("<user@bücher.example>", true),
+            ("<user@xn--bcher-kva.example>", false),
+            ("<user@other.example>", false),
+            ("<postmaster>", true),
+            ("<PostMaster>", true),
+            ("<user>", false),
+            ("<>", false),
+            ("<user@[203.0.113.7]>", true),
+            ("<user@[IPv6:2001:db8::7]>", true),
+            ("<user@[IPv6:2001:db8:0::7]>", true),
+            ("<user@[ipv6:::ffff:203.0.113.7]>", true),
+            ("<user@[198.51.100.1]>", true),
+            ("<user@[203.0.113.8]>", false),
+            ("<user@[IPv6:2001:db8::8]>", false),
+        ];
+        for (text, want) in table {
+            assert_eq!(is_ours(&relay, text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_asks_to_be_sent_on_is_refused() {
+        let relay = relay("ours.example");
+        let tricks = [
+            "<user%other.example@ours.example>",
+            "<user%ours.example@ours.example>",
+            "<user%other.example%ours.example@ours.example>",
+            "<\"user%other.example\"@ours.example>",
+            "<\"user@other.example\"@ours.example>",
+            "<\"user\\@other.example\"@ours.example>",
+            "<user\\@other.example@ours.example>",
+            "<user@other.example@ours.example>",
+            "<other.example!user@ours.example>",
+            "<\"other.example!user\"@ours.example>",
+            "<@ours.example:user@other.example>",
+            "<@ours.example,@other.example:user@ours.example>",
+            "<@other.example:user@ours.example>",
+            "<@other.example,@ours.example:user@ours.example>",
+            "<@ours.example:user%other.example@ours.example>",
+            "<@ours.example:@other.example:user@ours.example>",
+            "<user%other.example@[203.0.113.7]>",
+            "<user@other.example@[203.0.113.7]>",
+            "<@[198.51.100.9]:user@ours.example>",
+            "<user@ours.example.>",
+            "<user@.ours.example>",
+            "<user@ours.example,other.example>",
+        ];
+        for text in tricks {
+            assert!(!is_ours(&relay, text), "{text}");
+        }
+        // A route through ourselves only is an odd way to write the same.
+        assert!(is_ours(&relay, "<@ours.example:user@ours.example>"));
+        assert!(is_ours(
+            &relay,
+            "<@ours.example,@[203.0.113.7]:user@ours.example>"
+        ));
+    }
+
+    #[test]
+    fn any_has_to_be_said_and_nothing_is_the_default() {
+        let nothing = Relay::default();
+        assert!(
+            nothing.is_unset()
+                && !is_ours(&nothing, "<user@ours.example>")
+                && !nothing.is_from("127.0.0.1".parse().unwrap())
+        );
+        assert!(is_ours(&nothing, "<postmaster>"));
+        let any = relay(" ANY ");
+        assert!(
+            !any.is_unset()
+                && is_ours(&any, "<user%other@ours.example>")
+                && is_ours(&any, "<@a,@b:user@c>")
+        );
+        assert!(
+            RelayDomains::parse("any.example").is_ok_and(|domains| !domains.contains(b"other"))
+        );
+    }
+
+    #[test]
+    fn relay_from_goes_by_address() {
+        let relay = relay("");
+        for (ip, want) in [
+            ("192.0.2.200", true),
+            ("::ffff:192.0.2.200", true),
+            ("192.0.3.1", false),
+            ("::1", false),
+        ] {
+            assert_eq!(relay.is_from(ip.parse().unwrap()), want, "{ip}");
+        }
+    }
+
+    #[test]
+    fn lists_of_domains_say_what_is_wrong_with_them() {
+        let file = "# ours\nours.example\n\n a.example b.example # two\nnot_a/domain\n.\n..x\nany\nuser@c.example\n";
+        let errors = RelayDomains::parse_file(file)
+            .err()
+            .expect("some lines are wrong");
+        let lines: Vec<_> = errors
+            .iter()
+            .map(|error| (error.line, error.text.as_str()))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                (5, "not_a/domain"),
+                (6, "."),
+                (7, "..x"),
+                (9, "user@c.example")
+            ]
+        );
+        let text = errors[0].to_string();
+        assert!(text.starts_with("line 5: \"not_a/domain\": "), "{text}");
+        let errors = RelayDomains::parse("ours.example,*")
+            .err()
+            .expect("a star alone is not any");
+        assert!(errors[0].to_string().contains("\"*\" is not a domain"));
+    }
+
+    #[test]
+    fn a_domain_of_any_length_is_looked_up() {
+        let relay = relay("ours.example,.example");
+        for len in [0, 1, 254, 255, 256, 5000] {
+            let domain = vec![b'a'; len];
+            assert!(!relay.domains.contains(&domain), "{len}");
+            let below = [domain.as_slice(), b".example"].concat();
+            assert_eq!(
+                relay.domains.contains(&below),
+                len > 0 && below.len() <= DOMAIN_MAX,
+                "{len}"
+            );
+        }
+    }
+}

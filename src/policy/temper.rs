@@ -1,6 +1,7 @@
 //! How a client is treated for a while after a finding: normal, delayed, stutter.
 //!
-//! Actions `delay` and `stutter` set it; it belongs to the address, so a new connection finds it again.
+//! Actions `delay` and `stutter` set it; it belongs to the address, so a new connection finds it again. (What a session
+//! earned by its errors stays with the session: see `errors.rs`.)
 //! It moves both ways: a finding makes it worse at once, and each hold time without one makes it better by a step.
 
 use std::time::Duration;
@@ -80,12 +81,6 @@ impl State {
         }
         self.temper
     }
-
-    /// Good conduct (an accepted message, say) makes it better at once.
-    pub fn improve(&mut self, config: &Config, now: Moment) {
-        self.temper = self.at(config, now).better();
-        self.until = seconds(now + config.hold);
-    }
 }
 
 fn seconds(at: Moment) -> u32 {
@@ -121,8 +116,5 @@ mod tests {
         let mut state = State::default();
         state.worsen(Temper::Stutter, &config, at(0));
         assert_eq!(state.at(&config, at(1_000_000)), Temper::Normal);
-        state.worsen(Temper::Delayed, &config, at(1_000_000));
-        state.improve(&config, at(1_000_001));
-        assert_eq!(state.at(&config, at(1_000_001)), Temper::Normal);
     }
 }
