@@ -1,1 +1,9 @@
-//! What a socket is before it is on the ring: listeners, steering, options, addresses.
+//! What a socket is before it is on the ring: listeners, their options, and the steering of clients to shards.
+
+mod listener;
+mod options;
+mod steering;
+
+pub use listener::{CloseTogether, ListenerConfig, ListenerGroup};
+pub use options::SocketOptions;
+pub use steering::Steer;

@@ -19,7 +19,7 @@ struct Shared {
 }
 
 impl Doorbell {
-    pub(super) fn new() -> io::Result<Doorbell> {
+    pub fn new() -> io::Result<Doorbell> {
         // Not O_NONBLOCK: the ring would answer a read with EAGAIN instead of waiting.
         // SAFETY: no memory is involved.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };

@@ -142,6 +142,11 @@ struct Watched {
 
 impl Ring {
     pub fn new(config: &RingConfig) -> io::Result<Ring> {
+        Ring::answering(config, Doorbell::new()?)
+    }
+
+    /// A ring that hears a doorbell made before it, on whichever thread: senders can be handed out before the shards run.
+    pub fn answering(config: &RingConfig, doorbell: Doorbell) -> io::Result<Ring> {
         assert!(
             config.reserve < config.slots,
             "clients have to have some slots"
@@ -183,7 +188,7 @@ impl Ring {
             batch: Vec::with_capacity(config.completions as usize),
             position: 0,
             made: VecDeque::new(),
-            doorbell: Doorbell::new()?,
+            doorbell,
             doorbell_value: Box::new(0),
             doorbell_armed: false,
             watched: Vec::new(),

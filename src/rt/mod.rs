@@ -1,5 +1,14 @@
-//! The executors that host the shards, their placement and their mailboxes.
+//! The executors that host the shards, their placement, their background tasks and their mailboxes.
+//!
+//! The only module that names glommio. A shard is one task on its executor, the hot task: it sleeps in its own ring, not in glommio's, so glommio
+//! runs only when the hot task lets it: see [`yield_background`]. SMTP never depends on that; reloads and files do.
 
+mod background;
+mod executors;
 mod flags;
+mod mailbox;
 
+pub use background::{has_background_work, spawn_background, yield_background};
+pub use executors::{ShardIndex, Shards, allowed_cores, start_shards};
 pub use flags::executor_rings;
+pub use mailbox::{MailSender, Mailbox, Undelivered, mailbox};

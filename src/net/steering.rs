@@ -1,0 +1,150 @@
+//! Which shard a new connection goes to: the kernel asks a small program attached to the group of listeners.
+//!
+//! All connections of one client address (IPv6: of one /64, which is what one customer has) go to one shard. So that shard's rate limits see
+//! everything the client does, and no shard has to ask another. The program is classic BPF, which needs no privilege.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+
+use socket2::Socket;
+
+/// `--steer`
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Steer {
+    /// By client address: limits per client are exact.
+    #[default]
+    Client,
+    /// As the kernel spreads connections, by address and port: evenly even for one client, but per-client limits then hold per shard.
+    Kernel,
+}
+
+/// Where the network header begins, in the addresses a program may load from (SKF_NET_OFF).
+const NETWORK_HEADER: u32 = -0x10_0000_i32 as u32;
+const IPV4_SOURCE: u32 = 12;
+const IPV6_SOURCE: u32 = 8;
+
+/// An odd number whose multiples spread neighbouring addresses over the high bits: 2^32 divided by the golden ratio.
+const SPREAD: u32 = 0x9E37_79B1;
+
+/// Attaches the program to the listener's group. Index `n` is the listener that called `listen` as the n-th of the group.
+pub(super) fn attach(socket: &Socket, address: &SocketAddr, shards: usize) -> io::Result<()> {
+    let shards = u32::try_from(shards).expect("a host has fewer than four billion cores");
+    let mut program = match address {
+        SocketAddr::V4(_) => by_ipv4_source(shards),
+        SocketAddr::V6(_) => by_ipv6_network(shards),
+    };
+    let descriptor = libc::sock_fprog {
+        len: program.len() as libc::c_ushort,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: the descriptor names the program's instructions; the kernel copies them during the call.
+    let attached = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const descriptor).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if attached < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn by_ipv4_source(shards: u32) -> Vec<libc::sock_filter> {
+    let mut program = vec![
+        load(NETWORK_HEADER.wrapping_add(IPV4_SOURCE)),
+        step(libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K, SPREAD),
+    ];
+    program.extend(choose(shards));
+    program
+}
+
+fn by_ipv6_network(shards: u32) -> Vec<libc::sock_filter> {
+    let mut program = vec![
+        load(NETWORK_HEADER.wrapping_add(IPV6_SOURCE)),
+        step(libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K, SPREAD),
+        step(libc::BPF_MISC | libc::BPF_TAX, 0),
+        load(NETWORK_HEADER.wrapping_add(IPV6_SOURCE + 4)),
+        step(libc::BPF_ALU | libc::BPF_XOR | libc::BPF_X, 0),
+        step(libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K, SPREAD),
+    ];
+    program.extend(choose(shards));
+    program
+}
+
+/// The high half of the product, modulo the shards, is the answer.
+fn choose(shards: u32) -> [libc::sock_filter; 3] {
+    [
+        step(libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K, 16),
+        step(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, shards),
+        step(libc::BPF_RET | BPF_A, 0),
+    ]
+}
+
+/// Return the accumulator; not among libc's names.
+const BPF_A: u32 = 0x10;
+
+fn load(offset: u32) -> libc::sock_filter {
+    step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
+}
+
+fn step(code: u32, k: u32) -> libc::sock_filter {
+    libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv6Addr;
+
+    /// Runs a program as the kernel would, on a network header. Knows the instructions used here.
+    fn run(program: &[libc::sock_filter], header: &[u8]) -> u32 {
+        let (mut a, mut x) = (0u32, 0u32);
+        for step in program {
+            match u32::from(step.code) {
+                code if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => {
+                    let at = step.k.wrapping_sub(NETWORK_HEADER) as usize;
+                    let word = header[at..at + 4].try_into().expect("four bytes");
+                    a = u32::from_be_bytes(word);
+                }
+                code if code == libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K => {
+                    a = a.wrapping_mul(step.k);
+                }
+                code if code == libc::BPF_ALU | libc::BPF_XOR | libc::BPF_X => a ^= x,
+                code if code == libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K => a >>= step.k,
+                code if code == libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K => a %= step.k,
+                code if code == libc::BPF_MISC | libc::BPF_TAX => x = a,
+                code if code == libc::BPF_RET | BPF_A => return a,
+                code => panic!("instruction {code:#x}"),
+            }
+        }
+        panic!("a program ends with a return")
+    }
+
+    fn shard_of(address: Ipv6Addr, shards: u32) -> u32 {
+        let mut header = [0u8; 40];
+        header[8..24].copy_from_slice(&address.octets());
+        run(&by_ipv6_network(shards), &header)
+    }
+
+    #[test]
+    fn an_ipv6_network_stays_together_and_networks_spread() {
+        let mut counts = [0; 4];
+        for network in 0..400u16 {
+            let host = |low| Ipv6Addr::new(0x2001, 0xdb8, 7, network, 0, 0, low, low);
+            let shard = shard_of(host(1), 4);
+            assert_eq!(shard, shard_of(host(0xfffe), 4));
+            counts[shard as usize] += 1;
+        }
+        assert!(counts.iter().all(|count| *count > 50), "{counts:?}");
+    }
+}
