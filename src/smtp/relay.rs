@@ -18,7 +18,7 @@
 //! Safety rules that the shape enforces:
 //! * a positive final reply reaches the client only in `handle_reply(Owed::End)`, from the bytes
 //!   of the upstream's own reply;
-//! * an end of data goes up only with an [`EndOfData`], which only the body scanner makes;
+//! * an end of data goes up only with an [`crate::body::EndOfData`], which only the body scanner makes;
 //! * a body that ends in any other way leads to `Detach(Close)` if a single octet of it went up.
 //!
 //! Files: `relay/commands.rs` what each command does, `relay/recipients.rs` RCPT in flight,

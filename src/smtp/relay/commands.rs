@@ -11,7 +11,7 @@ use crate::line::Terminator;
 use crate::outbound::decimal;
 use crate::reply::ReplyText;
 use crate::texts;
-use crate::violation::{Violation, looks_foreign};
+use crate::violation::Violation;
 
 /// HELO names are kept up to this length for the log and the upstream.
 const HELO_KEPT: usize = 255;
@@ -48,11 +48,16 @@ impl Relay {
             return false;
         }
         match parsed {
-            Err(Violation::UnknownCommand) if !allowed && looks_foreign(line) => {
+            Err(Violation::NonSmtpCommand) if !allowed => {
                 self.ask_line(cx, Finding::NonSmtp);
                 false
             }
             Err(violation) => {
+                // passed as a finding, it is one more command that nobody knows
+                let violation = match violation {
+                    Violation::NonSmtpCommand => Violation::UnknownCommand,
+                    other => other,
+                };
                 self.stats.commands = self.stats.commands.saturating_add(1);
                 self.violation(cx, violation);
                 if violation == Violation::BadChunk {
@@ -193,7 +198,7 @@ impl Relay {
     fn bdat(&mut self, cx: &mut Cx<'_>, size: u64, last: bool) {
         match self.phase {
             Phase::BetweenChunks => return self.begin_chunk(cx, size, last),
-            Phase::Envelope if self.tx().envelope.accepted() > 0 => {}
+            Phase::Envelope if self.esmtp && self.tx().envelope.accepted() > 0 => {}
             // The chunk's octets come whatever we answer, and must not be taken for commands.
             _ => return self.swallow_chunk(cx, size),
         }
@@ -210,7 +215,9 @@ impl Relay {
     /// A chunk out of turn: refused, and its octets are read over (RFC 3030, 2).
     fn swallow_chunk(&mut self, cx: &mut Cx<'_>, size: u64) {
         self.swallow = size;
-        if self.may_begin_body(cx) {
+        if !self.esmtp {
+            self.violation(cx, Violation::BadSequence);
+        } else if self.may_begin_body(cx) {
             unreachable!("a chunk that may begin a body is not swallowed");
         }
     }

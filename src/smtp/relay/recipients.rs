@@ -8,6 +8,7 @@ use super::transaction::{Attached, Transaction};
 use super::{Act, AttachFailure, Cx, Detach, LegId, Phase, Relay, UpstreamId, Waiting};
 use crate::command::RcptArgs;
 use crate::envelope::RecipientState;
+use crate::extension::ExtensionSet;
 use crate::gate::{AskId, Stage, Verdict};
 use crate::limits::{ATTACH_ATTEMPTS_MAX, RECIPIENTS_IN_FLIGHT_MAX, RECIPIENTS_LIMIT};
 use crate::outbound::{LegLost, Outbound};
@@ -40,11 +41,16 @@ impl Relay {
         let count = tx.envelope.recipient_count();
         let in_flight = count - tx.told;
         // a reply of our own has to wait its turn behind those in flight
-        let own_reply = tx.is_failed() || !tx.mail_refusal.is_empty() || count >= max;
+        let undeclared = args.uses.contains(ExtensionSet::SMTPUTF8) && !tx.envelope.is_smtputf8();
+        let own_reply = undeclared || tx.is_failed() || !tx.mail_refusal.is_empty() || count >= max;
         if in_flight > 0 && (own_reply || in_flight >= RECIPIENTS_IN_FLIGHT_MAX) {
             self.stats.commands = self.stats.commands.saturating_sub(1);
             self.waiting = Waiting::Recipients;
             return false;
+        }
+        if undeclared {
+            self.violation(cx, Violation::Utf8NotDeclared);
+            return true;
         }
         if own_reply {
             self.refuse_rcpt(cx);

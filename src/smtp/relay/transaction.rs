@@ -15,6 +15,9 @@ use crate::time::Moment;
 
 /// Transactions kept for reuse by a shard: about 1 KiB each.
 const SPARE_MAX: usize = 256;
+/// Parts and inserted octets of a body's list that survive recycling.
+const PARTS_KEPT: usize = 64;
+const INSERTED_KEPT: usize = 512;
 /// Octets of a stored reply's buffer that survive recycling.
 const REPLY_KEPT: usize = 512;
 
@@ -226,8 +229,10 @@ impl Transaction {
         self.envelope = old.envelope;
         self.envelope.recycle();
         self.held = old.held;
+        self.held.pieces_mut().shrink(PARTS_KEPT, INSERTED_KEPT);
         self.scratch = old.scratch;
         self.scratch.clear();
+        self.scratch.shrink(PARTS_KEPT, INSERTED_KEPT);
         for (slot, mut kept) in [
             (&mut self.mail_refusal, old.mail_refusal),
             (&mut self.failure, old.failure),
