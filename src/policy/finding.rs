@@ -88,7 +88,7 @@ pub const TABLE: [Row; Finding::COUNT] = [
     Row { finding: Finding::ErrorsSoft, word: "errors-soft", default: Delay, allowed: &[Off, Log, Delay, Stutter], help: "more errors in a session than --errors-soft" },
     Row { finding: Finding::ErrorsHard, word: "errors-hard", default: Drop, allowed: &[Off, Log, Delay, Stutter, Drop], help: "more errors in a session than --errors-hard" },
     Row { finding: Finding::Junk, word: "junk", default: Drop, allowed: &[Off, Log, Delay, Stutter, Drop], help: "more commands that lead to no mail (NOOP, RSET, VRFY) than --junk-max" },
-    Row { finding: Finding::SlowBody, word: "slow-body", default: Drop, allowed: &[Off, Log, Drop], help: "message data slower than --data-rate-min while it holds an upstream" },
+    Row { finding: Finding::SlowBody, word: "slow-body", default: Drop, allowed: &[Off, Log, Drop], help: "message data slower than --min-data-rate while it holds an upstream" },
     // Never weaker than a refusal: an open relay has to be asked for by name, --relay-domains any.
     Row { finding: Finding::Relay, word: "relay", default: Reject, allowed: CLOSING, help: "a recipient that is neither in --relay-domains nor sent by a client of --relay-from" },
     Row { finding: Finding::Overload, word: "overload", default: Defer, allowed: &[Defer, Drop], help: "no room for this client" },

@@ -166,18 +166,20 @@ impl Policy {
             return admission;
         };
         admission.standing.client = id;
-        let config = Arc::clone(&self.config);
+        let Config {
+            errors,
+            concurrency,
+            rate_connections,
+            ..
+        } = *self.config;
         let client = self.clients.client(id, now).expect("just opened");
-        admission.errors = client.errors.fresh(&config.errors, now);
+        admission.errors = client.errors.fresh(&errors, now);
         let stranger =
             rung >= Rung::KnownOnly && !admission.standing.relay_from && !client.is_known(now);
-        let crowd = config.concurrency.is_exceeded_by(client.active());
+        let crowd = concurrency.is_exceeded_by(client.active());
         // One that is refused for another reason is not counted: it comes back, and would find itself punished for that.
-        let hasty = !stranger
-            && !crowd
-            && !config
-                .rate_connections
-                .take(&mut client.connections, Tick::from(now));
+        let hasty =
+            !stranger && !crowd && !rate_connections.take(&mut client.connections, Tick::from(now));
         let found = [
             (stranger, Finding::Overload),
             (crowd, Finding::Concurrency),
@@ -185,6 +187,9 @@ impl Policy {
         ];
         for (_, finding) in found.into_iter().filter(|(is, _)| *is) {
             if !self.judge(admission.standing, finding, ruling, now) {
+                // Nor does it take a place while it is being closed: who tries again and again would keep itself out.
+                self.clients.close(id, now);
+                admission.standing.client = ClientId::NONE;
                 break;
             }
         }
