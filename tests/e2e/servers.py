@@ -92,7 +92,7 @@ class Postfix:
             "myhostname": "postfix.test",
             "mydestination": "",
             "mynetworks": "127.0.0.0/8",
-            "smtpd_relay_restrictions": "permit_mynetworks, reject",
+            "smtpd_relay_restrictions": "reject_unauth_destination",
             "virtual_mailbox_domains": "weir.test",
             "virtual_mailbox_base": self.box,
             "virtual_mailbox_maps": "static:all/",

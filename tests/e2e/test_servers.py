@@ -61,7 +61,7 @@ class ByteForByte:
         server = type(self).server(self)
         weir = self.weir(upstreams=[server])
         with Client(server.port, hello="client.test") as direct, weir.client(hello="client.test") as proxied:
-            for recipient in ("x@elsewhere.example", "@"):
+            for recipient in ("x@elsewhere.example",):
                 for client in (direct, proxied):
                     client.expect(250, "MAIL FROM:<a@client.test>")
                 replies = [client.command(f"RCPT TO:<{recipient}>") for client in (direct, proxied)]
@@ -91,7 +91,7 @@ class WithPostfix(ByteForByte, Case):
         for turn in range(40):
             with weir.client(hello="client.test") as client:
                 client.expect(250, "MAIL FROM:<a@client.test>")
-                self.assertEqual(client.command("RCPT TO:<@>").code // 100, 5)
+                self.assertEqual(client.command("RCPT TO:<x@elsewhere.example>").code, 554)
                 client.expect(250, "RSET")
                 client.envelope()
                 client.expect(250, "RSET")
