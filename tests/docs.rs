@@ -51,6 +51,7 @@ const FOREIGN: &[&str] = &[
     "--from",
     "--size",
     "--threads",
+    "--security-opt",
 ];
 
 #[test]

@@ -253,8 +253,8 @@ class ClientCuts(Case):
 
 
 def weir_sessions(weir):
-    sessions = [v for k, v in weir.metrics().items() if k.partition("{")[0] == "weir_sessions"]
-    assert sessions, "the metric weir_sessions is missing"
+    sessions = [v for k, v in weir.metrics().items() if k.partition("{")[0] == "weir_sessions_active"]
+    assert sessions, "the metric weir_sessions_active is missing"
     return sum(sessions)
 
 

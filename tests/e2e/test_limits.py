@@ -229,7 +229,7 @@ class Tarpit(Case):
 
 
 def sessions(weir):
-    found = {k: v for k, v in weir.metrics().items() if k.partition("{")[0] in ("weir_sessions", "weir_parked", "weir_pit_rows")}
+    found = {k: v for k, v in weir.metrics().items() if k.partition("{")[0] == "weir_sessions_active"}
     assert found, "no gauge of sessions"
     return sum(found.values())
 
