@@ -28,7 +28,7 @@ impl Default for Config {
     }
 }
 
-/// The pace of one body: 32 bytes.
+/// The pace of one body: 40 bytes.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub struct Pace {
     /// When the present window (the grace first) ends; moves on by pauses.
