@@ -55,6 +55,11 @@ impl Endpoint {
         &self.health
     }
 
+    /// The set it belongs to.
+    pub const fn route(&self) -> RouteId {
+        self.route
+    }
+
     pub const fn is_retired(&self) -> bool {
         self.retired
     }

@@ -14,17 +14,21 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Starts counting now. [`Moment::ZERO`] is kept a little in the past, so that no deadline is ever "never set".
+    /// Starts counting now.
     pub fn start() -> Clock {
         Clock {
             epoch: Instant::now(),
         }
     }
 
+    /// Where [`Moment::ZERO`] lies.
+    pub fn epoch(&self) -> Instant {
+        self.epoch
+    }
+
+    /// Always later than [`Moment::ZERO`], which so can mean "not set".
     pub fn now(&self) -> Moment {
-        Moment::from_micros(
-            u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX - 1) + 1,
-        )
+        Moment::from_micros(self.epoch.elapsed().as_micros() as u64 + 1)
     }
 }
 

@@ -1,15 +1,17 @@
 //! What the shards are told at start. Filled by main from the flags; every part belongs to the module that uses it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use weir_smtp::extension::OwnLimits;
 use weir_smtp::relay;
 
+use crate::net::ListenerConfig;
 use crate::policy;
 use crate::policy::access::Access;
+use crate::ring::RingConfig;
 
+use super::clock::Clock;
 use super::mail::UpstreamSpec;
 use super::pit;
 
@@ -17,13 +19,10 @@ use super::pit;
 #[derive(Clone)]
 pub struct ShardsConfig {
     pub shards: usize,
-    /// The cores to pin to, in turn: shard n runs on `cores[n % cores.len()]`. Empty: not pinned.
+    /// The cores to pin to, in turn: shard n runs on `cores[n % cores.len()]`.
     pub cores: Vec<usize>,
-    pub listen: Vec<SocketAddr>,
-    pub steer: Steer,
-    /// Connections the kernel keeps for a shard that has not accepted them yet.
-    pub backlog: u32,
-    pub ring: RingSizes,
+    pub listen: Vec<ListenerConfig>,
+    pub ring: RingConfig,
     /// Clients over all shards; 0: as many as the tables of open files hold.
     pub connections_max: u32,
     pub world: WorldConfig,
@@ -31,55 +30,23 @@ pub struct ShardsConfig {
     pub relay: Arc<policy::relay::Relay>,
     /// The table of upstreams, with the addresses known by now; the rest comes by mail.
     pub upstreams: Arc<[UpstreamSpec]>,
-    /// Seeds what is left to chance.
-    pub seed: u64,
-}
-
-/// Which shard a new connection goes to.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Steer {
-    /// By client address (IPv4 /32, IPv6 /64): one client's limits live on one shard, and are exact.
-    #[default]
-    Client,
-    /// As the kernel likes: even with few client addresses, limits hold per shard.
-    Kernel,
-}
-
-/// Sizes of one shard's ring.
-#[derive(Clone, Copy, Debug)]
-pub struct RingSizes {
-    /// Sockets of one shard, clients and upstreams; bounded by the open-files limit.
-    pub slots: u32,
-    /// Of these, kept for upstreams, probes and services.
-    pub reserve: u32,
-    /// Receive buffers for clients: 16 KiB each.
-    pub client_buffers: u16,
-    /// Receive buffers for upstreams: 16 KiB each.
-    pub upstream_buffers: u16,
-    /// Copy buffers for bodies that come in small pieces: 16 KiB each, taken as needed.
-    pub chunks_max: u32,
-}
-
-impl Default for RingSizes {
-    fn default() -> RingSizes {
-        RingSizes {
-            slots: 16_384,
-            reserve: 256,
-            client_buffers: 1024,
-            upstream_buffers: 256,
-            chunks_max: 2048,
-        }
-    }
+    pub clock: Clock,
 }
 
 /// What one world goes by; the same for all.
 #[derive(Clone)]
 pub struct WorldConfig {
+    /// Said in EHLO to upstreams.
+    pub hostname: Arc<[u8]>,
     /// The machine between client and upstream: names, limits of messages, timeouts.
     pub smtp: relay::Config,
     /// Octets of a body that are held before it streams.
     pub hold_max: u64,
+    /// Sockets of a shard, and copy buffers: what its load is measured against.
+    pub slots: u32,
+    pub chunks_max: u32,
     pub policy: Arc<policy::Config>,
+    pub health: crate::route::health::Config,
     pub overload: policy::overload::Config,
     /// The clients' side.
     pub session: SessionConfig,

@@ -1,15 +1,28 @@
 //! One core's world: sessions, upstream connections, timers, the pit.
 
+mod arrivals;
 pub mod clock;
 pub mod config;
+mod drain;
 pub mod flights;
+mod gates;
+mod house;
+mod launch;
+mod leg;
 pub mod mail;
+mod parking;
 pub mod pit;
+mod pool;
+mod probe;
+mod session;
 pub mod shared;
 pub mod slab;
 pub mod waiters;
 pub mod wheel;
 pub mod who;
+mod world;
 
-pub use config::{ShardsConfig, Steer, WorldConfig};
+pub use config::{ShardsConfig, WorldConfig};
+pub use launch::{Mailer, Shards, launch};
 pub use mail::{Mail, UpstreamSpec};
+pub use world::{Setup, World};

@@ -1,6 +1,6 @@
 //! What is truly global: how many connections weir has to each upstream and to all clients together.
 //!
-//! Plain atomics, touched when a connection opens or closes and never per message. A shard that is refused a permit
+//! Plain atomics, touched when a connection opens or closes and never per message. A shard that finds no permit
 //! while its sessions wait marks itself *starving* and mails the others, which close one idle connection each; whoever
 //! gives a permit back while somebody starves mails that shard.
 
@@ -8,8 +8,7 @@ use std::sync::atomic::{
     AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Release,
 };
 
-/// Upstreams that one configuration can name. Their permits are laid out at start, so that a reload may add some.
-pub const UPSTREAMS_MAX: usize = 64;
+use crate::metrics::UPSTREAMS_MAX;
 
 /// Shards that can be told apart in the mask of the starving.
 pub const SHARDS_MAX: usize = 64;
@@ -75,20 +74,27 @@ impl Shared {
         self.upstreams[upstream].max.store(lift(max), Release);
     }
 
-    /// A permit for one more connection to this upstream. A shard that is refused is marked as starving.
-    pub fn take_permit(&self, upstream: usize, shard: usize) -> Result<(), Starving> {
+    /// Whether one more connection to this upstream could be opened now.
+    pub fn has_permit(&self, upstream: usize) -> bool {
+        let permits = &self.upstreams[upstream];
+        permits.open.load(Acquire) < permits.max.load(Acquire)
+    }
+
+    /// A permit for one more connection to this upstream.
+    pub fn take_permit(&self, upstream: usize) -> Result<(), NoPermit> {
         let permits = &self.upstreams[upstream];
         if take_below(&permits.open, permits.max.load(Acquire)) {
-            return Ok(());
+            Ok(())
+        } else {
+            Err(NoPermit)
         }
+    }
+
+    /// Sessions of this shard wait for a permit. True: that is news, the other shards are to be mailed. Whoever calls
+    /// this looks for a permit once more afterwards: one given back just before was mailed to nobody.
+    pub fn starve(&self, upstream: usize, shard: usize) -> bool {
         let bit = 1 << (shard % SHARDS_MAX);
-        let news = permits.starving.fetch_or(bit, AcqRel) & bit == 0;
-        // A permit given back between the two steps above was mailed to nobody.
-        if take_below(&permits.open, permits.max.load(Acquire)) {
-            permits.starving.fetch_and(!bit, AcqRel);
-            return Ok(());
-        }
-        Err(Starving { news })
+        self.upstreams[upstream].starving.fetch_or(bit, AcqRel) & bit == 0
     }
 
     /// Gives a permit back. The mask says which shards starve; they are to be mailed, and count as told.
@@ -112,10 +118,7 @@ impl Shared {
 
 /// The upstream has as many connections as it may.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Starving {
-    /// This shard did not starve before: the others are to be mailed.
-    pub news: bool,
-}
+pub struct NoPermit;
 
 fn lift(limit: u32) -> u32 {
     if limit == 0 { u32::MAX } else { limit }
@@ -158,14 +161,15 @@ mod tests {
     fn who_starves_is_told_once_when_a_permit_comes_back() {
         let shared = Shared::new(0);
         shared.set_upstream_max(3, 1);
-        assert_eq!(shared.take_permit(3, 0), Ok(()));
-        assert_eq!(shared.take_permit(3, 1), Err(Starving { news: true }));
-        assert_eq!(shared.take_permit(3, 1), Err(Starving { news: false }));
+        assert_eq!(shared.take_permit(3), Ok(()));
+        assert_eq!(shared.take_permit(3), Err(NoPermit));
+        assert!(shared.starve(3, 1));
+        assert!(!shared.starve(3, 1), "no news");
         assert!(shared.others_starve(3, 0));
         assert!(!shared.others_starve(3, 1));
         let told = shared.give_permit(3);
         assert_eq!(shards_in(told).collect::<Vec<_>>(), [1]);
-        assert_eq!(shared.take_permit(3, 1), Ok(()));
+        assert_eq!(shared.take_permit(3), Ok(()));
         assert_eq!(shared.give_permit(3), 0);
     }
 
@@ -175,13 +179,9 @@ mod tests {
         shared.set_upstream_max(0, 7);
         let taken: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
-                .map(|shard| {
+                .map(|_| {
                     let shared = &shared;
-                    scope.spawn(move || {
-                        (0..100)
-                            .filter(|_| shared.take_permit(0, shard).is_ok())
-                            .count()
-                    })
+                    scope.spawn(move || (0..100).filter(|_| shared.take_permit(0).is_ok()).count())
                 })
                 .collect();
             threads

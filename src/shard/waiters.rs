@@ -95,6 +95,13 @@ impl<K: Copy> Waiters<K> {
         }
     }
 
+    /// The session that `skipped` others stand before. `waits` tells who still does; few lookups where few have left.
+    pub fn nth(&self, skipped: usize, waits: impl Fn(K, Ticket) -> bool) -> Option<K> {
+        let all = self.classes.iter().flatten();
+        let live = all.filter(|waiter| waits(waiter.session, waiter.ticket));
+        live.map(|waiter| waiter.session).nth(skipped)
+    }
+
     /// The first live session that `judge` wants. Stale entries met on the way are dropped.
     pub fn take(&mut self, mut judge: impl FnMut(K, Ticket) -> Judgement) -> Option<K> {
         let mut scanned = 0;

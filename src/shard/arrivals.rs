@@ -1,0 +1,298 @@
+//! Arrivals and departures: from an accepted socket to a session, and from a finished session to its line in the log.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use weir_smtp::gate::Verdict;
+use weir_smtp::relay::Outcome;
+use weir_smtp::reply::ReplyText;
+use weir_smtp::texts;
+
+use crate::maillog::{SessionRecord, TransactionRecord, Value};
+use crate::metrics::{self, Body, Ended, Refusal};
+use crate::policy::Standing;
+use crate::policy::overload::Rung;
+use crate::ring::{Close, SlotId, Wire};
+use crate::route::Tried;
+
+use super::parking::Belongings;
+use super::pit::{Peer, Row};
+use super::session::Session;
+use super::slab::Key;
+use super::who::Who;
+use super::world::World;
+
+impl<W: Wire> World<W> {
+    /// A client has connected.
+    pub(super) fn accepted(&mut self, slot: SlotId, peer: SocketAddr) {
+        self.counters.sessions_accepted.inc();
+        if self.drain.is_on() {
+            return self.turn_away(slot, Refusal::Drain, &texts::SHUTDOWN);
+        }
+        if !self.shared.client_enters() {
+            return self.turn_away(slot, Refusal::Full, &texts::OVERLOAD);
+        }
+        self.weigh_load();
+        let rung = self.ladder.rung();
+        let admission = self.policy.connected(peer.ip(), rung, self.now);
+        let wait = match rung {
+            Rung::Calm => self.config.session.greet_wait,
+            _ => self
+                .config
+                .session
+                .greet_wait
+                .min(self.config.session.greet_wait_stressed),
+        };
+        let peer = Peer::from(peer);
+        if !wait.is_zero() && admission.ruling.passes() && !admission.standing.is_allowed() {
+            return self.park_newcomer(slot, peer, admission, wait);
+        }
+        self.sessions_seen += 1;
+        let mut session = Session::new(self.now, self.sessions_seen, slot, peer);
+        session.standing = admission.standing;
+        session.errors = admission.errors;
+        let Some(key) = self.add_session(session) else {
+            return;
+        };
+        self.take_note(key, &admission.ruling, "connect");
+        self.greet(key, admission.ruling.verdict);
+    }
+
+    /// A session gets its place in the slab, and its slot a new owner.
+    pub(super) fn add_session(&mut self, session: Session) -> Option<Key> {
+        let standing = session.standing;
+        let errors = session.errors;
+        let slot = session.slot;
+        match self.sessions.insert(session) {
+            Ok(key) => {
+                if let Some(slot) = slot {
+                    self.wire.set_owner(slot, Who::Session(key).owner());
+                }
+                self.count_sessions();
+                self.feel_temper(key);
+                Some(key)
+            }
+            Err(_) => {
+                self.policy.disconnected(standing, errors, self.now);
+                self.shared.client_leaves();
+                if let Some(slot) = slot {
+                    self.turn_away(slot, Refusal::Full, &texts::OVERLOAD);
+                }
+                None
+            }
+        }
+    }
+
+    /// The greeting, or what stands in its place.
+    pub(super) fn greet(&mut self, key: Key, verdict: Verdict) {
+        if !matches!(verdict, Verdict::Pass | Verdict::PassVia(_)) {
+            self.counters.sessions_refused.at(Refusal::Policy).inc();
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.ended = Ended::Refused;
+            }
+        }
+        self.welcome = Some(verdict);
+        self.relay_call(key, |relay, cx| relay.start(cx));
+        self.settle(key);
+        self.feed(key);
+    }
+
+    /// One line instead of a session.
+    fn turn_away(&mut self, slot: SlotId, why: Refusal, reply: &ReplyText) {
+        self.counters.sessions_refused.at(why).inc();
+        let mut words = self.flights.take();
+        words.extend_from_slice(reply.as_bytes());
+        self.wire.send(slot, words);
+        self.close_slot(slot, Close::Linger);
+    }
+
+    pub(super) fn accept_failed(&mut self, error: &io::Error) {
+        self.counters.accept_failures.inc();
+        let code = error.raw_os_error().unwrap_or(0);
+        self.log.event(
+            self.now,
+            "accept_failed",
+            &[("errno", Value::Number(code as u64))],
+        );
+    }
+
+    /// Nobody owns this slot any more; its end is only counted.
+    pub(super) fn close_slot(&mut self, slot: SlotId, how: Close) {
+        self.wire.set_owner(slot, Who::Nobody.owner());
+        self.wire.close(slot, how);
+        self.closing += 1;
+    }
+
+    /// The relay has nothing left to do and the socket is closed.
+    pub(super) fn end_session(&mut self, key: Key) {
+        self.cancel_attach(key);
+        self.drop_intake(key);
+        let Some(mut session) = self.sessions.remove(key) else {
+            return;
+        };
+        session.out.clear();
+        self.flights.relieve(&mut session.out);
+        if let Some(chunk) = session.chunk.take() {
+            self.release(chunk);
+        }
+        if let Some(leg) = session.leg {
+            self.close_leg(leg, Some(metrics::ClosedLeg::Aborted));
+        }
+        let stats = session.relay.stats();
+        self.counters.sessions_ended.at(session.ended).inc();
+        self.counters
+            .session_seconds
+            .observe(self.now.since(session.accepted));
+        self.log.session(&SessionRecord {
+            at: self.now,
+            session: session.number,
+            client: session.peer.into(),
+            helo: session.relay.helo(),
+            ended: session.ended,
+            why: session.why,
+            reply: b"",
+            lasted: self.now.since(session.accepted),
+            parked: Duration::from_millis(session.parked_millis.into()),
+            transactions: stats.transactions.into(),
+            accepted: stats.accepted.into(),
+            deferred: session.deferred.into(),
+            rejected: session.rejected.into(),
+            errors: stats.errors.into(),
+            bytes_in: session.bytes_in,
+            bytes_out: session.bytes_out,
+        });
+        self.leave(session.standing, session.errors);
+        self.count_sessions();
+    }
+
+    /// The client is gone from all books.
+    pub(super) fn leave(&mut self, standing: Standing, errors: crate::policy::errors::Errors) {
+        self.policy.disconnected(standing, errors, self.now);
+        self.shared.client_leaves();
+    }
+
+    pub(super) fn count_sessions(&self) {
+        self.counters
+            .sessions_active
+            .set((self.sessions.len() + self.pit.len()) as u64);
+    }
+
+    /// The last line of a client that left, or was cut, while it was parked.
+    pub(super) fn log_parked_end(&mut self, row: &Row<Belongings>, ended: Ended) {
+        self.counters.sessions_ended.at(ended).inc();
+        let parked = self.now.since(row.since);
+        let mut record = SessionRecord {
+            at: self.now,
+            session: 0,
+            client: row.tenant.peer.into(),
+            helo: b"",
+            ended,
+            why: row.tenant.why.map_or("", |finding| finding.word()),
+            reply: row.rest(),
+            lasted: parked,
+            parked,
+            transactions: 0,
+            accepted: 0,
+            deferred: 0,
+            rejected: 0,
+            errors: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+        };
+        if let Belongings::Session(parked) = &row.tenant.parked {
+            let stats = parked.relay.stats();
+            record.session = parked.number;
+            record.helo = parked.relay.helo();
+            record.lasted = self.now.since(parked.accepted);
+            record.transactions = stats.transactions.into();
+            record.accepted = stats.accepted.into();
+            record.errors = stats.errors.into();
+            record.bytes_in = parked.bytes_in;
+            record.bytes_out = parked.bytes_out;
+        }
+        self.log.session(&record);
+    }
+
+    /// A transaction is over: counted, logged, and its client remembered for good if an upstream took the message.
+    pub(super) fn transaction_ended(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(ended) = session.relay.ended() else {
+            return;
+        };
+        let outcome = match ended.outcome {
+            Outcome::Accepted => metrics::Outcome::Accepted,
+            Outcome::Deferred => metrics::Outcome::Deferred,
+            Outcome::Rejected => metrics::Outcome::Rejected,
+            Outcome::Abandoned | Outcome::Lost => metrics::Outcome::Abandoned,
+        };
+        let lasted = self.now.since(ended.started);
+        let answer = ended
+            .end_of_data
+            .map(|end| self.now.since(end))
+            .unwrap_or_default();
+        let counters = &self.counters;
+        counters.transactions.inc();
+        counters.transaction_seconds.observe(lasted);
+        counters.messages.at(outcome).inc();
+        if ended.end_of_data.is_some() {
+            counters
+                .bodies
+                .at(if ended.streamed {
+                    Body::Streamed
+                } else {
+                    Body::Held
+                })
+                .inc();
+            counters.final_reply_seconds.observe(answer);
+        }
+        match outcome {
+            metrics::Outcome::Accepted => {
+                counters.message_bytes.add(ended.octets);
+                self.policy.accepted(session.standing, self.now);
+            }
+            metrics::Outcome::Deferred => session.deferred = session.deferred.saturating_add(1),
+            metrics::Outcome::Rejected => session.rejected = session.rejected.saturating_add(1),
+            metrics::Outcome::Abandoned => {}
+        }
+        let upstream = ended
+            .upstream
+            .and_then(|id| self.upstream_names.get(usize::from(id.0)));
+        let record = TransactionRecord {
+            at: self.now,
+            session: session.number,
+            transaction: session.relay.stats().transactions.into(),
+            client: session.peer.into(),
+            helo: session.relay.helo(),
+            sender: ended.envelope.sender(),
+            recipients: ended.envelope.recipient_count() as u32,
+            recipients_accepted: ended.envelope.accepted() as u32,
+            size: ended.octets,
+            upstream: upstream.map_or("", String::as_str),
+            outcome,
+            reply: ended.reply,
+            why: if ended.unheard { "unheard" } else { "" },
+            body: ended.end_of_data.map(|_| {
+                if ended.streamed {
+                    Body::Streamed
+                } else {
+                    Body::Held
+                }
+            }),
+            lasted,
+            queue_wait: session.want.waited,
+            data: Duration::ZERO,
+            answer,
+        };
+        let all = 0..ended.envelope.recipient_count() as u16;
+        self.log
+            .transaction(&record, all.map(|index| ended.envelope.recipient(index)));
+        session.want.waited = Duration::ZERO;
+        session.want.tried = Tried::default();
+        if self.drain.is_on() {
+            session.flags.send_off = true;
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Going down in order: nobody new, transactions finish, everybody else hears 421 on a line of its own.
+//!
+//! Sessions between transactions and parked clients are told at once, a bounded number a turn. Those inside a
+//! transaction are told when it ends, or when the grace is over; a final reply that is owed is waited for even then, up
+//! to its own deadline: the upstream may have the message already. A second signal ends everything where it stands.
+
+use std::time::Duration;
+
+use weir_smtp::texts;
+use weir_smtp::time::Moment;
+
+use crate::metrics::{ClosedLeg, Ended, PitEnd};
+use crate::ring::Wire;
+
+use super::slab::Key;
+use super::who::{Chore, Who};
+use super::world::World;
+
+/// Clients told in one turn.
+const TOLD_PER_TURN: usize = 256;
+
+/// Where a drain stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Drain {
+    phase: Phase,
+    /// The next place of the session slab to look at.
+    next: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Phase {
+    #[default]
+    Off,
+    /// Sessions between transactions are being told.
+    TellingIdle,
+    /// Transactions run.
+    Waiting,
+    /// The grace is over: everybody is being told.
+    TellingAll,
+    /// Only final replies are waited for.
+    LastReplies,
+    /// A second signal: everybody is being told, and nobody is waited for.
+    Ending,
+    Over,
+}
+
+impl Drain {
+    pub fn is_on(&self) -> bool {
+        self.phase != Phase::Off
+    }
+
+    /// There is somebody to be told in the next turn.
+    pub fn has_work(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::TellingIdle | Phase::TellingAll | Phase::Ending
+        )
+    }
+}
+
+impl<W: Wire> World<W> {
+    pub(super) fn begin_drain(&mut self, grace: Duration) {
+        if self.drain.is_on() {
+            return;
+        }
+        self.drain.phase = Phase::TellingIdle;
+        self.wheel
+            .insert(self.now + grace, Who::Chore(Chore::Drain).to_bits());
+        let idle: Vec<Key> = self.pools.idle().collect();
+        for leg in idle {
+            self.dismiss_leg(leg, ClosedLeg::Drain);
+        }
+    }
+
+    /// The grace is over.
+    pub(super) fn drain_timer(&mut self) {
+        if matches!(self.drain.phase, Phase::TellingIdle | Phase::Waiting) {
+            self.drain.phase = Phase::TellingAll;
+            self.drain.next = 0;
+        }
+    }
+
+    pub(super) fn end_at_once(&mut self) {
+        self.drain.phase = Phase::Ending;
+        self.drain.next = 0;
+    }
+
+    /// One turn's share of telling.
+    pub(super) fn drain_some(&mut self) {
+        if !self.drain.has_work() {
+            return;
+        }
+        for _ in 0..TOLD_PER_TURN {
+            if let Some(row) = self.pit.oldest() {
+                if let Some(row) = self.pit.take(row) {
+                    self.cut_row(row, PitEnd::Cut, &texts::SHUTDOWN);
+                }
+                continue;
+            }
+            let Some(key) = self.sessions.next_from(self.drain.next) else {
+                self.drain.phase = match self.drain.phase {
+                    Phase::TellingIdle => Phase::Waiting,
+                    Phase::Ending => Phase::Over,
+                    _ => Phase::LastReplies,
+                };
+                return;
+            };
+            self.drain.next = key.index() + 1;
+            let told = self.drain.phase != Phase::TellingIdle;
+            let idle = self
+                .sessions
+                .get(key)
+                .is_some_and(|session| session.relay.is_between_transactions());
+            if told || idle {
+                self.send_off(key);
+            }
+        }
+    }
+
+    /// Tells one client that weir is going down.
+    pub(super) fn send_off(&mut self, key: Key) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.ended = Ended::Drain;
+            self.relay_step(key, |relay, cx| relay.refuse(cx, &texts::SHUTDOWN));
+        }
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.drain.is_on()
+    }
+
+    /// Nothing is left to wait for: the shard may end.
+    pub fn is_over(&self) -> bool {
+        match self.drain.phase {
+            Phase::Off => false,
+            Phase::Over => true,
+            _ => {
+                self.sessions.is_empty()
+                    && self.pit.is_empty()
+                    && self.legs.is_empty()
+                    && self.closing == 0
+            }
+        }
+    }
+
+    /// When a drain needs the next turn.
+    pub(super) fn drain_deadline(&self) -> Moment {
+        if self.drain.has_work() {
+            self.now
+        } else {
+            Moment::NEVER
+        }
+    }
+}

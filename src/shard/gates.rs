@@ -1,0 +1,199 @@
+//! Where a session meets policy: the questions of the relay, and what is counted on the side.
+//!
+//! Policy answers at once, so every `Ask` is answered within the step that asked it. A ruling has three parts: the
+//! verdict goes back into the relay, what was noticed is counted and logged, and what it does to the client's temper
+//! shows in how its next replies go out: delayed, or dripped from the pit.
+
+use weir_smtp::gate::{Stage, Verdict};
+use weir_smtp::path;
+use weir_smtp::texts;
+use weir_smtp::violation::Violation;
+
+use crate::maillog::FindingRecord;
+use crate::policy::{Action, Finding, Ruling, Temper};
+use crate::ring::Wire;
+
+use super::slab::Key;
+use super::world::World;
+
+impl<W: Wire> World<W> {
+    /// The answer to a question of the relay.
+    pub(super) fn judge(&mut self, key: Key, stage: Stage) -> Verdict {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Verdict::Pass;
+        };
+        let standing = session.standing;
+        let ruling = match stage {
+            Stage::Connect => return self.welcome.take().unwrap_or(Verdict::Pass),
+            Stage::Mail | Stage::Rcpt { .. } | Stage::Data if session.flags.stutter => {
+                // It is parked as soon as no transaction is open, so none gets any further.
+                return Verdict::Refuse(texts::DENIED_FOR_NOW);
+            }
+            Stage::Mail => self.policy.mail(standing, now),
+            Stage::Rcpt { index } => {
+                let argument = session
+                    .relay
+                    .envelope()
+                    .map(|envelope| envelope.recipient_argument(index));
+                let Some(Ok((path, _))) = argument.map(path::parse) else {
+                    unreachable!("the relay asks about recipients that it has parsed");
+                };
+                self.policy.recipient(standing, &path, now)
+            }
+            Stage::Finding(finding) => self.policy.found(standing, finding.into(), now),
+            Stage::Helo
+            | Stage::Data
+            | Stage::EndOfHeaders
+            | Stage::EndOfData
+            | Stage::FinalReply { .. } => {
+                return Verdict::Pass;
+            }
+        };
+        self.take_note(key, &ruling, word(stage));
+        ruling.verdict
+    }
+
+    /// Counts and logs what was noticed, and lets the client feel it.
+    pub(super) fn take_note(&mut self, key: Key, ruling: &Ruling, stage: &'static str) {
+        if ruling.noticed.is_empty() {
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        for finding in ruling.noticed.iter() {
+            let action = self.policy.config().actions.of(finding);
+            self.counters
+                .findings
+                .at(finding as usize, action as usize)
+                .inc();
+            self.log.finding(&FindingRecord {
+                at: self.now,
+                session: session.number,
+                client: session.peer.into(),
+                finding: finding.word(),
+                action: action.word(),
+                stage,
+                after: self.now.since(session.accepted),
+                sample: b"",
+            });
+        }
+        if let Some((finding, action)) = ruling.by {
+            if action == Action::Drop {
+                session.why = finding.word();
+            }
+            self.feel_temper(key);
+        }
+    }
+
+    /// Reads how this client is to be treated from now on.
+    pub(super) fn feel_temper(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let temper = self
+            .policy
+            .temper(session.standing, session.errors, self.now);
+        session.flags.paced = temper != Temper::Normal;
+        session.flags.stutter = temper == Temper::Stutter;
+        session.relay.set_paced(session.flags.paced);
+    }
+
+    /// Counts a rule that the client broke; its reply is on its way already.
+    pub(super) fn violated(&mut self, violation: Violation) {
+        self.counters.violations.at(violation as usize).inc();
+    }
+
+    /// Compares the session's errors and junk commands with what was known of them, and acts on the difference.
+    pub(super) fn weigh_errors(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let stats = *session.relay.stats();
+        if stats.errors == session.errors_seen && stats.junk == session.junk_seen {
+            return;
+        }
+        let limits = self.policy.config().errors;
+        if stats.junk < session.junk_seen {
+            session.errors.accepted();
+            session.junk_seen = 0;
+        }
+        let mut found: Option<Finding> = None;
+        while session.errors_seen < stats.errors {
+            session.errors_seen += 1;
+            found = session.errors.error(&limits).or(found);
+        }
+        while session.junk_seen < stats.junk {
+            session.junk_seen += 1;
+            found = session.errors.junk(&limits).or(found);
+        }
+        let Some(finding) = found else { return };
+        let standing = session.standing;
+        let ruling = self.policy.found(standing, finding, self.now);
+        self.take_note(key, &ruling, "command");
+        if let Verdict::Close(reply) | Verdict::Refuse(reply) = ruling.verdict {
+            self.relay_call(key, |relay, cx| relay.refuse(cx, &reply));
+            self.settle(key);
+        }
+    }
+
+    /// Octets of a body count against the client's byte rate: beyond it, reading pauses.
+    pub(super) fn charge_bytes(&mut self, key: Key, len: u32) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if session.relay.body_octets().is_none() {
+            return;
+        }
+        let Some(pause) = self.policy.body(session.standing, len, self.now) else {
+            return;
+        };
+        let action = self.policy.config().actions.of(Finding::RateBytes);
+        self.counters
+            .findings
+            .at(Finding::RateBytes as usize, action as usize)
+            .inc();
+        if !pause.is_zero() {
+            session.pause_until = self.now + pause;
+            self.pause_receiving(key);
+        }
+    }
+
+    /// A body that holds an upstream connection has been looked at: is it coming along?
+    pub(super) fn check_body_pace(&mut self, leg_key: Key, key: Key) {
+        let config = self.policy.config().pace;
+        let Some(leg) = self.legs.get_mut(leg_key) else {
+            return;
+        };
+        let Some(pace) = &mut leg.pace else { return };
+        let slow = pace.is_slow(&config, self.now);
+        leg.due = pace.deadline(&config);
+        self.arm_leg(leg_key);
+        if !slow {
+            return;
+        }
+        let Some(standing) = self.sessions.get(key).map(|session| session.standing) else {
+            return;
+        };
+        let ruling = self.policy.found(standing, Finding::SlowBody, self.now);
+        self.take_note(key, &ruling, "body");
+        if let Verdict::Close(reply) | Verdict::Refuse(reply) = ruling.verdict {
+            self.relay_step(key, |relay, cx| relay.refuse(cx, &reply));
+        }
+    }
+}
+
+fn word(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Connect => "connect",
+        Stage::Helo => "helo",
+        Stage::Mail => "mail",
+        Stage::Rcpt { .. } => "rcpt",
+        Stage::Data => "data",
+        Stage::EndOfHeaders => "end_of_headers",
+        Stage::EndOfData => "end_of_data",
+        Stage::FinalReply { .. } => "final_reply",
+        Stage::Finding(_) => "command",
+    }
+}

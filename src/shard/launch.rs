@@ -1,0 +1,332 @@
+//! From a configuration to running shards, and the loop of one: completions, mail, timers, and back to sleep.
+//!
+//! Each shard is one task on its own executor. It opens its listeners in shard order (the steering program counts on
+//! that), makes its ring on its own thread, and says whether that worked; [`launch`] returns when all have said so.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use weir_smtp::time::Moment;
+
+use crate::maillog::LogBuffer;
+use crate::metrics::Counters;
+use crate::net::{CloseTogether, ListenerGroup};
+use crate::ring::{Doorbell, Event, Group, Ring};
+use crate::rt::{self, MailSender, Mailbox, ShardIndex};
+
+use super::config::ShardsConfig;
+use super::mail::{Mail, To};
+use super::shared::Shared;
+use super::world::{Setup, World};
+
+/// Letters that may wait for a shard. Control sends a handful; shards write to each other when permits are short.
+const MAILBOX: usize = 1024;
+
+/// While listeners wait for each other to close, a shard looks this often.
+const CLOSING_LOOK: Duration = Duration::from_millis(20);
+
+/// How often the ring's own counts are copied to the metrics.
+const MIRROR: Duration = Duration::from_secs(1);
+
+/// The shards, running.
+pub struct Shards {
+    threads: rt::Shards,
+    mailer: Mailer,
+    listening: Vec<SocketAddr>,
+}
+
+/// Writes to the shards. Any thread's.
+#[derive(Clone)]
+pub struct Mailer {
+    senders: Arc<[MailSender<Mail>]>,
+}
+
+impl Mailer {
+    /// To all shards. A shard whose mailbox is full or that has ended misses it; that is logged.
+    pub fn post(&self, mail: &Mail) {
+        for shard in 0..self.senders.len() {
+            self.post_to(shard, mail.clone());
+        }
+    }
+
+    fn post_to(&self, shard: usize, mail: Mail) {
+        if self.senders[shard].send(mail).is_err() {
+            log::warn!("shard {shard} did not take a letter: its mailbox is full, or it has ended");
+        }
+    }
+}
+
+impl Shards {
+    pub fn mailer(&self) -> Mailer {
+        self.mailer.clone()
+    }
+
+    /// Where weir listens, in the order of the configuration: a port 0 has become a real one.
+    pub fn listening(&self) -> &[SocketAddr] {
+        &self.listening
+    }
+
+    /// Waits until all shards have ended.
+    pub fn join(self) -> io::Result<()> {
+        self.threads.join()
+    }
+}
+
+/// What is handed to one shard's thread.
+struct Crew {
+    log: LogBuffer,
+    counters: Arc<Counters>,
+    mailbox: Mailbox<Mail>,
+    doorbell: Doorbell,
+}
+
+/// What all shards have in common.
+struct Common {
+    config: ShardsConfig,
+    shared: Arc<Shared>,
+    groups: Vec<ListenerGroup>,
+    closing: CloseTogether,
+    mailer: Mailer,
+    crews: Mutex<Vec<Option<Crew>>>,
+    ready: Sender<io::Result<()>>,
+}
+
+/// Starts the shards; returns when all of them listen, or with the first trouble.
+///
+/// `counters` and `logs` have one entry per shard, in order.
+pub fn launch(
+    config: ShardsConfig,
+    counters: &[Arc<Counters>],
+    logs: Vec<LogBuffer>,
+) -> io::Result<Shards> {
+    let shards = config.shards;
+    assert!(
+        counters.len() == shards && logs.len() == shards,
+        "one set of counters and one log buffer per shard"
+    );
+    let mut senders = Vec::with_capacity(shards);
+    let mut crews = Vec::with_capacity(shards);
+    for (log, counters) in logs.into_iter().zip(counters) {
+        let doorbell = Doorbell::new()?;
+        let (sender, mailbox) = rt::mailbox(MAILBOX, doorbell.clone());
+        senders.push(sender);
+        crews.push(Some(Crew {
+            log,
+            counters: counters.clone(),
+            mailbox,
+            doorbell,
+        }));
+    }
+    let (ready, reports): (_, Receiver<io::Result<()>>) = crossbeam_channel::bounded(shards);
+    let groups = config
+        .listen
+        .iter()
+        .map(|listen| ListenerGroup::new(listen.clone(), shards))
+        .collect();
+    let cores = config.cores.clone();
+    let mailer = Mailer {
+        senders: senders.into(),
+    };
+    let common = Arc::new(Common {
+        shared: Arc::new(Shared::new(config.connections_max)),
+        groups,
+        closing: CloseTogether::new(shards),
+        mailer: mailer.clone(),
+        crews: Mutex::new(crews),
+        ready,
+        config,
+    });
+    let make = {
+        let common = common.clone();
+        move |index: ShardIndex| run(common.clone(), index.0)
+    };
+    let threads = rt::start_shards(shards, &cores, make)?;
+    for _ in 0..shards {
+        reports.recv().map_err(io::Error::other)??;
+    }
+    let listening = common
+        .groups
+        .iter()
+        .filter_map(ListenerGroup::local_addr)
+        .collect();
+    Ok(Shards {
+        threads,
+        mailer,
+        listening,
+    })
+}
+
+/// One shard's life.
+async fn run(common: Arc<Common>, shard: usize) {
+    let crew = common.crews.lock().expect("nobody panics while it is held")[shard].take();
+    let crew = crew.expect("a shard starts once");
+    let counters = crew.counters.clone();
+    let mailbox = crew.mailbox;
+    let ring = match open(&common, shard, crew.doorbell) {
+        Ok(ring) => ring,
+        Err(error) => return report(&common, Err(error)),
+    };
+    let clock = common.config.clock;
+    let setup = Setup {
+        config: Arc::new(common.config.world.clone()),
+        access: common.config.access.clone(),
+        relay: common.config.relay.clone(),
+        upstreams: common.config.upstreams.clone(),
+        shard,
+        shared: common.shared.clone(),
+        counters: counters.clone(),
+        log: crew.log,
+    };
+    let world = World::new(setup, ring, clock.now());
+    report(&common, Ok(()));
+    let mut shard = Shard {
+        world,
+        mailbox,
+        counters,
+        common,
+        index: shard,
+        mirrored: Moment::ZERO,
+        stopping: Stopping::No,
+    };
+    shard.turn_until_over().await;
+}
+
+fn report(common: &Common, outcome: io::Result<()>) {
+    // Nobody listens any more when another shard failed first; the process is ending then.
+    if common.ready.send(outcome).is_err() {
+        log::debug!("a shard started after another had failed");
+    }
+}
+
+fn open(common: &Common, shard: usize, doorbell: Doorbell) -> io::Result<Ring> {
+    let mut ring = Ring::answering(&common.config.ring, doorbell)?;
+    for group in &common.groups {
+        ring.listen(group.open(shard)?);
+    }
+    for fd in rt::executor_rings() {
+        ring.watch_background(fd);
+    }
+    Ok(ring)
+}
+
+/// A shard and what its loop looks after.
+struct Shard {
+    world: World<Ring>,
+    mailbox: Mailbox<Mail>,
+    counters: Arc<Counters>,
+    common: Arc<Common>,
+    index: usize,
+    mirrored: Moment,
+    stopping: Stopping,
+}
+
+/// How far the listeners are from being closed.
+#[derive(Clone, Copy, PartialEq)]
+enum Stopping {
+    No,
+    /// This shard's queue is empty; the others' are waited for.
+    Arrived,
+    Closed,
+}
+
+impl Shard {
+    async fn turn_until_over(&mut self) {
+        let clock = self.common.config.clock;
+        loop {
+            let now = clock.now();
+            self.world.tick(now);
+            self.post_mail();
+            let over = self.world.is_over();
+            let until = if over || rt::has_background_work() {
+                now
+            } else {
+                self.wake_at(now)
+            };
+            if let Err(error) = self.world.wire().wait(now, until) {
+                panic!(
+                    "shard {}: the ring does not work any more: {error}",
+                    self.index
+                );
+            }
+            if over {
+                return;
+            }
+            if self.work_off(clock.now()) || rt::has_background_work() {
+                rt::yield_background().await;
+            }
+        }
+    }
+
+    /// Everything that has happened. True: the executor has work of its own.
+    fn work_off(&mut self, now: Moment) -> bool {
+        let mut background = false;
+        while let Some(event) = self.world.wire().next_event() {
+            match event {
+                Event::Doorbell => {}
+                Event::Background => background = true,
+                event => self.world.handle(now, event),
+            }
+        }
+        while let Some(mail) = self.mailbox.take() {
+            self.world.handle_mail(now, mail);
+        }
+        self.counters.turns.inc();
+        self.mirror(now);
+        background
+    }
+
+    fn post_mail(&mut self) {
+        while let Some((to, mail)) = self.world.take_mail() {
+            let mailer = &self.common.mailer;
+            match to {
+                To::All => mailer.post(&mail),
+                To::Shard(shard) => mailer.post_to(shard, mail),
+                To::Others => {
+                    for shard in (0..self.common.config.shards).filter(|shard| *shard != self.index)
+                    {
+                        mailer.post_to(shard, mail.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// When to wake up at the latest; on the way, the steps of closing the listeners.
+    fn wake_at(&mut self, now: Moment) -> Moment {
+        let deadline = self.world.next_deadline();
+        if !self.world.is_draining() || self.stopping == Stopping::Closed {
+            return deadline;
+        }
+        if self.stopping == Stopping::No && self.world.wire().accept_queues_empty() {
+            self.common.closing.arrive();
+            self.stopping = Stopping::Arrived;
+        }
+        if self.common.closing.all_arrived() {
+            self.world.wire().stop_accepting();
+            self.stopping = Stopping::Closed;
+        }
+        deadline.min(now + CLOSING_LOOK)
+    }
+
+    /// Copies what the ring counts by itself.
+    fn mirror(&mut self, now: Moment) {
+        if now.since(self.mirrored) < MIRROR {
+            return;
+        }
+        self.mirrored = now;
+        let ring = self.world.wire();
+        let stats = ring.stats();
+        let held = ring.buffers_held(Group::Client) + ring.buffers_held(Group::Upstream);
+        let counters = &self.counters;
+        counters.ring_completions.mirror(stats.completions);
+        counters.ring_enters.mirror(stats.enters);
+        counters.ring_sends.mirror(stats.sends);
+        counters.ring_stale.mirror(stats.stale);
+        counters.ring_overflow.mirror(stats.overflows);
+        counters.ring_no_buffers.mirror(stats.no_buffers);
+        counters.buffers_used.set(held as u64);
+    }
+}

@@ -1,0 +1,410 @@
+//! One upstream connection: from connect to close, attached to a session or not.
+//!
+//! The machine is [`Outbound`]; here are its socket, its duty and its deadlines. A connection is always listening, also
+//! when idle, so that a FIN or a 421 is seen when it comes and not when the next transaction needs it. What the machine
+//! has gathered goes out as one flight when no send is under way.
+
+use std::io;
+
+use weir_smtp::outbound::{LegLost, Outbound, Owed};
+use weir_smtp::reply::Reply;
+use weir_smtp::time::Moment;
+
+use crate::metrics::{ClosedLeg, Outcome, ReplyClass, Way};
+use crate::policy::pace::Pace;
+use crate::ring::{BufferId, Close, Group, ReceiveEnd, SlotId, Wire};
+use crate::route::{EndpointId, Failure};
+
+use super::config::LegConfig;
+use super::flights::gather;
+use super::probe::Errand;
+use super::slab::Key;
+use super::who::Who;
+use super::world::World;
+
+/// What a connection is there for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Duty {
+    /// TCP connection, greeting, EHLO.
+    Opening,
+    /// Free; this step decides what for.
+    Offered,
+    /// In the pool.
+    Idle,
+    /// Serves this session.
+    Attached(Key),
+    /// Its last transaction was broken off: RSET is out.
+    Resetting,
+    /// QUIT is out.
+    Quitting,
+    /// Not for mail: asks an endpoint how it is.
+    Probing(Errand),
+}
+
+pub struct Leg {
+    pub outbound: Outbound,
+    pub slot: SlotId,
+    pub endpoint: EndpointId,
+    pub duty: Duty,
+    pub connected: bool,
+    pub sending: bool,
+    pub born: Moment,
+    pub uses: u32,
+    /// The deadline of the present duty.
+    pub due: Moment,
+    /// The earliest wheel entry.
+    pub armed: Moment,
+    /// The rate of a body that goes up while it comes in.
+    pub pace: Option<Pace>,
+}
+
+impl Leg {
+    pub fn new(
+        outbound: Outbound,
+        slot: SlotId,
+        endpoint: EndpointId,
+        duty: Duty,
+        now: Moment,
+        due: Moment,
+    ) -> Leg {
+        Leg {
+            outbound,
+            slot,
+            endpoint,
+            duty,
+            connected: false,
+            sending: false,
+            born: now,
+            uses: 0,
+            due,
+            armed: Moment::NEVER,
+            pace: None,
+        }
+    }
+
+    /// The session it serves.
+    pub fn session(&self) -> Option<Key> {
+        match self.duty {
+            Duty::Attached(session) => Some(session),
+            _ => None,
+        }
+    }
+
+    /// Why it may not serve another transaction, although it could.
+    pub fn worn_out(&self, config: &LegConfig, now: Moment) -> Option<ClosedLeg> {
+        if now.since(self.born) >= config.age_max {
+            Some(ClosedLeg::Age)
+        } else if config.uses_max > 0 && self.uses >= config.uses_max {
+            Some(ClosedLeg::Uses)
+        } else if self.outbound.failures() >= config.failures_max {
+            Some(ClosedLeg::Retired)
+        } else {
+            None
+        }
+    }
+}
+
+impl<W: Wire> World<W> {
+    pub(super) fn leg_connected(&mut self, key: Key, result: io::Result<()>) {
+        let Some(leg) = self.legs.get_mut(key) else {
+            return;
+        };
+        match result {
+            Ok(()) => {
+                leg.connected = true;
+                leg.due = self.now + self.config.leg.handshake;
+                self.wire.start_receive(leg.slot, Group::Upstream);
+                self.arm_leg(key);
+            }
+            Err(_) => self.lose_leg(key, LegLost::Closed, ClosedLeg::ConnectFailed),
+        }
+    }
+
+    /// Replies: each goes to whom it is owed; then what they led to goes out as one flight.
+    pub(super) fn leg_received(&mut self, key: Key, buffer: BufferId, len: u32) {
+        let mut at = 0;
+        let mut lost = None;
+        while let Some(leg) = self.legs.get_mut(key) {
+            let mut rest = &self.wire.buffer(buffer)[at..len as usize];
+            let before = rest.len();
+            let read = leg.outbound.handle_input(&mut rest);
+            let taken = before - rest.len();
+            let heard = match read {
+                Ok(None) => break,
+                Ok(Some((owed, reply))) => {
+                    // The reply lies in the machine or in the buffer, and both are needed to act on it.
+                    self.reply.clear();
+                    self.reply.extend_from_slice(reply.text);
+                    (owed, reply.code)
+                }
+                Err(why) => {
+                    lost = Some(why);
+                    break;
+                }
+            };
+            at += taken;
+            self.leg_replied(key, heard.0, heard.1);
+        }
+        self.release(buffer);
+        self.counters.upstream_bytes.at(Way::In).add(u64::from(len));
+        match lost {
+            Some(why) => self.lose_leg(key, why, closed_by(why)),
+            None => self.leg_settled(key),
+        }
+    }
+
+    /// One reply, its text in `self.reply`.
+    fn leg_replied(&mut self, key: Key, owed: Owed, code: u16) {
+        let Some(leg) = self.legs.get_mut(key) else {
+            return;
+        };
+        let (duty, endpoint) = (leg.duty, leg.endpoint);
+        let upstream = self.upstream_of(endpoint);
+        self.counters
+            .upstream_replies
+            .at(upstream, ReplyClass::of(code))
+            .inc();
+        if owed == Owed::End {
+            let outcome = match ReplyClass::of(code) {
+                ReplyClass::Positive => Outcome::Accepted,
+                ReplyClass::Permanent => Outcome::Rejected,
+                _ => Outcome::Deferred,
+            };
+            self.counters.upstream_messages.at(upstream, outcome).inc();
+        }
+        match duty {
+            Duty::Attached(session) => {
+                let text = std::mem::take(&mut self.reply);
+                let reply = Reply { code, text: &text };
+                if owed == Owed::End
+                    && let Some(session) = self.sessions.get_mut(session)
+                {
+                    // A final reply is never delayed.
+                    session.hold_until = Moment::ZERO;
+                }
+                self.relay_call(session, |relay, cx| relay.handle_reply(cx, owed, &reply));
+                self.reply = text;
+                self.settle(session);
+            }
+            Duty::Probing(errand) => self.probe_replied(key, errand, owed, code),
+            Duty::Opening | Duty::Offered | Duty::Idle | Duty::Resetting | Duty::Quitting => {}
+        }
+    }
+
+    /// After a batch of replies: who is ready, and what goes out.
+    fn leg_settled(&mut self, key: Key) {
+        let Some(leg) = self.legs.get_mut(key) else {
+            return;
+        };
+        match leg.duty {
+            Duty::Attached(session) => self.feed(session),
+            Duty::Opening if leg.outbound.is_ready() => self.leg_opened(key),
+            Duty::Resetting if leg.outbound.is_reusable() => self.offer_later(key),
+            Duty::Quitting if !leg.outbound.is_owed() => self.close_leg(key, None),
+            _ => {}
+        }
+        self.pump(key);
+    }
+
+    fn leg_opened(&mut self, key: Key) {
+        let Some(leg) = self.legs.get_mut(key) else {
+            return;
+        };
+        self.counters
+            .upstream_connect_seconds
+            .observe(self.now.since(leg.born));
+        let caps = *leg.outbound.capabilities();
+        if self.routes.heard(leg.endpoint, caps) {
+            self.announce();
+        }
+        self.offer_later(key);
+    }
+
+    /// Sends what the machine has gathered, as one flight.
+    pub(super) fn pump(&mut self, key: Key) {
+        let Some(leg) = self.legs.get_mut(key) else {
+            return;
+        };
+        if leg.sending || !leg.connected || leg.outbound.poll_output().is_empty() {
+            return;
+        }
+        let form = leg.outbound.form();
+        let pieces = leg.outbound.poll_output();
+        let mut head = self.flights.take();
+        let octets = pieces.wire_len(form);
+        gather(&self.wire, pieces, form, &mut head, &mut self.parts);
+        if self.parts.is_empty() {
+            self.wire.send(leg.slot, head);
+        } else {
+            self.wire.send_spans(leg.slot, head, &self.parts);
+        }
+        leg.sending = true;
+        for buffer in pieces.release() {
+            self.wire.release(buffer);
+            self.relieved = true;
+        }
+        self.counters.upstream_bytes.at(Way::Out).add(octets);
+    }
+
+    pub(super) fn leg_sent(&mut self, key: Key, result: io::Result<usize>, flight: Vec<u8>) {
+        self.flights.give_back(flight);
+        let Some(leg) = self.legs.get_mut(key) else {
+            return;
+        };
+        leg.sending = false;
+        if result.is_err() {
+            // The reason may still lie unread before us: a 421, or the final reply. The receive tells.
+            leg.due = leg.due.min(self.now + self.config.leg.quit);
+            return self.arm_leg(key);
+        }
+        self.pump(key);
+        let Some(leg) = self.legs.get(key) else {
+            return;
+        };
+        if let Duty::Attached(session) = leg.duty
+            && !leg.sending
+        {
+            self.relay_call(session, |relay, cx| relay.handle_leg_drained(cx));
+            self.settle(session);
+            self.feed(session);
+        }
+    }
+
+    pub(super) fn leg_receive_ended(&mut self, key: Key, why: ReceiveEnd) {
+        match why {
+            ReceiveEnd::NoBuffers | ReceiveEnd::Stopped => self.thirsty.push_back(Who::Leg(key)),
+            ReceiveEnd::Eof | ReceiveEnd::Reset(_) => {
+                self.lose_leg(key, LegLost::Closed, ClosedLeg::Peer)
+            }
+        }
+    }
+
+    /// The connection can not be used any more: the session it served is told, the endpoint is judged, the socket closed.
+    pub(super) fn lose_leg(&mut self, key: Key, why: LegLost, reason: ClosedLeg) {
+        let Some(leg) = self.legs.get(key) else {
+            return;
+        };
+        let (duty, endpoint) = (leg.duty, leg.endpoint);
+        self.close_leg(key, Some(reason));
+        match duty {
+            Duty::Attached(session) => {
+                if why == LegLost::Refused421 {
+                    self.endpoint_failed(endpoint, Failure::Refused);
+                }
+                if let Some(session) = self.sessions.get_mut(session) {
+                    session.leg = None;
+                    session.want.tried.insert(endpoint);
+                }
+                self.relay_call(session, |relay, cx| relay.handle_leg_lost(cx, why));
+                self.settle(session);
+                self.feed(session);
+            }
+            Duty::Opening => {
+                let upstream = self.upstream_of(endpoint);
+                self.counters.upstream_connect_failures.at(upstream).inc();
+                let refused = matches!(why, LegLost::Refused421 | LegLost::Unwelcome);
+                self.endpoint_failed(
+                    endpoint,
+                    if refused {
+                        Failure::Refused
+                    } else {
+                        Failure::Connect
+                    },
+                );
+                self.open_for_waiters();
+            }
+            Duty::Probing(errand) => self.probe_lost(endpoint, errand, why, reason),
+            Duty::Offered | Duty::Idle | Duty::Resetting | Duty::Quitting => {}
+        }
+    }
+
+    /// Closes the socket and forgets the connection. `None`: it ended as it should, after QUIT.
+    pub(super) fn close_leg(&mut self, key: Key, reason: Option<ClosedLeg>) {
+        let Some(mut leg) = self.legs.remove(key) else {
+            return;
+        };
+        for buffer in leg.outbound.poll_output().release() {
+            self.wire.release(buffer);
+            self.relieved = true;
+        }
+        self.close_slot(leg.slot, Close::Now);
+        self.leg_left(key, &leg);
+        if let Some(reason) = reason {
+            let upstream = self.upstream_of(leg.endpoint);
+            self.counters.upstream_closes.at(upstream, reason).inc();
+        }
+    }
+
+    /// Nobody needs this connection any more: QUIT, and its reply awaited a little.
+    pub(super) fn dismiss_leg(&mut self, key: Key, reason: ClosedLeg) {
+        let Some(leg) = self.legs.get_mut(key) else {
+            return;
+        };
+        if !leg.outbound.is_reusable() {
+            return self.close_leg(key, Some(reason));
+        }
+        if leg.duty == Duty::Idle {
+            self.pools.leave(key, leg.endpoint);
+        }
+        leg.duty = Duty::Quitting;
+        leg.outbound.quit();
+        leg.due = self.now + self.config.leg.quit;
+        let endpoint = leg.endpoint;
+        self.counters
+            .upstream_closes
+            .at(self.upstream_of(endpoint), reason)
+            .inc();
+        self.pump(key);
+        self.arm_leg(key);
+    }
+
+    pub(super) fn arm_leg(&mut self, key: Key) {
+        let Some(leg) = self.legs.get_mut(key) else {
+            return;
+        };
+        if leg.due < leg.armed {
+            leg.armed = leg.due;
+            self.wheel.insert(leg.due, Who::Leg(key).to_bits());
+        }
+    }
+
+    pub(super) fn leg_timer(&mut self, key: Key) {
+        let Some(leg) = self.legs.get_mut(key) else {
+            return;
+        };
+        if self.now < leg.armed {
+            return;
+        }
+        leg.armed = Moment::NEVER;
+        if self.now < leg.due {
+            return self.arm_leg(key);
+        }
+        match leg.duty {
+            Duty::Opening if !leg.connected => {
+                self.lose_leg(key, LegLost::Timeout, ClosedLeg::ConnectFailed)
+            }
+            Duty::Opening | Duty::Probing(_) => {
+                self.lose_leg(key, LegLost::Timeout, ClosedLeg::Timeout)
+            }
+            Duty::Resetting => self.close_leg(key, Some(ClosedLeg::Timeout)),
+            Duty::Quitting => self.close_leg(key, None),
+            Duty::Idle => {
+                let reason = leg
+                    .worn_out(&self.config.leg, self.now)
+                    .unwrap_or(ClosedLeg::Idle);
+                self.dismiss_leg(key, reason);
+            }
+            Duty::Attached(session) => self.check_body_pace(key, session),
+            Duty::Offered => {}
+        }
+    }
+}
+
+fn closed_by(why: LegLost) -> ClosedLeg {
+    match why {
+        LegLost::Closed => ClosedLeg::Peer,
+        LegLost::Protocol => ClosedLeg::Protocol,
+        LegLost::Timeout => ClosedLeg::Timeout,
+        LegLost::Refused421 | LegLost::Unwelcome => ClosedLeg::Refused421,
+    }
+}

@@ -1,0 +1,349 @@
+//! Parking: from a session to a row of the pit and back.
+//!
+//! Two ways lead there. A client that just came and must not speak for a while (the greet wait) is a row from the start:
+//! the first line of the greeting goes out, and at the deadline one look at the socket tells whether it kept quiet. A
+//! client whose replies stutter is parked with each reply, between transactions only, and is a session again when the
+//! reply is out. A row has nothing armed on its socket: that its client has left shows when bytes are sent to it, or at
+//! its deadline.
+
+use weir_smtp::gate::Verdict;
+use weir_smtp::relay::{Parked, Relay};
+use weir_smtp::reply::ReplyText;
+use weir_smtp::texts;
+use weir_smtp::time::Moment;
+
+use crate::metrics::{Ended, PitEnd, Refusal};
+use crate::policy::errors::Errors;
+use crate::policy::{Admission, Finding, Temper};
+use crate::ring::wire::SEND_NOW_MAX;
+use crate::ring::{BufferId, Close, Group, ReceiveEnd, SlotId, Wire};
+
+use super::pit::{DRIP_BYTES_MAX, Dripped, Due, Parking, Peer, Row, RowId, Tenant, Then};
+use super::session::{Pending, Session};
+use super::slab::Key;
+use super::who::Who;
+use super::world::World;
+
+const _: () = assert!(
+    DRIP_BYTES_MAX <= SEND_NOW_MAX,
+    "a drip fits one non-blocking send"
+);
+
+/// Rows looked at in one turn. More of them wait for the next, which follows at once.
+const ROWS_PER_TURN: usize = 512;
+
+/// What a row of the pit keeps for its client.
+pub enum Belongings {
+    /// A client in its greet wait: it has not begun a session. `teasing`: the first line of the greeting is being sent.
+    Newcomer {
+        teasing: bool,
+    },
+    Session(Box<ParkedSession>),
+}
+
+/// What a session leaves behind while it is parked.
+pub struct ParkedSession {
+    pub relay: Parked,
+    pub number: u64,
+    pub accepted: Moment,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub errors: Errors,
+    pub errors_seen: u16,
+    pub junk_seen: u16,
+    pub deferred: u16,
+    pub rejected: u16,
+    pub parked_millis: u32,
+}
+
+impl<W: Wire> World<W> {
+    /// A new client has to hold its tongue first: the first line of the greeting, and a row.
+    pub(super) fn park_newcomer(
+        &mut self,
+        slot: SlotId,
+        peer: Peer,
+        admission: Admission,
+        wait: std::time::Duration,
+    ) {
+        let tenant = Tenant {
+            slot,
+            peer,
+            standing: admission.standing,
+            parked: Belongings::Newcomer { teasing: true },
+            why: None,
+            temper: Temper::Normal,
+            then: Then::Resume,
+        };
+        let row = Row::hold(tenant, None, self.now, self.now + wait);
+        let Some(id) = self.park_row(row) else { return };
+        self.wire.set_owner(slot, Who::Row(id).owner());
+        self.count_sessions();
+        let mut teaser = self.flights.take();
+        texts::write_teaser(&mut teaser, &self.config.smtp.hostname);
+        self.wire.send(slot, teaser);
+    }
+
+    /// Parks a session whose reply is to stutter, if this is the moment for it. True: the session is gone.
+    pub(super) fn park_if_due(&mut self, key: Key) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return true;
+        };
+        let ripe = session.flags.stutter
+            && !session.flags.closing
+            && !session.flags.eof
+            && !session.out.is_empty()
+            && !session.flags.sending
+            && session.intake.is_empty()
+            && session.leg.is_none()
+            && session.relay.is_parkable();
+        session.flags.parking = ripe;
+        let Some(slot) = session.slot.filter(|_| ripe) else {
+            return false;
+        };
+        if session.flags.receiving {
+            // What still comes before the receive has stopped is read first.
+            self.wire.stop_receive(slot);
+            return false;
+        }
+        self.park_session(key, slot);
+        true
+    }
+
+    fn park_session(&mut self, key: Key, slot: SlotId) {
+        let Some(mut session) = self.sessions.remove(key) else {
+            return;
+        };
+        let reply = ReplyText::built(session.out.clone());
+        session.out.clear();
+        self.flights.relieve(&mut session.out);
+        self.wire.small_buffers(slot);
+        let tenant = Tenant {
+            slot,
+            peer: session.peer,
+            standing: session.standing,
+            why: Some(Finding::ErrorsSoft),
+            temper: Temper::Stutter,
+            then: Then::Resume,
+            parked: Belongings::Session(Box::new(ParkedSession {
+                relay: session.relay.park(),
+                number: session.number,
+                accepted: session.accepted,
+                bytes_in: session.bytes_in,
+                bytes_out: session.bytes_out + reply.as_bytes().len() as u64,
+                errors: session.errors,
+                errors_seen: session.errors_seen,
+                junk_seen: session.junk_seen,
+                deferred: session.deferred,
+                rejected: session.rejected,
+                parked_millis: session.parked_millis,
+            })),
+        };
+        let interval = self.policy.config().temper.interval;
+        let row = Row::drip_out(tenant, reply, interval, self.now);
+        if let Some(id) = self.park_row(row) {
+            self.wire.set_owner(slot, Who::Row(id).owner());
+        }
+        self.count_sessions();
+    }
+
+    /// A row into the pit. When it is full, somebody is closed: the one displaced, or this one.
+    fn park_row(&mut self, row: Row<Belongings>) -> Option<RowId> {
+        self.counters.pit_parked.inc();
+        let id = match self.pit.park(row) {
+            Parking::Parked(id) => Some(id),
+            Parking::Displaced(id, other) => {
+                self.cut_row(other, PitEnd::Displaced, &texts::OVERLOAD);
+                Some(id)
+            }
+            Parking::Refused(row) => {
+                self.counters.sessions_refused.at(Refusal::PitFull).inc();
+                self.cut_row(row, PitEnd::Displaced, &texts::OVERLOAD);
+                None
+            }
+        };
+        self.counters.pit_rows.set(self.pit.len() as u64);
+        id
+    }
+
+    /// Walks the rows whose time has come.
+    pub(super) fn tend_pit(&mut self) {
+        for _ in 0..ROWS_PER_TURN {
+            let Some(due) = self.pit.due(self.now) else {
+                return;
+            };
+            match due {
+                Due::Drip { slot, bytes, .. } => {
+                    self.counters
+                        .pit_drip_bytes
+                        .add(bytes.as_bytes().len() as u64);
+                    self.wire.send_now(slot, bytes.as_bytes());
+                }
+                Due::Ripe(id) => self.row_ripe(id),
+            }
+        }
+        // The rest waits for the next turn, which follows at once: the pit's own deadline has passed.
+    }
+
+    fn row_ripe(&mut self, id: RowId) {
+        let Some(row) = self.pit.get(id) else { return };
+        if matches!(row.tenant.parked, Belongings::Newcomer { .. }) {
+            // The end of a greet wait: one look whether the client has spoken.
+            return self.wire.receive_now(row.tenant.slot, Group::Client);
+        }
+        self.resume_row(id);
+    }
+
+    /// What came of a drip, or of the first line of the greeting.
+    pub(super) fn row_dripped(&mut self, id: RowId, result: std::io::Result<usize>) {
+        let Some(row) = self.pit.get_mut(id) else {
+            return;
+        };
+        let taken = match result {
+            Ok(taken) => taken,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+            Err(_) => return self.row_left(id),
+        };
+        if let Belongings::Newcomer { teasing } = &mut row.tenant.parked {
+            *teasing = false;
+        } else if row.is_in_flight() && self.pit.dripped(id, taken, self.now) == Dripped::Finished {
+            self.resume_row(id);
+        }
+    }
+
+    /// A client spoke before its greeting was complete.
+    pub(super) fn row_spoke(&mut self, id: RowId, buffer: BufferId, len: u32) {
+        let Some(row) = self.pit.take(id) else {
+            return self.release(buffer);
+        };
+        let ruling = self
+            .policy
+            .found(row.tenant.standing, Finding::Pregreet, self.now);
+        let Some(key) = self.session_of(row, PitEnd::Promoted) else {
+            return self.release(buffer);
+        };
+        self.take_note(key, &ruling, "connect");
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.bytes_in += u64::from(len);
+            session.intake.push(Pending {
+                buffer,
+                start: 0,
+                len,
+            });
+        }
+        self.greet(key, ruling.verdict);
+    }
+
+    /// Nothing came before the greeting, or the client has left.
+    pub(super) fn row_silent(&mut self, id: RowId, why: ReceiveEnd) {
+        if !matches!(why, ReceiveEnd::Stopped | ReceiveEnd::NoBuffers) {
+            return self.row_left(id);
+        }
+        if let Some(row) = self.pit.take(id)
+            && let Some(key) = self.session_of(row, PitEnd::Promoted)
+        {
+            self.greet(key, Verdict::Pass);
+        }
+    }
+
+    /// The reply is out, or has stuttered as long as it may: the row is a session again, and the rest goes out at once.
+    fn resume_row(&mut self, id: RowId) {
+        let Some(row) = self.pit.take(id) else { return };
+        let rest = row.rest().to_vec();
+        let Some(key) = self.session_of(row, PitEnd::Promoted) else {
+            return;
+        };
+        if let Some(session) = self.sessions.get_mut(key)
+            && !rest.is_empty()
+        {
+            session.out.extend_from_slice(&rest);
+            session.flags.stutter = false;
+        }
+        self.finish_step(key);
+    }
+
+    /// Makes a session of a row that was taken out of the pit.
+    fn session_of(&mut self, row: Row<Belongings>, how: PitEnd) -> Option<Key> {
+        self.row_ended(&row, how);
+        let tenant = row.tenant;
+        let mut session = match tenant.parked {
+            Belongings::Newcomer { teasing } => {
+                self.sessions_seen += 1;
+                let mut session =
+                    Session::new(row.since, self.sessions_seen, tenant.slot, tenant.peer);
+                session.relay = Relay::new(self.now);
+                session.flags.sending = teasing;
+                session
+            }
+            Belongings::Session(parked) => {
+                let mut session =
+                    Session::new(parked.accepted, parked.number, tenant.slot, tenant.peer);
+                session.relay =
+                    Relay::resume(parked.relay, self.now, self.config.smtp.timeouts.idle);
+                session.bytes_in = parked.bytes_in;
+                session.bytes_out = parked.bytes_out;
+                session.errors = parked.errors;
+                session.errors_seen = parked.errors_seen;
+                session.junk_seen = parked.junk_seen;
+                session.deferred = parked.deferred;
+                session.rejected = parked.rejected;
+                session.parked_millis = parked.parked_millis;
+                session
+            }
+        };
+        let parked = self.now.since(row.since).as_millis();
+        session.parked_millis = session
+            .parked_millis
+            .saturating_add(u32::try_from(parked).unwrap_or(u32::MAX));
+        session.standing = tenant.standing;
+        self.add_session(session)
+    }
+
+    pub(super) fn row_left(&mut self, id: RowId) {
+        if let Some(row) = self.pit.take(id) {
+            self.row_ended(&row, PitEnd::Left);
+            self.forget_row(row, Ended::Pit, None);
+        }
+    }
+
+    /// Ends a parked client: the line it is in the middle of is completed, then comes the reason, on a line of its own.
+    pub(super) fn cut_row(&mut self, row: Row<Belongings>, how: PitEnd, reply: &ReplyText) {
+        self.row_ended(&row, how);
+        let mut last_words = self.flights.take();
+        if row.is_mid_reply() {
+            last_words.extend_from_slice(row.rest());
+        }
+        last_words.extend_from_slice(reply.as_bytes());
+        self.forget_row(row, Ended::Pit, Some(last_words));
+    }
+
+    fn row_ended(&mut self, row: &Row<Belongings>, how: PitEnd) {
+        self.counters.pit_ended.at(how).inc();
+        self.counters.pit_seconds.observe(self.now.since(row.since));
+        self.counters.pit_rows.set(self.pit.len() as u64);
+    }
+
+    /// Closes the socket of a row and writes its session's last line.
+    fn forget_row(&mut self, row: Row<Belongings>, ended: Ended, last_words: Option<Vec<u8>>) {
+        let slot = row.tenant.slot;
+        let in_flight = row.is_in_flight()
+            || matches!(row.tenant.parked, Belongings::Newcomer { teasing: true });
+        match last_words {
+            // A drip under way is one byte or so; a second send beside it is not allowed, and not worth waiting for.
+            Some(words) if !in_flight => {
+                self.wire.send(slot, words);
+                self.close_slot(slot, Close::Linger);
+            }
+            Some(words) => {
+                self.flights.give_back(words);
+                self.close_slot(slot, Close::Linger);
+            }
+            None => self.close_slot(slot, Close::Now),
+        }
+        self.log_parked_end(&row, ended);
+        let errors = match &row.tenant.parked {
+            Belongings::Newcomer { .. } => Errors::default(),
+            Belongings::Session(parked) => parked.errors,
+        };
+        self.leave(row.tenant.standing, errors);
+    }
+}

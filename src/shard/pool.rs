@@ -1,0 +1,534 @@
+//! Which upstream connection serves which transaction: the pool of one shard.
+//!
+//! A session that asks gets an idle connection of the least loaded upstream; failing that a new connection is opened,
+//! if the upstream's permits (shared by all shards) allow one; failing that it waits. Whatever comes free, opened for it
+//! or given back by another, goes to the first waiter it suits. Connections being opened are nobody's in particular:
+//! there are as many of them as sessions that wait, at most.
+
+use std::io;
+use std::time::Duration;
+
+use weir_smtp::extension::ExtensionSet;
+use weir_smtp::gate::RouteId;
+use weir_smtp::outbound::Outbound;
+use weir_smtp::relay::{AttachFailure, Detach, LegId, UpstreamId};
+use weir_smtp::time::Moment;
+
+use crate::metrics::{ClosedLeg, UPSTREAMS_MAX};
+use crate::ring::Wire;
+use crate::route::EndpointId;
+
+use super::leg::{Duty, Leg};
+use super::mail::{Mail, To};
+use super::session::Want;
+use super::shared::shards_in;
+use super::slab::{Key, Slab};
+use super::waiters::{Class, Full, Judgement, Ticket};
+use super::who::{Chore, Who};
+use super::world::World;
+
+/// How often it is looked whether a connection can be opened for those who wait, when nothing else causes a look.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Connections opened at once for those who wait.
+const OPENED_AT_ONCE: usize = 16;
+
+/// Connections of one shard that wait for work, and how many are on the way. What is busy, the routes count.
+#[derive(Debug, Default)]
+pub struct Pools {
+    /// Idle connections by endpoint. The one used last is taken first, so that a load that shrinks leaves the others to
+    /// their idle timeout.
+    idle: Vec<Vec<Key>>,
+    opening: usize,
+}
+
+impl Pools {
+    fn at(&mut self, endpoint: EndpointId) -> &mut Vec<Key> {
+        let at = usize::from(endpoint.0);
+        if self.idle.len() <= at {
+            self.idle.resize_with(at + 1, Vec::new);
+        }
+        &mut self.idle[at]
+    }
+
+    /// A connection stops being idle for another reason than that a session took it.
+    pub fn leave(&mut self, key: Key, endpoint: EndpointId) {
+        self.at(endpoint).retain(|idle| *idle != key);
+    }
+
+    fn idle_at(&self, endpoint: EndpointId) -> &[Key] {
+        self.idle
+            .get(usize::from(endpoint.0))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    pub fn idle(&self) -> impl Iterator<Item = Key> + '_ {
+        self.idle.iter().flatten().copied()
+    }
+}
+
+impl<W: Wire> World<W> {
+    /// A session asks for an upstream connection.
+    pub(super) fn attach(&mut self, key: Key, needs: ExtensionSet, route: RouteId) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        session.want.needs = needs;
+        session.want.route = route;
+        session.want.since = self.now;
+        let want = session.want;
+        match self.choose(&want, Room::IdleOrNew) {
+            Ok(best) => {
+                if let Some(leg) = self.take_idle(best, needs) {
+                    return self.attach_to(key, leg);
+                }
+                // Opened for the next time; who finds an idle one elsewhere does not wait for the handshake.
+                self.open(best);
+                if let Ok(other) = self.choose(&want, Room::Idle)
+                    && let Some(leg) = self.take_idle(other, needs)
+                {
+                    return self.attach_to(key, leg);
+                }
+                self.wait_for_leg(key);
+            }
+            Err(AttachFailure::Unqualified) => self.attach_failed(key, AttachFailure::Unqualified),
+            Err(AttachFailure::NoSlot) => {
+                self.wait_for_leg(key);
+                self.starve(route);
+            }
+            // Perhaps one comes back within the wait.
+            Err(AttachFailure::NoUpstream) => self.wait_for_leg(key),
+        }
+    }
+
+    /// The least loaded endpoint that suits, has not failed this transaction already, and has room.
+    fn choose(&mut self, want: &Want, room: Room) -> Result<EndpointId, AttachFailure> {
+        let World {
+            routes,
+            pools,
+            legs,
+            shared,
+            wire,
+            ..
+        } = self;
+        let slots = wire.free_slots() > 0 && !legs.is_full();
+        routes.choose(
+            want.route,
+            want.needs,
+            &want.tried,
+            self.now,
+            |id, endpoint| {
+                let suits = |key: &Key| offers(legs, *key, want.needs);
+                pools.idle_at(id).iter().any(suits)
+                    || (room == Room::IdleOrNew
+                        && slots
+                        && shared.has_permit(endpoint.upstream.0.into()))
+            },
+        )
+    }
+
+    /// The idle connection that was used last and offers what is needed.
+    fn take_idle(&mut self, endpoint: EndpointId, needs: ExtensionSet) -> Option<Key> {
+        let World { legs, pools, .. } = self;
+        let idle = pools.at(endpoint);
+        let at = idle.iter().rposition(|key| offers(legs, *key, needs))?;
+        Some(idle.remove(at))
+    }
+
+    /// Gives a free connection to a session that has asked for one. The caller settles the session.
+    fn attach_to(&mut self, key: Key, leg_key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(leg) = self.legs.get_mut(leg_key) else {
+            return;
+        };
+        let waited = self.now.since(session.want.since);
+        session.want.ticket = Ticket::NONE;
+        session.want.waited += waited;
+        session.leg = Some(leg_key);
+        leg.duty = Duty::Attached(key);
+        leg.uses += 1;
+        leg.due = Moment::NEVER;
+        let (endpoint, reused) = (leg.endpoint, leg.uses > 1);
+        let upstream = self.upstream_of(endpoint);
+        if reused {
+            self.counters.upstream_reuses.at(upstream).inc();
+        }
+        self.counters.wait_seconds.observe(waited);
+        self.routes.begin(endpoint);
+        let id = LegId(leg_key.index());
+        self.relay_call(key, |relay, cx| {
+            relay.handle_attached(cx, id, UpstreamId(upstream as u16))
+        });
+    }
+
+    fn attach_failed(&mut self, key: Key, why: AttachFailure) {
+        self.relay_call(key, |relay, cx| relay.handle_attach_failed(cx, why));
+    }
+
+    fn wait_for_leg(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let class = if session.relay.owes_final() {
+            Class::Committed
+        } else {
+            Class::Normal
+        };
+        match self.waiters.push(key, class) {
+            Ok(ticket) => {
+                session.want.ticket = ticket;
+                self.counters.waiters.set(self.waiters.len() as u64);
+                self.retry_later();
+            }
+            Err(Full) => {
+                self.counters.waits_refused.inc();
+                self.attach_failed(key, AttachFailure::NoSlot);
+            }
+        }
+    }
+
+    /// The session does not want a connection any more, or has ended.
+    pub(super) fn cancel_attach(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if !session.want.ticket.is_none() {
+            session.want.ticket = Ticket::NONE;
+            self.waiters.forget();
+            self.counters.waiters.set(self.waiters.len() as u64);
+        }
+    }
+
+    /// The session has waited as long as it may.
+    pub(super) fn wait_is_over(&mut self, key: Key) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let want = session.want;
+        let why = self
+            .choose(&want, Room::IdleOrNew)
+            .err()
+            .unwrap_or(AttachFailure::NoSlot);
+        self.cancel_attach(key);
+        self.counters.waits_expired.inc();
+        self.attach_failed(key, why);
+        self.settle(key);
+    }
+
+    /// The session gives its connection back.
+    pub(super) fn detach(&mut self, key: Key, how: Detach) {
+        let Some(leg_key) = self
+            .sessions
+            .get_mut(key)
+            .and_then(|session| session.leg.take())
+        else {
+            return;
+        };
+        let Some(leg) = self.legs.get_mut(leg_key) else {
+            return;
+        };
+        leg.pace = None;
+        self.routes.end(leg.endpoint);
+        match how {
+            Detach::Clean => self.offer_later(leg_key),
+            Detach::Reset => {
+                leg.duty = Duty::Resetting;
+                leg.due = self.now + self.config.leg.reset;
+                leg.outbound.begin_reset();
+                self.pump(leg_key);
+                self.arm_leg(leg_key);
+            }
+            Detach::Close => self.close_leg(leg_key, Some(ClosedLeg::Aborted)),
+        }
+    }
+
+    /// A connection is free; who gets it is decided at the end of the step.
+    pub(super) fn offer_later(&mut self, key: Key) {
+        let Some(leg) = self.legs.get_mut(key) else {
+            return;
+        };
+        if leg.duty == Duty::Opening {
+            self.pools.opening -= 1;
+        }
+        leg.duty = Duty::Offered;
+        leg.due = Moment::NEVER;
+        self.offers.push_back(key);
+    }
+
+    /// Connections that came free in this step go to those who wait, or to the pool.
+    pub(super) fn serve_offers(&mut self) {
+        while let Some(key) = self.offers.pop_front() {
+            let Some(leg) = self.legs.get_mut(key) else {
+                continue;
+            };
+            if leg.duty != Duty::Offered {
+                continue;
+            }
+            let endpoint = leg.endpoint;
+            let worn_out = leg.worn_out(&self.config.leg, self.now);
+            let reason = match worn_out {
+                None if !leg.outbound.is_reusable() => Some(ClosedLeg::Protocol),
+                other => other,
+            };
+            if let Some(reason) = reason {
+                self.dismiss_leg(key, reason);
+                self.open_for_waiters();
+                continue;
+            }
+            match self.next_waiter(key) {
+                Some(session) => {
+                    self.attach_to(session, key);
+                    self.settle(session);
+                    self.feed(session);
+                }
+                None => self.keep_idle(key, endpoint),
+            }
+        }
+    }
+
+    /// Nobody waits for this connection: it goes to the pool, or makes room where another shard is short.
+    fn keep_idle(&mut self, key: Key, endpoint: EndpointId) {
+        if self.drain.is_on() {
+            return self.dismiss_leg(key, ClosedLeg::Drain);
+        }
+        let retired = self
+            .routes
+            .get(endpoint)
+            .is_none_or(|endpoint| endpoint.is_retired());
+        if retired
+            || self
+                .shared
+                .others_starve(self.upstream_of(endpoint), self.shard)
+        {
+            return self.dismiss_leg(key, ClosedLeg::Yielded);
+        }
+        let Some(leg) = self.legs.get_mut(key) else {
+            return;
+        };
+        leg.duty = Duty::Idle;
+        leg.due = (self.now + self.config.leg.idle_max).min(leg.born + self.config.leg.age_max);
+        self.pools.at(endpoint).push(key);
+        self.arm_leg(key);
+    }
+
+    /// The first session this connection suits.
+    fn next_waiter(&mut self, leg: Key) -> Option<Key> {
+        if self.waiters.is_empty() {
+            return None;
+        }
+        let World {
+            sessions,
+            routes,
+            waiters,
+            legs,
+            ..
+        } = self;
+        let leg = legs.get(leg)?;
+        let offered = leg.outbound.capabilities().set;
+        let route = routes.get(leg.endpoint).map(|endpoint| endpoint.route());
+        let judge = |key: Key, ticket: Ticket| match sessions.get(key) {
+            Some(session) if session.want.ticket == ticket => {
+                let want = &session.want;
+                let suits = offered.contains(want.needs)
+                    && !want.tried.contains(leg.endpoint)
+                    && route == Some(want.route);
+                if suits {
+                    Judgement::Take
+                } else {
+                    Judgement::Unfit
+                }
+            }
+            _ => Judgement::Gone,
+        };
+        let session = waiters.take(judge);
+        self.counters.waiters.set(self.waiters.len() as u64);
+        session
+    }
+
+    /// Opens as many connections as sessions wait, where permits and slots allow it.
+    pub(super) fn open_for_waiters(&mut self) {
+        self.retry_armed = false;
+        let missing = self.waiters.len().saturating_sub(self.pools.opening);
+        for _ in 0..missing.min(OPENED_AT_ONCE) {
+            // Connections under way are for those who came first.
+            let sessions = &self.sessions;
+            let waits = |key: Key, ticket: Ticket| {
+                sessions
+                    .get(key)
+                    .is_some_and(|session| session.want.ticket == ticket)
+            };
+            let Some(key) = self.waiters.nth(self.pools.opening, waits) else {
+                break;
+            };
+            let Some(want) = self.sessions.get(key).map(|session| session.want) else {
+                break;
+            };
+            match self.choose(&want, Room::IdleOrNew) {
+                Ok(endpoint) => {
+                    if let Some(leg) = self.take_idle(endpoint, want.needs) {
+                        self.offer_later(leg);
+                        break;
+                    }
+                    if !self.open(endpoint) {
+                        break;
+                    }
+                }
+                Err(AttachFailure::NoSlot) => {
+                    self.starve(want.route);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        self.retry_later();
+    }
+
+    /// Opens one connection to an endpoint, if a permit and a slot are to be had.
+    fn open(&mut self, endpoint: EndpointId) -> bool {
+        let upstream = self.upstream_of(endpoint);
+        if self.shared.take_permit(upstream).is_err() {
+            return false;
+        }
+        match self.connect(endpoint, Duty::Opening) {
+            Ok(_) => {
+                self.pools.opening += 1;
+                true
+            }
+            Err(_) => {
+                // No slot left: that is our own limit, not the upstream's fault.
+                self.give_permit(upstream);
+                false
+            }
+        }
+    }
+
+    /// Sessions wait and all permits are taken: other shards are asked to make room.
+    fn starve(&mut self, route: RouteId) {
+        let upstreams = self
+            .routes
+            .iter()
+            .filter(|(_, endpoint)| endpoint.route() == route);
+        for (_, endpoint) in upstreams {
+            let upstream = endpoint.upstream.0;
+            if self.shared.starve(upstream.into(), self.shard) {
+                self.outgoing
+                    .push_back((To::Others, Mail::Starving { upstream }));
+            }
+        }
+    }
+
+    pub(super) fn connect(&mut self, endpoint: EndpointId, duty: Duty) -> io::Result<Key> {
+        if self.legs.is_full() {
+            return Err(io::Error::other(
+                "no more upstream connections fit this shard",
+            ));
+        }
+        let Some(address) = self.routes.get(endpoint).map(|endpoint| endpoint.addr) else {
+            return Err(io::Error::other("this endpoint is gone"));
+        };
+        let slot = self.wire.connect(&address, Who::Nobody.owner())?;
+        let due = self.now + self.config.leg.connect;
+        let outbound = Outbound::new(self.config.hostname.clone());
+        let leg = Leg::new(outbound, slot, endpoint, duty, self.now, due);
+        let Ok(key) = self.legs.insert(leg) else {
+            unreachable!("room was looked for above");
+        };
+        self.wire.set_owner(slot, Who::Leg(key).owner());
+        self.routes.opened(endpoint);
+        self.counters
+            .upstream_connects
+            .at(self.upstream_of(endpoint))
+            .inc();
+        self.arm_leg(key);
+        Ok(key)
+    }
+
+    /// Books for a connection that is gone.
+    pub(super) fn leg_left(&mut self, key: Key, leg: &Leg) {
+        self.routes.closed(leg.endpoint);
+        match leg.duty {
+            Duty::Opening => self.pools.opening -= 1,
+            Duty::Attached(_) => self.routes.end(leg.endpoint),
+            Duty::Idle => self.pools.leave(key, leg.endpoint),
+            Duty::Offered | Duty::Resetting | Duty::Quitting => {}
+            Duty::Probing(_) => return,
+        }
+        self.give_permit(self.upstream_of(leg.endpoint));
+    }
+
+    fn give_permit(&mut self, upstream: usize) {
+        for shard in shards_in(self.shared.give_permit(upstream)) {
+            let upstream = upstream as u16;
+            self.outgoing
+                .push_back((To::Shard(shard), Mail::PermitFree { upstream }));
+        }
+    }
+
+    /// Another shard is short of connections to this upstream: one idle one makes room.
+    pub(super) fn yield_connection(&mut self, upstream: usize) {
+        let belongs = |key: &Key| {
+            self.legs
+                .get(*key)
+                .is_some_and(|leg| self.upstream_of(leg.endpoint) == upstream)
+        };
+        let idle = self.pools.idle().find(belongs);
+        if let Some(key) = idle {
+            self.dismiss_leg(key, ClosedLeg::Yielded);
+        }
+    }
+
+    /// Makes sure somebody looks after the waiters again.
+    fn retry_later(&mut self) {
+        if !self.waiters.is_empty() && !self.retry_armed {
+            self.retry_armed = true;
+            self.wheel
+                .insert(self.now + RETRY, Who::Chore(Chore::Waiters).to_bits());
+        }
+    }
+
+    pub(super) fn upstream_of(&self, endpoint: EndpointId) -> usize {
+        let endpoint = self
+            .routes
+            .get(endpoint)
+            .expect("an endpoint stays as long as a connection to it");
+        endpoint.upstream.0.into()
+    }
+
+    /// Shows in the metrics how the connections are used. Now and then: it looks at every endpoint.
+    pub(super) fn count_pools(&mut self) {
+        let mut idle = [0u64; UPSTREAMS_MAX];
+        let mut open = [0u64; UPSTREAMS_MAX];
+        let mut up = [0u64; UPSTREAMS_MAX];
+        for (id, endpoint) in self.routes.iter() {
+            let upstream = usize::from(endpoint.upstream.0);
+            idle[upstream] += self.pools.idle_at(id).len() as u64;
+            open[upstream] += u64::from(endpoint.connections());
+            up[upstream] |=
+                u64::from(!endpoint.is_retired() && endpoint.health().ejected_until().is_none());
+        }
+        for upstream in 0..UPSTREAMS_MAX {
+            self.counters.pool_idle.at(upstream).set(idle[upstream]);
+            self.counters
+                .pool_active
+                .at(upstream)
+                .set(open[upstream].saturating_sub(idle[upstream]));
+            self.counters.upstream_up.at(upstream).set(up[upstream]);
+        }
+    }
+}
+
+/// Whether a connection of the pool offers what a transaction uses.
+fn offers(legs: &Slab<Leg>, key: Key, needs: ExtensionSet) -> bool {
+    legs.get(key)
+        .is_some_and(|leg| leg.outbound.capabilities().set.contains(needs))
+}
+
+/// What counts as room at an endpoint.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Room {
+    /// An idle connection, or a permit and a slot for a new one.
+    IdleOrNew,
+    Idle,
+}

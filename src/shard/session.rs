@@ -1,0 +1,681 @@
+//! The client's side: one session from accept to close. The only file that knows smtp, policy and route at once.
+//!
+//! A session is an entry of a slab, driven by completions. Each step works the same way: one call into the relay, its
+//! acts drained (some lead to further calls), then [`World::finish_step`]: what was gathered for the upstream goes out
+//! as one flight, what was gathered for the client as one flight, and the earliest deadline is armed.
+//!
+//! Input lies where it was received until the relay takes it; a session that has [`INTAKE_MAX`] pieces waiting stops
+//! receiving. Replies gather in `out` while a send is under way or a delay is running.
+
+use std::io;
+use std::time::Duration;
+
+use weir_smtp::extension::ExtensionSet;
+use weir_smtp::gate::RouteId;
+use weir_smtp::pieces::BufferId;
+use weir_smtp::relay::{Act, Cx, Gone, Input, Relay};
+use weir_smtp::texts;
+use weir_smtp::time::Moment;
+
+use crate::metrics::{Ended, Way};
+use crate::policy::Standing;
+use crate::policy::errors::Errors;
+use crate::policy::pace::Pace;
+use crate::ring::{Close, Group, ReceiveEnd, SlotId, Wire};
+use crate::route::Tried;
+
+use super::house::smtp_config;
+use super::pit::Peer;
+use super::slab::Key;
+use super::waiters::Ticket;
+use super::who::Who;
+use super::world::World;
+
+/// Received pieces that may wait to be read, before receiving stops: 16 KiB each.
+const INTAKE_MAX: usize = 4;
+
+/// Calls into one relay per turn, so that a client with much to say cannot starve the others.
+const CALLS_PER_TURN: usize = 32;
+
+/// Body input this short is copied out of its receive buffer: a quarter of one.
+const COPY_BELOW: u32 = 4096;
+
+/// How long a last reply may take to be sent before the connection is closed over it.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// One client.
+pub struct Session {
+    pub relay: Relay,
+    /// Its number in the log.
+    pub number: u64,
+    pub peer: Peer,
+    pub accepted: Moment,
+    /// None: the client is gone, and the relay lives on until the upstream has answered.
+    pub slot: Option<SlotId>,
+    /// The attached upstream connection.
+    pub leg: Option<Key>,
+    /// Replies gathered for the next send.
+    pub out: Vec<u8>,
+    /// Received and not read yet, oldest first.
+    pub intake: Vec<Pending>,
+    pub want: Want,
+    /// Replies are held back until then.
+    pub hold_until: Moment,
+    /// Receiving is paused until then (byte rate).
+    pub pause_until: Moment,
+    /// The session ends then, whatever is still unsent.
+    pub close_at: Moment,
+    /// The earliest wheel entry of this session.
+    pub armed: Moment,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// What policy knows of the client, and the session's own counts.
+    pub standing: Standing,
+    pub errors: Errors,
+    /// How many of the relay's counts have been passed on to policy.
+    pub errors_seen: u16,
+    pub junk_seen: u16,
+    pub deferred: u16,
+    pub rejected: u16,
+    /// Milliseconds of its life that it was parked.
+    pub parked_millis: u32,
+    /// Where short pieces of the body are copied to.
+    pub chunk: Option<BufferId>,
+    pub flags: Flags,
+    pub ended: Ended,
+    /// The word of what ended it, or empty.
+    pub why: &'static str,
+}
+
+/// What is going on with the client's socket.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flags {
+    pub sending: bool,
+    pub receiving: bool,
+    /// The client has sent its last byte.
+    pub eof: bool,
+    pub eof_told: bool,
+    /// The relay has asked to close; `linger` goes with it.
+    pub closing: bool,
+    pub linger: bool,
+    /// Stands on the list of those who have more input to read.
+    pub queued: bool,
+    /// Its receive ended for want of buffers; it stands on the list of the thirsty.
+    pub thirsty: bool,
+    /// Replies are delayed, one command at a time.
+    pub paced: bool,
+    /// To the pit as soon as no transaction is open.
+    pub stutter: bool,
+    /// About to be parked: nothing is sent and no receive armed any more.
+    pub parking: bool,
+    /// weir goes down: the session ends with its transaction.
+    pub send_off: bool,
+}
+
+/// Input that waits to be read: the session holds one reference of the buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Pending {
+    pub buffer: BufferId,
+    pub start: u32,
+    pub len: u32,
+}
+
+/// The upstream connection a session waits for, and what it must not be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Want {
+    pub ticket: Ticket,
+    pub needs: ExtensionSet,
+    pub route: RouteId,
+    pub since: Moment,
+    /// How long the transaction waited, all attaches together.
+    pub waited: Duration,
+    /// Endpoints that failed this transaction.
+    pub tried: Tried,
+}
+
+impl Session {
+    pub fn new(now: Moment, number: u64, slot: SlotId, peer: Peer) -> Session {
+        Session {
+            relay: Relay::new(now),
+            number,
+            peer,
+            accepted: now,
+            slot: Some(slot),
+            leg: None,
+            out: Vec::new(),
+            intake: Vec::new(),
+            want: Want::default(),
+            hold_until: Moment::ZERO,
+            pause_until: Moment::ZERO,
+            close_at: Moment::NEVER,
+            armed: Moment::NEVER,
+            bytes_in: 0,
+            bytes_out: 0,
+            standing: Standing::STRANGER,
+            errors: Errors::default(),
+            errors_seen: 0,
+            junk_seen: 0,
+            deferred: 0,
+            rejected: 0,
+            parked_millis: 0,
+            chunk: None,
+            flags: Flags::default(),
+            ended: Ended::ClientClosed,
+            why: "",
+        }
+    }
+
+    /// Whether the relay may be given input now.
+    fn may_read(&self, now: Moment) -> bool {
+        !self.intake.is_empty()
+            && !self.flags.closing
+            && self.relay.wants_input()
+            && (!self.flags.paced
+                || (self.hold_until <= now && self.out.is_empty() && !self.flags.sending))
+    }
+
+    /// When something has to happen even if nothing else does.
+    fn deadline(&self, queue_wait: Duration) -> Moment {
+        let mut earliest = self.relay.deadline().min(self.close_at);
+        if !self.want.ticket.is_none() {
+            earliest = earliest.min(self.want.since + queue_wait);
+        }
+        if self.hold_until > Moment::ZERO && (!self.out.is_empty() || !self.intake.is_empty()) {
+            earliest = earliest.min(self.hold_until);
+        }
+        if self.pause_until > Moment::ZERO && !self.flags.receiving {
+            earliest = earliest.min(self.pause_until);
+        }
+        earliest
+    }
+}
+
+impl<W: Wire> World<W> {
+    /// One call into the relay of a session, with everything it may touch.
+    pub(super) fn relay_call<R>(
+        &mut self,
+        key: Key,
+        call: impl FnOnce(&mut Relay, &mut Cx<'_>) -> R,
+    ) -> Option<R> {
+        let session = self.sessions.get_mut(key)?;
+        self.flights.equip(&mut session.out);
+        let leg = session.leg.and_then(|leg| self.legs.get_mut(leg));
+        let mut cx = Cx {
+            now: self.now,
+            config: smtp_config(&self.config, &self.stressed, &self.ladder),
+            announced: &self.announced,
+            out: &mut session.out,
+            leg: leg.map(|leg| &mut leg.outbound),
+            acts: &mut self.acts,
+            spare: &mut self.spare,
+            hold_max: self.hold_max,
+        };
+        Some(call(&mut session.relay, &mut cx))
+    }
+
+    /// A call into the relay and all that follows from it.
+    pub(super) fn relay_step(&mut self, key: Key, call: impl FnOnce(&mut Relay, &mut Cx<'_>)) {
+        if self.relay_call(key, call).is_some() {
+            self.settle(key);
+            self.finish_step(key);
+        }
+    }
+
+    /// Does what the relay asked for, until it asks for nothing more.
+    pub(super) fn settle(&mut self, key: Key) {
+        while let Some(act) = self.acts.pop_front() {
+            match act {
+                Act::Ask { id, stage } => {
+                    let verdict = self.judge(key, stage);
+                    self.relay_call(key, |relay, cx| relay.handle_verdict(cx, id, verdict));
+                }
+                Act::Attach { needs, route } => self.attach(key, needs, route),
+                Act::CancelAttach => self.cancel_attach(key),
+                Act::Detach { how, .. } => self.detach(key, how),
+                Act::Release(buffer) => self.release(buffer),
+                Act::TransactionEnd => self.transaction_ended(key),
+                Act::Violation(violation) => self.violated(violation),
+                Act::Close { linger } => {
+                    if let Some(session) = self.sessions.get_mut(key) {
+                        session.flags.closing = true;
+                        session.flags.linger = linger;
+                        session.close_at = self.now + LAST_WORDS;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The end of every step: flights go out, receiving goes on, the next deadline is armed, and who is done is dismissed.
+    pub(super) fn finish_step(&mut self, key: Key) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        if let Some(leg) = session.leg {
+            self.keep_pace(key, leg);
+            self.pump(leg);
+        }
+        self.hear_the_end(key);
+        self.weigh_errors(key);
+        self.leave_if_sent_off(key);
+        if self.park_if_due(key) {
+            return;
+        }
+        self.flush(key);
+        self.go_on_receiving(key);
+        if !self.dismiss_if_done(key) {
+            self.queue_if_readable(key);
+            self.arm_session(key);
+        }
+    }
+
+    /// Input of a client.
+    pub(super) fn client_received(&mut self, key: Key, buffer: BufferId, len: u32) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return self.release(buffer);
+        };
+        session.bytes_in += u64::from(len);
+        session.flags.parking = false;
+        self.counters.client_bytes.at(Way::In).add(u64::from(len));
+        if session.flags.closing || session.slot.is_none() {
+            return self.release(buffer);
+        }
+        if session.intake.capacity() == 0 {
+            session.intake = self
+                .intakes
+                .pop()
+                .unwrap_or_else(|| Vec::with_capacity(INTAKE_MAX));
+        }
+        session.intake.push(Pending {
+            buffer,
+            start: 0,
+            len,
+        });
+        if session.intake.len() >= INTAKE_MAX {
+            self.pause_receiving(key);
+        }
+        self.charge_bytes(key, len);
+        self.feed(key);
+    }
+
+    /// Lets the relay read, for a bounded number of calls.
+    pub(super) fn feed(&mut self, key: Key) {
+        for _ in 0..CALLS_PER_TURN {
+            let Some(session) = self.sessions.get(key) else {
+                return;
+            };
+            if !session.may_read(self.now) {
+                break;
+            }
+            self.read_some(key);
+            self.settle(key);
+        }
+        self.finish_step(key);
+    }
+
+    fn read_some(&mut self, key: Key) {
+        self.copy_if_short(key);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let in_body = session.relay.body_octets().is_some();
+        let piece = session.intake[0];
+        self.flights.equip(&mut session.out);
+        let leg = session.leg.and_then(|leg| self.legs.get_mut(leg));
+        let mut cx = Cx {
+            now: self.now,
+            config: smtp_config(&self.config, &self.stressed, &self.ladder),
+            announced: &self.announced,
+            out: &mut session.out,
+            leg: leg.map(|leg| &mut leg.outbound),
+            acts: &mut self.acts,
+            spare: &mut self.spare,
+            hold_max: self.hold_max,
+        };
+        let bytes = &self.wire.buffer(piece.buffer)[piece.start as usize..][..piece.len as usize];
+        let input = Input {
+            buffer: piece.buffer,
+            start: piece.start,
+            bytes,
+        };
+        let consumed = session.relay.handle_input(&mut cx, input);
+        if in_body
+            && let Some(pace) = session
+                .leg
+                .and_then(|leg| self.legs.get_mut(leg))
+                .and_then(|leg| leg.pace.as_mut())
+        {
+            pace.count(consumed.len as u64);
+        }
+        assert!(
+            consumed.len <= bytes.len(),
+            "the relay took more than it was given"
+        );
+        if session.flags.paced && !in_body && consumed.len > 0 {
+            session.hold_until = self.now + self.policy.config().temper.delay;
+        }
+        let mut owed = consumed.kept;
+        if consumed.len == bytes.len() {
+            session.intake.remove(0);
+            if session.intake.is_empty() {
+                self.intakes.push(std::mem::take(&mut session.intake));
+            }
+            // The session's own reference passes to the relay, or ends here.
+            match owed {
+                0 => self.release(piece.buffer),
+                _ => owed -= 1,
+            }
+        } else {
+            session.intake[0].start += consumed.len as u32;
+            session.intake[0].len -= consumed.len as u32;
+        }
+        for _ in 0..owed {
+            self.wire.retain(piece.buffer);
+        }
+    }
+
+    /// A body that goes up while it comes in holds an upstream connection, so it has to come along. Time in which weir
+    /// itself does not read is not the client's.
+    fn keep_pace(&mut self, key: Key, leg_key: Key) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        if !session.relay.is_streaming() {
+            return;
+        }
+        let reading = session.relay.wants_input() && session.pause_until <= self.now;
+        let Some(leg) = self.legs.get_mut(leg_key) else {
+            return;
+        };
+        let config = self.policy.config().pace;
+        let pace = leg
+            .pace
+            .get_or_insert_with(|| Pace::start(&config, self.now));
+        if reading {
+            pace.resume(self.now)
+        } else {
+            pace.pause(self.now)
+        }
+        leg.due = pace.deadline(&config);
+        self.arm_leg(leg_key);
+    }
+
+    /// A short piece of a body that will have to wait is copied out of its receive buffer, into one that the session fills
+    /// bit by bit: otherwise a client that sends a few octets at a time would pin 16 KiB with each.
+    fn copy_if_short(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let piece = session.intake[0];
+        if session.relay.body_octets().is_none()
+            || piece.len >= COPY_BELOW
+            || Some(piece.buffer) == session.chunk
+        {
+            return;
+        }
+        let bytes = &self.wire.buffer(piece.buffer)[piece.start as usize..][..piece.len as usize];
+        if bytes.ends_with(b"\r\n.\r\n") {
+            // Most likely the end of the message: it goes up at once.
+            return;
+        }
+        self.copied.clear();
+        self.copied.extend_from_slice(bytes);
+        for _ in 0..2 {
+            let Some(chunk) = session.chunk.or_else(|| self.wire.chunk()) else {
+                return;
+            };
+            session.chunk = Some(chunk);
+            let (start, len) = self.wire.chunk_append(chunk, &self.copied);
+            if len > 0 {
+                self.wire.retain(chunk);
+                let copy = Pending {
+                    buffer: chunk,
+                    start,
+                    len,
+                };
+                session.intake[0].start += len;
+                session.intake[0].len -= len;
+                if session.intake[0].len == 0 {
+                    session.intake[0] = copy;
+                    self.release(piece.buffer);
+                } else {
+                    session.intake.insert(0, copy);
+                }
+                return;
+            }
+            // Full: the pieces that lie in it keep it as long as they are needed.
+            session.chunk = None;
+            self.wire.release(chunk);
+        }
+    }
+
+    /// weir goes down and this session's transaction is over.
+    fn leave_if_sent_off(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if session.flags.send_off
+            && session.relay.is_between_transactions()
+            && !session.flags.closing
+        {
+            session.ended = Ended::Drain;
+            self.relay_call(key, |relay, cx| relay.refuse(cx, &texts::SHUTDOWN));
+            self.settle(key);
+        }
+    }
+}
+
+/// The socket: what goes out, what comes in, how it ends.
+impl<W: Wire> World<W> {
+    /// Sends what has gathered, unless a send is under way or a delay is running.
+    pub(super) fn flush(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(slot) = session.slot else {
+            session.out.clear();
+            return self.flights.relieve(&mut session.out);
+        };
+        if session.out.is_empty() {
+            return self.flights.relieve(&mut session.out);
+        }
+        if session.flags.sending
+            || session.flags.parking
+            || (session.hold_until > self.now && !session.flags.closing)
+        {
+            return;
+        }
+        let bytes = std::mem::take(&mut session.out);
+        session.bytes_out += bytes.len() as u64;
+        session.flags.sending = true;
+        self.counters
+            .client_bytes
+            .at(Way::Out)
+            .add(bytes.len() as u64);
+        self.wire.send(slot, bytes);
+    }
+
+    pub(super) fn client_sent(&mut self, key: Key, result: io::Result<usize>, flight: Vec<u8>) {
+        self.flights.give_back(flight);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        session.flags.sending = false;
+        match result {
+            Ok(_) => self.feed(key),
+            Err(_) => self.client_lost(key),
+        }
+    }
+
+    pub(super) fn client_receive_ended(&mut self, key: Key, why: ReceiveEnd) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        session.flags.receiving = false;
+        match why {
+            ReceiveEnd::Stopped => self.finish_step(key),
+            ReceiveEnd::Eof => {
+                session.flags.eof = true;
+                self.finish_step(key);
+            }
+            ReceiveEnd::NoBuffers => {
+                session.flags.thirsty = true;
+                self.thirsty.push_back(Who::Session(key));
+            }
+            ReceiveEnd::Reset(_) => self.client_lost(key),
+        }
+    }
+
+    /// The end of the client's stream is news for the relay only when everything before it has been read.
+    fn hear_the_end(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if session.flags.eof && !session.flags.eof_told && session.intake.is_empty() {
+            session.flags.eof_told = true;
+            self.relay_call(key, |relay, cx| relay.handle_client_gone(cx, Gone::Eof));
+            self.settle(key);
+        }
+    }
+
+    /// Nothing can be said to this client any more. A message whose end has gone up is waited for all the same.
+    pub(super) fn client_lost(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(slot) = session.slot.take() else {
+            return;
+        };
+        if !session.flags.closing {
+            session.ended = Ended::ClientReset;
+        }
+        self.close_slot(slot, Close::Now);
+        self.drop_intake(key);
+        self.relay_step(key, |relay, cx| relay.handle_client_gone(cx, Gone::Reset));
+    }
+
+    fn go_on_receiving(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let flags = session.flags;
+        if flags.receiving || flags.eof || flags.closing || flags.thirsty || flags.parking {
+            return;
+        }
+        if session.intake.len() >= INTAKE_MAX || session.pause_until > self.now {
+            return;
+        }
+        if let Some(slot) = session.slot {
+            session.flags.receiving = true;
+            self.wire.start_receive(slot, Group::Client);
+        }
+    }
+
+    pub(super) fn pause_receiving(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if let Some(slot) = session.slot.filter(|_| session.flags.receiving) {
+            self.wire.stop_receive(slot);
+        }
+    }
+
+    /// Closes the socket once the last words are out, and forgets the session once its relay has nothing left to do.
+    /// True if the session is gone.
+    fn dismiss_if_done(&mut self, key: Key) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return true;
+        };
+        if session.flags.closing && session.out.is_empty() {
+            let over =
+                session.flags.linger || !session.flags.sending || session.close_at <= self.now;
+            if over && let Some(slot) = session.slot.take() {
+                let how = if session.flags.linger {
+                    Close::Linger
+                } else {
+                    Close::Now
+                };
+                self.close_slot(slot, how);
+            }
+        }
+        let Some(session) = self.sessions.get(key) else {
+            return true;
+        };
+        if session.slot.is_some() || !session.relay.is_finished() {
+            return false;
+        }
+        self.end_session(key);
+        true
+    }
+
+    /// More input than one turn's share: the rest is read in the next one.
+    fn queue_if_readable(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if session.may_read(self.now) && !session.flags.queued {
+            session.flags.queued = true;
+            self.readable.push_back(key);
+        }
+    }
+
+    pub(super) fn arm_session(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let deadline = session.deadline(self.config.wait.time);
+        if deadline < session.armed {
+            session.armed = deadline;
+            self.wheel.insert(deadline, Who::Session(key).to_bits());
+        }
+    }
+
+    /// A wheel entry of this session fired; perhaps its deadline has moved since.
+    pub(super) fn session_timer(&mut self, key: Key) {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if now < session.armed {
+            return;
+        }
+        session.armed = Moment::NEVER;
+        if session.close_at <= now {
+            // It did not even take its last reply.
+            return self.client_lost(key);
+        }
+        let waited_out =
+            !session.want.ticket.is_none() && session.want.since + self.config.wait.time <= now;
+        if session.hold_until <= now {
+            session.hold_until = Moment::ZERO;
+        }
+        if session.pause_until <= now {
+            session.pause_until = Moment::ZERO;
+        }
+        if waited_out {
+            self.wait_is_over(key);
+        }
+        let overdue = self
+            .sessions
+            .get(key)
+            .is_some_and(|session| session.relay.deadline() <= now);
+        if overdue {
+            self.relay_call(key, |relay, cx| relay.handle_timeout(cx));
+            self.settle(key);
+        }
+        self.feed(key);
+    }
+
+    pub(super) fn drop_intake(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let mut intake = std::mem::take(&mut session.intake);
+        for piece in intake.drain(..) {
+            self.release(piece.buffer);
+        }
+        if intake.capacity() > 0 {
+            self.intakes.push(intake);
+        }
+    }
+}

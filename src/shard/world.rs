@@ -1,0 +1,401 @@
+//! One shard's whole world, and who is called for what: completions, mail and timers in, work for the network out.
+//!
+//! ```text
+//!   Event (completion) --> handle --+--> session.rs  a client spoke, took its reply, left
+//!   Mail  (other threads) -> handle_mail  leg.rs      an upstream connected, answered, left
+//!   Moment (the wheel) ---> tick    +--> pit, chores, those with more input to read
+//! ```
+//!
+//! The world reads no clock, opens no file and starts no thread: time, chance and the network are given to it, so that
+//! the simulation runs exactly this code. Owners are named by slab keys and looked up at each step; a step that finds
+//! its owner gone does nothing. A step that panics ends its owner, with what it is attached to, and nobody else.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use weir_smtp::gate::Verdict;
+use weir_smtp::relay::{self, Act, Acts, Announced, Gone, SparePool};
+use weir_smtp::time::Moment;
+
+use crate::maillog::LogBuffer;
+use crate::metrics::{ClosedLeg, Counters, Ended};
+use crate::policy::Policy;
+use crate::policy::access::Access;
+use crate::policy::overload::Ladder;
+use crate::ring::{BufferId, Close, Event, Group, Part, Wire};
+use crate::route::Routes;
+
+use super::config::WorldConfig;
+use super::drain::Drain;
+use super::flights::Flights;
+use super::leg::Leg;
+use super::mail::{Mail, To, UpstreamSpec};
+use super::parking::Belongings;
+use super::pit::Pit;
+use super::pool::Pools;
+use super::session::{Pending, Session};
+use super::shared::Shared;
+use super::slab::{Key, Slab};
+use super::waiters::Waiters;
+use super::wheel::Wheel;
+use super::who::{Chore, Who};
+
+/// Sessions that get another turn of reading in one tick.
+const READERS_PER_TICK: usize = 64;
+
+/// Receives that are armed again in one tick after buffers came back.
+const THIRSTY_PER_TICK: usize = 64;
+
+/// What a world is made of besides its network.
+pub struct Setup {
+    pub config: Arc<WorldConfig>,
+    pub access: Arc<Access>,
+    pub relay: Arc<crate::policy::relay::Relay>,
+    pub upstreams: Arc<[UpstreamSpec]>,
+    /// Which of the shards this is.
+    pub shard: usize,
+    pub shared: Arc<Shared>,
+    pub counters: Arc<Counters>,
+    pub log: LogBuffer,
+}
+
+pub struct World<W: Wire> {
+    pub(super) wire: W,
+    pub(super) shard: usize,
+    pub(super) now: Moment,
+    pub(super) config: Arc<WorldConfig>,
+    pub(super) announced: Announced,
+    /// What `config.smtp` becomes under stress.
+    pub(super) stressed: relay::Config,
+    pub(super) ladder: Ladder,
+    /// Octets of a body that may be held before it streams; lowered when buffers are scarce.
+    pub(super) hold_max: u64,
+    pub(super) sessions: Slab<Session>,
+    pub(super) legs: Slab<Leg>,
+    pub(super) pit: Pit<Belongings>,
+    pub(super) wheel: Wheel,
+    pub(super) policy: Policy,
+    pub(super) routes: Routes,
+    pub(super) pools: Pools,
+    pub(super) waiters: Waiters<Key>,
+    pub(super) drain: Drain,
+    /// Acts of the relay that is being stepped; empty between steps.
+    pub(super) acts: Acts,
+    pub(super) spare: SparePool,
+    pub(super) flights: Flights,
+    pub(super) intakes: Vec<Vec<Pending>>,
+    /// Scratch: the text of the reply that is being handed over, the parts of the flight that is being gathered.
+    pub(super) reply: Vec<u8>,
+    pub(super) parts: Vec<Part>,
+    pub(super) copied: Vec<u8>,
+    /// Sessions with more input than one turn's share.
+    pub(super) readable: VecDeque<Key>,
+    /// Connections free for the next transaction.
+    pub(super) offers: VecDeque<Key>,
+    /// Receives that ended for want of buffers.
+    pub(super) thirsty: VecDeque<Who>,
+    /// A buffer came back since the thirsty were last looked at.
+    pub(super) relieved: bool,
+    pub(super) outgoing: VecDeque<(To, Mail)>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) log: LogBuffer,
+    pub(super) sessions_seen: u64,
+    /// Names of the upstreams by number, for the log.
+    pub(super) upstream_names: Vec<String>,
+    /// The answer to the connect gate of the session that is just being greeted.
+    pub(super) welcome: Option<Verdict>,
+    /// Slots whose end is awaited.
+    pub(super) closing: usize,
+    pub(super) retry_armed: bool,
+    /// Whose step is running, for the case that it panics.
+    stepping: Who,
+}
+
+impl<W: Wire> World<W> {
+    pub fn new(setup: Setup, wire: W, now: Moment) -> World<W> {
+        let config = setup.config;
+        let slots = config.slots;
+        let mut world = World {
+            wire,
+            shard: setup.shard,
+            now,
+            announced: Self::unannounced(&config),
+            stressed: Self::stressed(&config),
+            ladder: Ladder::new(config.overload),
+            hold_max: config.hold_max,
+            sessions: Slab::new(slots),
+            legs: Slab::new(slots),
+            pit: Pit::new(config.pit.rows_max, config.pit.overflow, now),
+            wheel: Wheel::new(now),
+            policy: Policy::new(config.policy.clone(), setup.access, setup.relay),
+            routes: Routes::new(config.health),
+            pools: Pools::default(),
+            waiters: Waiters::new(config.wait.max),
+            drain: Drain::default(),
+            acts: Acts::new(),
+            spare: SparePool::default(),
+            flights: Flights::default(),
+            intakes: Vec::new(),
+            reply: Vec::new(),
+            parts: Vec::new(),
+            copied: Vec::new(),
+            readable: VecDeque::new(),
+            offers: VecDeque::new(),
+            thirsty: VecDeque::new(),
+            relieved: false,
+            outgoing: VecDeque::new(),
+            shared: setup.shared,
+            counters: setup.counters,
+            log: setup.log,
+            sessions_seen: 0,
+            upstream_names: Vec::new(),
+            welcome: None,
+            closing: 0,
+            retry_armed: false,
+            stepping: Who::Nobody,
+            config,
+        };
+        world.set_upstreams(&setup.upstreams);
+        world.keep_house();
+        if !world.config.probe.interval.is_zero() {
+            let first = now + world.config.probe.interval;
+            world
+                .wheel
+                .insert(first, Who::Chore(Chore::Probe).to_bits());
+        }
+        world
+    }
+
+    /// What has happened on the network.
+    pub fn handle(&mut self, now: Moment, event: Event) {
+        self.now = now;
+        self.guarded(|world| world.dispatch(event));
+    }
+
+    /// What another thread has to say.
+    pub fn handle_mail(&mut self, now: Moment, mail: Mail) {
+        self.now = now;
+        self.guarded(|world| world.open_mail(mail));
+    }
+
+    /// Timers, and work that was left for later so that everybody gets a turn. Call once a turn, after the events.
+    pub fn tick(&mut self, now: Moment) {
+        self.now = now;
+        while let Some(bits) = self.wheel.pop(now) {
+            self.guarded(|world| world.fire(Who::from_bits(bits)));
+        }
+        self.guarded(|world| world.tend_pit());
+        self.guarded(|world| world.drain_some());
+        for _ in 0..self.readable.len().min(READERS_PER_TICK) {
+            self.guarded(|world| world.next_reader());
+        }
+        if std::mem::take(&mut self.relieved) {
+            for _ in 0..self.thirsty.len().min(THIRSTY_PER_TICK) {
+                self.guarded(|world| world.quench());
+            }
+        }
+    }
+
+    /// When [`World::tick`] is needed if nothing happens before; the present when work is left.
+    pub fn next_deadline(&self) -> Moment {
+        if !self.readable.is_empty() || (self.relieved && !self.thirsty.is_empty()) {
+            return self.now;
+        }
+        let wheel = self.wheel.next().unwrap_or(Moment::NEVER);
+        wheel
+            .min(self.pit.next().unwrap_or(Moment::NEVER))
+            .min(self.drain_deadline())
+    }
+
+    /// Mail for other shards.
+    pub fn take_mail(&mut self) -> Option<(To, Mail)> {
+        self.outgoing.pop_front()
+    }
+
+    pub fn wire(&mut self) -> &mut W {
+        &mut self.wire
+    }
+
+    fn dispatch(&mut self, event: Event) {
+        match event {
+            Event::Accepted { slot, peer, .. } => self.accepted(slot, peer),
+            Event::AcceptFailed { error, .. } => self.accept_failed(&error),
+            Event::Connected {
+                slot,
+                owner,
+                result,
+            } => match self.step(owner.into()) {
+                Who::Leg(key) => self.leg_connected(key, result),
+                _ => self.close_slot(slot, Close::Now),
+            },
+            Event::Received {
+                owner, buffer, len, ..
+            } => match self.step(owner.into()) {
+                Who::Session(key) => self.client_received(key, buffer, len),
+                Who::Leg(key) => self.leg_received(key, buffer, len),
+                Who::Row(row) => self.row_spoke(row, buffer, len),
+                Who::Chore(_) | Who::Nobody => self.release(buffer),
+            },
+            Event::ReceiveEnded { owner, why, .. } => match self.step(owner.into()) {
+                Who::Session(key) => self.client_receive_ended(key, why),
+                Who::Leg(key) => self.leg_receive_ended(key, why),
+                Who::Row(row) => self.row_silent(row, why),
+                Who::Chore(_) | Who::Nobody => {}
+            },
+            Event::Sent {
+                owner,
+                result,
+                flight,
+                ..
+            } => match self.step(owner.into()) {
+                Who::Session(key) => self.client_sent(key, result, flight),
+                Who::Leg(key) => self.leg_sent(key, result, flight),
+                Who::Row(row) => self.row_dripped(row, result),
+                Who::Chore(_) | Who::Nobody => self.flights.give_back(flight),
+            },
+            Event::Closed { .. } => self.closing -= 1,
+            Event::Doorbell | Event::Background => {}
+        }
+        self.serve_offers();
+    }
+
+    fn fire(&mut self, who: Who) {
+        match self.step(who) {
+            Who::Session(key) => self.session_timer(key),
+            Who::Leg(key) => self.leg_timer(key),
+            Who::Chore(Chore::Waiters) => self.open_for_waiters(),
+            Who::Chore(Chore::Probe) => self.send_probes(),
+            Who::Chore(Chore::Drain) => self.drain_timer(),
+            Who::Chore(Chore::Housekeeping) => self.keep_house(),
+            Who::Row(_) | Who::Nobody => {}
+        }
+        self.serve_offers();
+    }
+
+    fn open_mail(&mut self, mail: Mail) {
+        match mail {
+            Mail::Upstreams(table) => self.set_upstreams(&table),
+            Mail::Access(lists) => self.policy.set_access(lists),
+            Mail::Relay(lists) => self.policy.set_relay(lists),
+            Mail::Drain { grace } => self.begin_drain(grace),
+            Mail::End => self.end_at_once(),
+            Mail::Probed { address, result } => self.probed(address, result),
+            Mail::Starving { upstream } => self.yield_connection(upstream.into()),
+            Mail::PermitFree { .. } => self.open_for_waiters(),
+        }
+        self.serve_offers();
+    }
+
+    fn next_reader(&mut self) {
+        let Some(key) = self.readable.pop_front() else {
+            return;
+        };
+        self.step(Who::Session(key));
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.flags.queued = false;
+            self.feed(key);
+        }
+        self.serve_offers();
+    }
+
+    /// One receive that had ended for want of buffers is armed again.
+    fn quench(&mut self) {
+        match self.thirsty.pop_front().map(|who| self.step(who)) {
+            Some(Who::Session(key)) => {
+                if let Some(session) = self.sessions.get_mut(key) {
+                    session.flags.thirsty = false;
+                    self.finish_step(key);
+                }
+            }
+            Some(Who::Leg(key)) => {
+                if let Some(leg) = self.legs.get(key) {
+                    self.wire.start_receive(leg.slot, Group::Upstream);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn release(&mut self, buffer: BufferId) {
+        self.wire.release(buffer);
+        self.relieved = true;
+    }
+
+    /// Notes whose step this is.
+    fn step(&mut self, who: Who) -> Who {
+        self.stepping = who;
+        who
+    }
+
+    fn guarded(&mut self, step: impl FnOnce(&mut Self)) {
+        self.stepping = Who::Nobody;
+        if catch_unwind(AssertUnwindSafe(|| step(self))).is_err() {
+            self.contain_panic();
+        }
+    }
+}
+
+impl<W: Wire> World<W> {
+    /// A step panicked: whoever it was for is ended, with what it is attached to. Everybody else goes on.
+    fn contain_panic(&mut self) {
+        self.counters.panics.inc();
+        let who = self.stepping;
+        log::error!(
+            "shard {}: a step for {who:?} panicked; it is closed, the shard goes on",
+            self.shard
+        );
+        self.acts.clear();
+        let leg = match who {
+            Who::Session(key) => self.abandon_session(key),
+            Who::Leg(key) => Some(key),
+            Who::Row(row) => {
+                self.guarded_once(|world| world.row_left(row));
+                None
+            }
+            Who::Chore(_) | Who::Nobody => None,
+        };
+        if let Some(leg) = leg {
+            let session = self.legs.get(leg).and_then(|leg| leg.session());
+            self.guarded_once(|world| world.close_leg(leg, Some(ClosedLeg::Aborted)));
+            if let Some(session) = session {
+                self.abandon_session(session);
+            }
+        }
+    }
+
+    /// Takes a session out without asking it anything but to let go of its buffers. Returns the leg it was attached to.
+    fn abandon_session(&mut self, key: Key) -> Option<Key> {
+        let session = self.sessions.get_mut(key)?;
+        session.ended = Ended::Panic;
+        let leg = session.leg.take();
+        let slot = session.slot.take();
+        if let Some(slot) = slot {
+            self.close_slot(slot, Close::Reset);
+        }
+        self.guarded_once(|world| {
+            world.relay_call(key, |relay, cx| relay.handle_client_gone(cx, Gone::Reset));
+            while let Some(act) = world.acts.pop_front() {
+                if let Act::Release(buffer) = act {
+                    world.release(buffer);
+                }
+            }
+        });
+        self.acts.clear();
+        self.guarded_once(|world| world.end_session(key));
+        // Should even that have failed, the entry itself must not stay.
+        self.sessions.remove(key);
+        leg
+    }
+
+    /// Cleaning up after a panic may meet the same defect again; then it is left at that.
+    fn guarded_once(&mut self, step: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| step(self))).is_err() {
+            log::error!(
+                "shard {}: cleaning up after a panic panicked too",
+                self.shard
+            );
+        }
+    }
+}
