@@ -173,6 +173,8 @@ impl Ring {
         match -result {
             // The peer left before it was accepted, or we do not want to accept any more.
             libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EPROTO => None,
+            // All accepts in flight fail alike: told once.
+            _ if self.accepting.rest_until.is_some() => None,
             error => {
                 self.accepting.rest_until = Some(self.now + REST);
                 Some(Event::AcceptFailed {

@@ -148,3 +148,10 @@ fn accepting_stops_when_the_queue_is_empty_and_told_to() {
     }
     TcpStream::connect(bench.address).expect_err("nobody listens");
 }
+
+#[test]
+fn this_host_has_what_the_ring_needs() {
+    let support = weir::ring::probe().expect("io_uring is there");
+    assert!(support.is_sufficient(), "{support:?}");
+    println!("{support:?}");
+}
