@@ -63,8 +63,8 @@ impl<W: Wire> World<W> {
     /// The scarcest of slots, clients and buffers, in thousandths.
     fn load(&self) -> u16 {
         let part = |used: u64, all: u64| (used.min(all) * 1000 / all.max(1)) as u16;
-        let slots = self.config.slots as u64;
-        let slots = part(slots - (self.wire.free_slots() as u64).min(slots), slots);
+        let used = self.sessions.len() + self.pit.len() + self.legs.len() + self.closing;
+        let slots = part(used as u64, self.config.slots.into());
         let clients = self
             .shared
             .clients_max()

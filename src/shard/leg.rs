@@ -124,6 +124,8 @@ impl<W: Wire> World<W> {
     pub(super) fn leg_received(&mut self, key: Key, buffer: BufferId, len: u32) {
         let mut at = 0;
         let mut lost = None;
+        // A final reply ends the attachment; its session has a step to finish all the same.
+        let served = self.legs.get(key).and_then(Leg::session);
         while let Some(leg) = self.legs.get_mut(key) {
             let mut rest = &self.wire.buffer(buffer)[at..len as usize];
             let before = rest.len();
@@ -150,6 +152,9 @@ impl<W: Wire> World<W> {
         match lost {
             Some(why) => self.lose_leg(key, why, closed_by(why)),
             None => self.leg_settled(key),
+        }
+        if let Some(session) = served {
+            self.feed(session);
         }
     }
 
@@ -197,7 +202,6 @@ impl<W: Wire> World<W> {
             return;
         };
         match leg.duty {
-            Duty::Attached(session) => self.feed(session),
             Duty::Opening if leg.outbound.is_ready() => self.leg_opened(key),
             Duty::Resetting if leg.outbound.is_reusable() => self.offer_later(key),
             Duty::Quitting if !leg.outbound.is_owed() => self.close_leg(key, None),

@@ -279,6 +279,7 @@ impl<W: Wire> World<W> {
             }
             match self.next_waiter(key) {
                 Some(session) => {
+                    self.step(Who::Session(session));
                     self.attach_to(session, key);
                     self.settle(session);
                     self.feed(session);

@@ -324,7 +324,7 @@ impl<W: Wire> World<W> {
     }
 
     /// Notes whose step this is.
-    fn step(&mut self, who: Who) -> Who {
+    pub(super) fn step(&mut self, who: Who) -> Who {
         self.stepping = who;
         who
     }

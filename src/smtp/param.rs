@@ -1,7 +1,6 @@
 //! The parameters of MAIL and RCPT as a table: keyword, the extension that brings it, where it may stand, and its grammar. A new parameter is
 //! a row. Values are checked and pass on byte for byte.
 
-
 use crate::extension::{ExtensionSet, decimal};
 use crate::limits::{ENVID_MAX, ORCPT_MAX};
 use crate::violation::Violation;
