@@ -1,17 +1,34 @@
 //! Flags to configuration to shards to exit code; no decisions.
+//!
+//! The order: everything is read and valid before anything is opened; the log and the admin address are open before the
+//! shards; the shards listen before the service manager hears of it.
 
 use std::{
     io::{self, Write},
     process::ExitCode,
+    sync::Arc,
 };
 
-use weir::cli::{
-    args::{self, Page, Wanted},
-    check,
-    config::Config,
-    flags::Flags,
-    manual,
-    reader::Wrong,
+use tokio::sync::oneshot;
+
+use weir::{
+    cli::{
+        args::{self, Page, Wanted},
+        check,
+        config::Config,
+        doctor,
+        flags::{Flags, Purpose},
+        launch::Circumstances,
+        manual,
+        reader::Wrong,
+    },
+    control::{Control, Crew},
+    demo,
+    maillog::Writer,
+    metrics::{self, Counters},
+    net::Limit,
+    rt,
+    shard::{self, Shards, clock::Clock},
 };
 
 #[global_allocator]
@@ -19,6 +36,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// sysexits.h: the command line is wrong.
 const USAGE: u8 = 64;
+/// sysexits.h: an address is in use, a file cannot be opened, the kernel lacks something.
+const UNAVAILABLE: u8 = 69;
 
 fn main() -> ExitCode {
     let (wanted, wrong) = args::parse(
@@ -30,19 +49,113 @@ fn main() -> ExitCode {
         None => refuse(&wrong),
         Some(Wanted::Show(text)) => print(&text),
         Some(Wanted::Page(Page::Flags)) => print(&manual::flags()),
-        Some(Wanted::Page(Page::Metrics)) => print(&weir::metrics::expose::markdown()),
-        Some(Wanted::Check(flags)) => with_config(&flags, wrong, |config| {
-            print(&check::plan(&config, cores()))
-        }),
-        Some(Wanted::Doctor(_) | Wanted::Run(_)) => refuse(&wrong),
+        Some(Wanted::Page(Page::Metrics)) => print(&metrics::expose::markdown()),
+        Some(Wanted::Check(flags)) => match read(&flags, Purpose::Relay, wrong) {
+            Ok(config) => print(&check::plan(&config, rt::allowed_cores().len())),
+            Err(wrong) => refuse(&wrong),
+        },
+        Some(Wanted::Doctor(flags)) => match read(&flags, Purpose::Doctor, wrong) {
+            Ok(config) => examine(&config),
+            Err(wrong) => refuse(&wrong),
+        },
+        Some(Wanted::Run(flags)) => match read(&flags, Purpose::Relay, wrong) {
+            Ok(config) => run(*flags, &config).unwrap_or_else(|error| {
+                eprintln!("weir: {error}");
+                ExitCode::from(UNAVAILABLE)
+            }),
+            Err(wrong) => refuse(&wrong),
+        },
     }
 }
 
-fn with_config(flags: &Flags, wrong: Vec<Wrong>, run: impl FnOnce(Config) -> ExitCode) -> ExitCode {
-    match Config::read(flags, &host_name(), wrong) {
-        Ok(config) => run(config),
-        Err(wrong) => refuse(&wrong),
+fn run(flags: Flags, config: &Config) -> io::Result<ExitCode> {
+    let here = Circumstances {
+        cores: rt::allowed_cores(),
+        open_files: Limit::OpenFiles.raise()?.soft,
+        clock: Clock::start(),
+    };
+    Limit::LockedMemory.raise()?;
+    let writer = Writer::start(config.logging.log.clone(), here.clock.epoch())?;
+    writer
+        .install(config.logging.level)
+        .map_err(io::Error::other)?;
+    let outcome = relay(flags, config, &here, &writer);
+    writer.finish();
+    outcome
+}
+
+fn relay(
+    flags: Flags,
+    config: &Config,
+    here: &Circumstances,
+    writer: &Writer,
+) -> io::Result<ExitCode> {
+    let show = |arrival: &demo::Arrival| {
+        print(&demo::describe(arrival));
+    };
+    let sink = config.running.demo.then(|| demo::start(show)).transpose()?;
+    let control = Control::open(config.control_config(flags, sink))?;
+
+    let shards = config.shards_config(control.upstreams(), here);
+    let counters: Vec<Arc<Counters>> = (0..shards.shards).map(|_| Arc::default()).collect();
+    let logs = counters
+        .iter()
+        .enumerate()
+        .map(|(shard, counters)| writer.logs().buffer(shard, Arc::clone(counters)));
+    let shards = shard::launch(shards, &counters, logs.collect())?;
+    announce(config, here, &shards, &control);
+
+    let mailer = shards.mailer();
+    let crew = Crew {
+        mail: Box::new(move |mail| mailer.post(&mail)),
+        counters,
+        ended: watch(shards)?,
+    };
+    Ok(control.run(crew, writer.logs()))
+}
+
+fn announce(config: &Config, here: &Circumstances, shards: &Shards, control: &Control) {
+    let (listening, cores) = (shards.listening(), here.cores.len());
+    log::info!(
+        "weir {} listens on {listening:?}, {} shards, multiplexed",
+        env!("CARGO_PKG_VERSION"),
+        config.shards(cores)
+    );
+    for warning in check::warnings(config, config.shards(cores), cores) {
+        log::warn!("{warning}");
     }
+    if let (true, Some(first)) = (config.running.demo, listening.first()) {
+        print(&demo::welcome(*first, control.admin_address()));
+    }
+}
+
+/// A thread that waits for the shards' end and tells.
+fn watch(shards: Shards) -> io::Result<oneshot::Receiver<()>> {
+    let (tell, ended) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("weir-watch".into())
+        .spawn(move || {
+            if let Err(error) = shards.join() {
+                log::error!("a shard failed: {error}");
+            }
+            let _ = tell.send(()); // control has left already, after a second signal
+        })?;
+    Ok(ended)
+}
+
+fn examine(config: &Config) -> ExitCode {
+    let (report, fit) = doctor::report(&doctor::examine(config, rt::allowed_cores().len()));
+    let printed = print(&report);
+    if fit {
+        printed
+    } else {
+        ExitCode::from(UNAVAILABLE)
+    }
+}
+
+fn read(flags: &Flags, purpose: Purpose, wrong: Vec<Wrong>) -> Result<Config, Vec<Wrong>> {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    Config::read(flags, purpose, host.trim(), wrong)
 }
 
 fn refuse(wrong: &[Wrong]) -> ExitCode {
@@ -59,14 +172,4 @@ fn print(text: &str) -> ExitCode {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     }
-}
-
-/// Cores this process may run on.
-fn cores() -> usize {
-    core_affinity::get_core_ids().map_or(1, |cores| cores.len().max(1))
-}
-
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_owned()
 }

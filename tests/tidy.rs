@@ -37,6 +37,7 @@ const NEIGHBOURS: &[(&str, &str, &str)] = &[
         "ring",
         "the executor lends the hot ring its background descriptors",
     ),
+    ("cli", "control", "cli fills control's configuration"),
     ("maillog", "metrics", "a dropped log line is counted"),
     (
         "maillog",

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use super::{
     config::Config,
-    flags::listen::Steer,
     units::{show, show_size},
 };
 use crate::maillog::PENDING_MAX;
+use crate::net::Steer;
 use crate::policy::{Finding, relay::RelayDomains};
 use crate::shard::pit;
 
@@ -81,6 +81,40 @@ impl Config {
     pub fn shards(&self, cores: usize) -> usize {
         self.listening.shards.unwrap_or(cores).clamp(1, SHARDS_MAX)
     }
+}
+
+/// User memory in the worst case.
+pub fn memory_max(config: &Config, shards: usize) -> u64 {
+    memory(config, shards as u64).0
+}
+
+/// Slots one shard's file table should have: all clients may happen to come to one shard.
+pub fn slots_wanted(config: &Config) -> u64 {
+    let clients = match config.listening.connections_max {
+        0 => 1 << 16,
+        max => u64::from(max),
+    };
+    clients + slots_reserved(config)
+}
+
+/// Slots kept for upstream connections, probes and services.
+pub fn slots_reserved(config: &Config) -> u64 {
+    const BESIDES: u64 = 64;
+    const UNLIMITED_POOL: u64 = 1024;
+    let upstreams = &config.upstreams;
+    let max = |max: u32| {
+        if max == 0 {
+            UNLIMITED_POOL
+        } else {
+            u64::from(max)
+        }
+    };
+    let legs: u64 = upstreams
+        .upstreams
+        .iter()
+        .map(|upstream| max(upstream.max.unwrap_or(upstreams.pool_max)))
+        .sum();
+    legs.max(max(upstreams.pool_max)).min(1 << 14) + BESIDES
 }
 
 /// What a mask of shards can hold; also the range of --shards.
@@ -338,7 +372,8 @@ fn memory(config: &Config, shards: u64) -> (u64, Vec<(&'static str, u64, String)
     (rows.iter().map(|(_, bytes, _)| bytes).sum(), rows)
 }
 
-fn warnings(config: &Config, shards: usize, cores: usize) -> Vec<String> {
+/// Choices that may not be meant.
+pub fn warnings(config: &Config, shards: usize, cores: usize) -> Vec<String> {
     let mut warnings = Vec::new();
     let listening = &config.listening;
     let beyond = listening
@@ -386,13 +421,14 @@ fn or_never(n: u16) -> String {
 mod tests {
     use super::*;
     use crate::cli::args::{Wanted, parse};
+    use crate::cli::flags::Purpose;
 
     fn plan_of(words: &[&str]) -> String {
         let (Some(Wanted::Run(flags)), wrong) = parse(words.iter().map(|w| (*w).to_owned())) else {
             panic!("{words:?}")
         };
-        let config =
-            Config::read(&flags, "mx.example", wrong).unwrap_or_else(|wrong| panic!("{wrong:?}"));
+        let config = Config::read(&flags, Purpose::Relay, "mx.example", wrong)
+            .unwrap_or_else(|wrong| panic!("{wrong:?}"));
         plan(&config, 4)
     }
 
@@ -437,7 +473,12 @@ mod tests {
             let (Some(Wanted::Run(flags)), _) = parse(["--demo".to_owned()]) else {
                 panic!()
             };
-            memory(&Config::read(&flags, "h", Vec::new()).ok().unwrap(), 2)
+            memory(
+                &Config::read(&flags, Purpose::Relay, "h", Vec::new())
+                    .ok()
+                    .unwrap(),
+                2,
+            )
         };
         assert_eq!(total, rows.iter().map(|row| row.1).sum::<u64>());
     }

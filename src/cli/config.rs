@@ -2,7 +2,7 @@
 
 use super::{
     flags::{
-        Flags, clients::Clients, listen::Listening, logs::Logging, messages::Messages,
+        Flags, Purpose, clients::Clients, listen::Listening, logs::Logging, messages::Messages,
         relay::Relaying, running::Running, tarpit::Tarpit, timeouts::Timeouts,
         upstreams::Upstreams,
     },
@@ -26,12 +26,21 @@ pub struct Config {
 
 impl Config {
     /// `host`: this machine's own name. `before`: what was wrong with the command line already.
-    pub fn read(flags: &Flags, host: &str, before: Vec<Wrong>) -> Result<Config, Vec<Wrong>> {
+    pub fn read(
+        flags: &Flags,
+        purpose: Purpose,
+        host: &str,
+        before: Vec<Wrong>,
+    ) -> Result<Config, Vec<Wrong>> {
         let mut reader = Reader::default();
         let running = flags.running.read(&mut reader);
-        let listening = flags.listen.read(&mut reader, running.demo, host);
+        let purpose = match purpose {
+            Purpose::Relay if running.demo => Purpose::Demo,
+            given => given,
+        };
+        let listening = flags.listen.read(&mut reader, purpose, host);
         let config = Config {
-            upstreams: flags.upstreams.read(&mut reader, running.demo),
+            upstreams: flags.upstreams.read(&mut reader, purpose),
             relaying: flags.relay.read(&mut reader, &listening.listen),
             messages: flags.messages.read(&mut reader),
             clients: flags.clients.read(&mut reader),
@@ -100,7 +109,7 @@ mod tests {
         let (Some(Wanted::Run(flags)), wrong) = parse(words.iter().map(|w| (*w).to_owned())) else {
             panic!("{words:?}")
         };
-        Config::read(&flags, "mx.example", wrong)
+        Config::read(&flags, Purpose::Relay, "mx.example", wrong)
     }
 
     fn blamed(words: &[&str]) -> Vec<String> {

@@ -7,7 +7,9 @@
 pub mod args;
 pub mod check;
 pub mod config;
+pub mod doctor;
 pub mod flags;
+pub mod launch;
 pub mod manual;
 pub mod reader;
 pub mod units;

@@ -58,7 +58,6 @@ pub struct Lists {
 pub struct About {
     pub hostname: String,
     pub listen: Vec<SocketAddr>,
-    pub pool_max: u32,
 }
 
 /// The shards as control sees them.

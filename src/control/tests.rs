@@ -38,7 +38,6 @@ impl Bench {
             about: About {
                 hostname: "mx.example".into(),
                 listen: vec!["127.0.0.1:2525".parse().unwrap()],
-                pool_max: 7,
             },
         };
         let (address, addressed) = std::sync::mpsc::channel();

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use clap::Args;
 
 use crate::cli::{
+    flags::Purpose,
     reader::{Reader, Zero},
     units::Fault,
 };
+use crate::net::Steer;
 
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
@@ -82,12 +84,6 @@ pub struct Flags {
     pub upstream_buffers: String,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Steer {
-    Client,
-    Kernel,
-}
-
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listening {
     pub listen: Vec<SocketAddr>,
@@ -106,9 +102,9 @@ pub const LISTENERS_MAX: usize = 16;
 
 impl Flags {
     /// `host`: this machine's own name.
-    pub fn read(&self, reader: &mut Reader, demo: bool, host: &str) -> Listening {
+    pub fn read(&self, reader: &mut Reader, purpose: Purpose, host: &str) -> Listening {
         Listening {
-            listen: self.addresses(reader, demo),
+            listen: self.addresses(reader, purpose),
             hostname: self.name(reader, host),
             shards: self
                 .shards
@@ -131,7 +127,7 @@ impl Flags {
         }
     }
 
-    fn addresses(&self, reader: &mut Reader, demo: bool) -> Vec<SocketAddr> {
+    fn addresses(&self, reader: &mut Reader, purpose: Purpose) -> Vec<SocketAddr> {
         let mut found = Vec::new();
         for typed in self.listen.iter().filter(|typed| !typed.is_empty()) {
             let Some(address) = reader.parse("--listen", typed, address) else {
@@ -156,21 +152,14 @@ impl Flags {
                 ),
             );
         }
-        match self.listen.is_empty() {
-            true if demo => vec![SocketAddr::from(([127, 0, 0, 1], 2525))],
-            true => {
-                reader.wrong(
-                    "--listen",
-                    "",
-                    Fault::new(
-                        "is missing",
-                        "say where to accept mail, as in --listen 0.0.0.0:25, or try --demo",
-                    ),
-                );
-                found
-            }
-            false => found,
+        if self.listen.is_empty() && purpose == Purpose::Relay {
+            let remedy = "say where to accept mail, as in --listen 0.0.0.0:25, or try --demo";
+            reader.wrong("--listen", "", Fault::new("is missing", remedy));
         }
+        if self.listen.is_empty() && purpose == Purpose::Demo {
+            found.push(SocketAddr::from(([127, 0, 0, 1], 2525)));
+        }
+        found
     }
 
     fn name(&self, reader: &mut Reader, host: &str) -> String {
@@ -237,7 +226,7 @@ mod tests {
 
     fn read(args: &[&str]) -> Result<Listening, Vec<crate::cli::reader::Wrong>> {
         testing::read(args, |flags: &Flags, reader| {
-            flags.read(reader, false, "mx.example")
+            flags.read(reader, Purpose::Relay, "mx.example")
         })
     }
 
@@ -297,8 +286,10 @@ mod tests {
     #[test]
     fn a_listener_is_required_outside_the_demo() {
         assert_eq!(testing::blamed(read(&[])), ["--listen"]);
-        let demo =
-            testing::read(&[], |flags: &Flags, reader| flags.read(reader, true, "x")).unwrap();
+        let demo = testing::read(&[], |flags: &Flags, reader| {
+            flags.read(reader, Purpose::Demo, "x")
+        })
+        .unwrap();
         assert_eq!(demo.listen, ["127.0.0.1:2525".parse().unwrap()]);
     }
 

@@ -17,6 +17,17 @@ pub mod upstreams;
 
 use clap::Args;
 
+/// What the flags are read for: decides what may be left out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// To relay mail, or to print the plan of it.
+    Relay,
+    /// --demo: brings its own upstream and addresses.
+    Demo,
+    /// To look at the host: listeners and upstreams are welcome, not needed.
+    Doctor,
+}
+
 /// Everything typed.
 #[derive(Args, Clone, Debug)]
 #[group(skip)]

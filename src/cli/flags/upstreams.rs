@@ -5,6 +5,7 @@ use std::{collections::HashSet, fs, time::Duration};
 use clap::Args;
 
 use crate::cli::{
+    flags::Purpose,
     reader::{Reader, Zero},
     units::Fault,
 };
@@ -129,11 +130,11 @@ pub struct Upstreams {
 }
 
 impl Flags {
-    pub fn read(&self, reader: &mut Reader, demo: bool) -> Upstreams {
+    pub fn read(&self, reader: &mut Reader, purpose: Purpose) -> Upstreams {
         let seconds = Duration::from_secs;
         let upstreams = upstreams(reader, &self.upstream);
-        match (self.upstream.is_empty(), demo) {
-            (true, false) => {
+        match (self.upstream.is_empty(), purpose) {
+            (true, Purpose::Relay) => {
                 reader.wrong(
                     "--upstream",
                     "",
@@ -143,7 +144,7 @@ impl Flags {
                     ),
                 );
             }
-            (false, true) => reader.wrong(
+            (false, Purpose::Demo) => reader.wrong(
                 "--demo",
                 "",
                 Fault::new("brings its own upstream", "leave out --upstream or --demo"),
@@ -326,7 +327,9 @@ mod tests {
     use crate::cli::{flags::testing, reader::Wrong};
 
     fn read(args: &[&str]) -> Result<Upstreams, Vec<Wrong>> {
-        testing::read(args, |flags: &Flags, reader| flags.read(reader, false))
+        testing::read(args, |flags: &Flags, reader| {
+            flags.read(reader, Purpose::Relay)
+        })
     }
 
     #[test]

@@ -1,0 +1,385 @@
+//! From the configuration to what each part is started with. Only values change hands here; nothing is opened.
+
+use std::{sync::Arc, time::Duration};
+
+use weir_smtp::relay as smtp;
+
+use super::{
+    check,
+    config::Config,
+    flags::{Flags, upstreams::Upstream},
+    reader::{Reader, Wrong},
+};
+use crate::control::{self, About, Lists, Target};
+use crate::net::{ListenerConfig, SocketOptions};
+use crate::policy;
+use crate::ring::RingConfig;
+use crate::shard::{
+    ShardsConfig, UpstreamSpec, WorldConfig,
+    clock::Clock,
+    config::{LegConfig, PitConfig, ProbeConfig, SessionConfig, WaitConfig},
+};
+
+/// Instead of "no limit" where a limit is a duration.
+const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// What one streaming session may have between the two sockets.
+const STREAM_WINDOW: u64 = 256 << 10;
+const BUFFER_SIZE: usize = 16 << 10;
+/// More files than this one ring does not take (IORING_MAX_FIXED_FILES).
+const SLOTS_MAX: u64 = 1 << 20;
+/// Completions a ring can hold (IORING_MAX_CQ_ENTRIES).
+const COMPLETIONS_MAX: usize = 1 << 16;
+
+/// What only the process at its start knows.
+pub struct Circumstances {
+    /// The cores it may run on.
+    pub cores: Vec<usize>,
+    /// The open-file limit: what one ring's table can hold.
+    pub open_files: u64,
+    pub clock: Clock,
+}
+
+impl Config {
+    /// What the shards are started with.
+    pub fn shards_config(
+        &self,
+        upstreams: Arc<[UpstreamSpec]>,
+        here: &Circumstances,
+    ) -> ShardsConfig {
+        let shards = self.shards(here.cores.len());
+        let listener = |address| ListenerConfig {
+            address,
+            backlog: i32::from(self.listening.backlog),
+            steer: self.listening.steer,
+            options: SocketOptions::default(),
+        };
+        let ring = self.ring(shards, here.open_files);
+        ShardsConfig {
+            shards,
+            cores: here.cores.clone(),
+            listen: self
+                .listening
+                .listen
+                .iter()
+                .copied()
+                .map(listener)
+                .collect(),
+            world: self.world(shards, &ring),
+            ring,
+            connections_max: self.listening.connections_max,
+            access: Arc::new(self.clients.access.clone()),
+            relay: Arc::new(self.relaying.relay.clone()),
+            upstreams,
+            clock: here.clock,
+        }
+    }
+
+    /// What the control thread goes by. `sink`: the demo's upstream.
+    pub fn control_config(
+        &self,
+        flags: Flags,
+        sink: Option<std::net::SocketAddr>,
+    ) -> control::Config {
+        let pool_max = self.upstreams.pool_max;
+        let upstreams = match sink {
+            Some(sink) => vec![Target {
+                name: "sink".into(),
+                host: sink.ip().to_string(),
+                port: sink.port(),
+                weight: 1,
+                max: pool_max,
+            }],
+            None => targets(&self.upstreams.upstreams, pool_max),
+        };
+        let (again, listen) = (upstreams.clone(), self.listening.listen.clone());
+        let reload = move || {
+            lists(
+                &flags,
+                &listen,
+                pool_max,
+                sink.is_some().then(|| again.clone()),
+            )
+        };
+        control::Config {
+            admin: self.running.admin,
+            upstreams,
+            resolve_interval: self.upstreams.resolve_interval,
+            drain: self.timeouts.drain,
+            reload: Box::new(reload),
+            about: About {
+                hostname: self.listening.hostname.clone(),
+                listen: self.listening.listen.clone(),
+            },
+        }
+    }
+
+    fn ring(&self, shards: usize, open_files: u64) -> RingConfig {
+        let slots = check::slots_wanted(self).min(open_files).min(SLOTS_MAX) as usize;
+        let held = usize::try_from(self.messages.hold_memory).unwrap_or(usize::MAX);
+        RingConfig {
+            slots,
+            // With few files clients and upstreams share them evenly.
+            reserve: (check::slots_reserved(self) as usize).min(slots / 2),
+            completions: slots.next_power_of_two().clamp(4096, COMPLETIONS_MAX) as u32,
+            client_buffers: self.listening.client_buffers.into(),
+            upstream_buffers: self.listening.upstream_buffers.into(),
+            buffer_size: BUFFER_SIZE,
+            chunks: (held / BUFFER_SIZE / shards).max(16),
+            ..RingConfig::default()
+        }
+    }
+
+    fn world(&self, shards: usize, ring: &RingConfig) -> WorldConfig {
+        let unless_zero = |limit: Duration| if limit.is_zero() { FOR_EVER } else { limit };
+        let (pool, tarpit) = (&self.upstreams, &self.tarpit);
+        WorldConfig {
+            hostname: self.listening.hostname.as_bytes().into(),
+            smtp: self.smtp(),
+            hold_max: self.messages.hold_size,
+            slots: ring.slots as u32,
+            chunks_max: ring.chunks as u32,
+            policy: Arc::new(self.policy()),
+            health: Default::default(),
+            overload: self.clients.overload,
+            session: SessionConfig {
+                greet_wait: tarpit.greet_wait,
+                greet_wait_stressed: tarpit.greet_wait.min(Duration::from_secs(2)),
+            },
+            leg: LegConfig {
+                connect: pool.connect_timeout,
+                handshake: self.timeouts.command.min(self.timeouts.rcpt),
+                age_max: unless_zero(pool.pool_age),
+                uses_max: pool.pool_uses,
+                idle_max: pool.pool_idle,
+                ..LegConfig::default()
+            },
+            wait: WaitConfig {
+                time: unless_zero(pool.queue_wait),
+                max: pool.queue_max as usize,
+            },
+            pit: PitConfig {
+                rows_max: match tarpit.pit_max {
+                    0 => ring.slots as u32,
+                    max => max.div_ceil(shards as u32),
+                },
+                overflow: tarpit.pit_full,
+            },
+            probe: ProbeConfig {
+                interval: pool.probe_interval,
+                relay_test: pool.relay_test && !self.running.demo,
+            },
+        }
+    }
+
+    fn smtp(&self) -> smtp::Config {
+        let (t, messages) = (&self.timeouts, &self.messages);
+        let mut greeting = Vec::new();
+        weir_smtp::texts::write_greeting(&mut greeting, self.listening.hostname.as_bytes());
+        smtp::Config {
+            hostname: self.listening.hostname.as_bytes().to_vec(),
+            greeting,
+            message_size_max: messages.size_max,
+            recipients_max: messages.recipients_max,
+            messages_max: messages.messages_max,
+            bare_newline: messages.bare_newline,
+            stream_window: STREAM_WINDOW,
+            timeouts: smtp::Timeouts {
+                command: t.command,
+                idle: if t.idle.is_zero() { FOR_EVER } else { t.idle },
+                body: t.body,
+                rcpt_reply: t.rcpt,
+                data_reply: t.data,
+                final_reply: t.end,
+                ..smtp::Timeouts::default()
+            },
+        }
+    }
+
+    fn policy(&self) -> policy::Config {
+        let clients = &self.clients;
+        policy::Config {
+            actions: self.tarpit.actions.clone(),
+            concurrency: clients.concurrency,
+            rate_connections: clients.rate_connections,
+            rate_messages: clients.rate_messages,
+            rate_recipients: clients.rate_recipients,
+            rate_bytes: clients.rate_bytes,
+            errors: clients.errors,
+            temper: self.tarpit.temper,
+            pace: policy::pace::Config {
+                octets_per_second: self.messages.data_rate_min as u32,
+                ..Default::default()
+            },
+            clients_max: clients.clients_max,
+        }
+    }
+}
+
+fn targets(upstreams: &[Upstream], pool_max: u32) -> Vec<Target> {
+    let target = |upstream: &Upstream| Target {
+        name: upstream.name(),
+        host: upstream.host.clone(),
+        port: upstream.port,
+        weight: upstream.weight,
+        max: upstream.max.unwrap_or(pool_max),
+    };
+    upstreams.iter().map(target).collect()
+}
+
+/// SIGHUP: the lists that the flags name, read again. `fixed`: upstreams that come from no list.
+fn lists(
+    flags: &Flags,
+    listen: &[std::net::SocketAddr],
+    pool_max: u32,
+    fixed: Option<Vec<Target>>,
+) -> Result<Lists, Vec<String>> {
+    let mut reader = Reader::default();
+    let upstreams = super::flags::upstreams::upstreams(&mut reader, &flags.upstreams.upstream);
+    let access = flags.clients.access(&mut reader);
+    let relaying = flags.relay.read(&mut reader, listen);
+    if fixed.is_none() && upstreams.is_empty() {
+        reader.wrong(
+            "--upstream",
+            "",
+            super::units::Fault::new("names no server any more", "keep one in the list"),
+        );
+    }
+    reader
+        .finish()
+        .map_err(|wrong| wrong.iter().map(Wrong::to_string).collect::<Vec<_>>())?;
+    Ok(Lists {
+        upstreams: fixed.unwrap_or_else(|| targets(&upstreams, pool_max)),
+        access: Arc::new(access),
+        relay: Arc::new(relaying.relay),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::cli::{
+        args::{Wanted, parse},
+        flags::Purpose,
+    };
+    use crate::policy::access::Listed;
+
+    fn read(words: &[&str]) -> (Flags, Config) {
+        let (Some(Wanted::Run(flags)), wrong) = parse(words.iter().map(|w| (*w).to_owned())) else {
+            panic!("{words:?}")
+        };
+        let config = Config::read(&flags, Purpose::Relay, "mx.example", wrong)
+            .unwrap_or_else(|wrong| panic!("{wrong:?}"));
+        (*flags, config)
+    }
+
+    fn here(open_files: u64) -> Circumstances {
+        Circumstances {
+            cores: vec![0, 1],
+            open_files,
+            clock: Clock::start(),
+        }
+    }
+
+    #[test]
+    fn limits_over_all_shards_are_divided_and_tables_fit_the_open_file_limit() {
+        let words = [
+            "--listen",
+            "127.0.0.1:0",
+            "--upstream",
+            "mx",
+            "--pit-max",
+            "1001",
+            "--hold-memory",
+            "64MiB",
+            "--max-connections",
+            "5000",
+        ];
+        let config = read(&words).1.shards_config([].into(), &here(4000));
+        assert_eq!(
+            (config.shards, config.world.pit.rows_max, config.ring.chunks),
+            (2, 501, 2048)
+        );
+        assert_eq!(
+            (
+                config.ring.slots,
+                config.ring.reserve,
+                config.ring.completions
+            ),
+            (4000, 164, 4096)
+        );
+        let few = read(&words).1.shards_config([].into(), &here(100));
+        assert_eq!((few.ring.slots, few.ring.reserve), (100, 50));
+    }
+
+    #[test]
+    fn lifted_limits_are_never_zero_durations() {
+        let words = [
+            "--listen",
+            "127.0.0.1:0",
+            "--upstream",
+            "mx",
+            "--timeout-idle",
+            "0",
+            "--pool-age",
+            "0",
+            "--queue-wait",
+            "0",
+            "--pit-max",
+            "0",
+        ];
+        let world = read(&words)
+            .1
+            .shards_config([].into(), &here(1 << 20))
+            .world;
+        assert_eq!(
+            [world.smtp.timeouts.idle, world.leg.age_max, world.wait.time],
+            [FOR_EVER; 3]
+        );
+        assert!(world.pit.rows_max > 100_000);
+    }
+
+    #[test]
+    fn a_reload_reads_the_lists_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let (servers, denied) = (path("servers"), path("denied"));
+        fs::write(&servers, "127.0.0.1:2526\n").unwrap();
+        fs::write(&denied, "192.0.2.0/24\n").unwrap();
+        let (flags, config) = read(&[
+            "--listen",
+            "127.0.0.1:0",
+            "--upstream",
+            &format!("@{servers}"),
+            "--deny-list",
+            &denied,
+        ]);
+        let control = config.control_config(flags, None);
+        assert_eq!(control.upstreams.len(), 1);
+
+        fs::write(&servers, "127.0.0.1:2526,max=3\n127.0.0.1:2527\n").unwrap();
+        fs::write(&denied, "198.51.100.0/24\n").unwrap();
+        let lists = (control.reload)().ok().unwrap();
+        assert_eq!(
+            lists
+                .upstreams
+                .iter()
+                .map(|target| target.max)
+                .collect::<Vec<_>>(),
+            [3, 100]
+        );
+        assert_eq!(
+            lists.access.lookup("198.51.100.1".parse().unwrap()),
+            Some(Listed::Deny)
+        );
+
+        fs::write(&servers, "# all gone\n").unwrap();
+        fs::write(&denied, "nonsense\n").unwrap();
+        assert_eq!(
+            (control.reload)().err().unwrap().len(),
+            2,
+            "both errors are told"
+        );
+    }
+}
