@@ -16,7 +16,7 @@ use weir::{
         args::{self, Page, Wanted},
         check,
         config::Config,
-        doctor,
+        doctor::{self, Level},
         flags::{Flags, Purpose},
         launch::Circumstances,
         manual,
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         Some(Wanted::Page(Page::Flags)) => print(&manual::flags()),
         Some(Wanted::Page(Page::Metrics)) => print(&metrics::expose::markdown()),
         Some(Wanted::Check(flags)) => match read(&flags, Purpose::Relay, wrong) {
-            Ok(config) => print(&check::plan(&config, rt::allowed_cores().len())),
+            Ok(config) => print(&plan(&config)),
             Err(wrong) => refuse(&wrong),
         },
         Some(Wanted::Doctor(flags)) => match read(&flags, Purpose::Doctor, wrong) {
@@ -75,10 +75,20 @@ fn run(flags: Flags, config: &Config) -> io::Result<ExitCode> {
         clock: Clock::start(),
     };
     Limit::LockedMemory.raise()?;
+    let troubles = doctor::ring_troubles();
+    if let Some(fatal) = troubles
+        .iter()
+        .find(|trouble| trouble.level == Level::Failure)
+    {
+        return Err(io::Error::other(format!(
+            "{fatal} (weir doctor tells more)"
+        )));
+    }
     let writer = Writer::start(config.logging.log.clone(), here.clock.epoch())?;
     writer
         .install(config.logging.level)
         .map_err(io::Error::other)?;
+    troubles.iter().for_each(|lost| log::warn!("{lost}"));
     let outcome = relay(flags, config, &here, &writer);
     writer.finish();
     outcome
@@ -141,6 +151,15 @@ fn watch(shards: Shards) -> io::Result<oneshot::Receiver<()>> {
             let _ = tell.send(()); // control has left already, after a second signal
         })?;
     Ok(ended)
+}
+
+/// The plan, with what this kernel takes away from it.
+fn plan(config: &Config) -> String {
+    let mut plan = check::plan(config, rt::allowed_cores().len());
+    for lost in doctor::ring_troubles() {
+        plan.push_str(&format!("warning: {lost}\n"));
+    }
+    plan
 }
 
 fn examine(config: &Config) -> ExitCode {

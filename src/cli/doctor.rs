@@ -5,7 +5,10 @@
 
 mod upstream;
 
-use std::{fmt::Write as _, fs, io};
+use std::{
+    fmt::{self, Write as _},
+    fs, io,
+};
 
 use super::{check, config::Config, units::show_size};
 use crate::net::{Bounds, Limit};
@@ -41,7 +44,7 @@ const FILES_BESIDES: u64 = 256;
 pub fn examine(config: &Config, cores: usize) -> Vec<Point> {
     let shards = config.shards(cores);
     let mut points = vec![kernel(&read("/proc/sys/kernel/osrelease"))];
-    points.extend(io_uring(
+    points.extend(ring_points(
         ring::probe(),
         &read("/proc/sys/kernel/io_uring_disabled"),
     ));
@@ -71,6 +74,15 @@ pub fn examine(config: &Config, cores: usize) -> Vec<Point> {
     points
 }
 
+/// What is lost on this kernel, and what stands in the way of starting at all: for the plan, and before the start.
+pub fn ring_troubles() -> Vec<Point> {
+    let points = ring_points(ring::probe(), &read("/proc/sys/kernel/io_uring_disabled"));
+    points
+        .into_iter()
+        .filter(|point| point.level > Level::Good)
+        .collect()
+}
+
 /// The report, and whether weir can run here.
 pub fn report(points: &[Point]) -> (String, bool) {
     let mut out = String::new();
@@ -97,6 +109,12 @@ pub fn report(points: &[Point]) -> (String, bool) {
     };
     let _ = writeln!(out, "\n{verdict}");
     (out, worst < Level::Failure)
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.what, self.remedy)
+    }
 }
 
 impl Point {
@@ -144,7 +162,7 @@ fn kernel(release: &str) -> Point {
     }
 }
 
-fn io_uring(support: io::Result<Support>, disabled: &str) -> Vec<Point> {
+fn ring_points(support: io::Result<Support>, disabled: &str) -> Vec<Point> {
     let support = match support {
         Ok(support) => support,
         Err(error) => {
@@ -397,8 +415,8 @@ mod tests {
 
     #[test]
     fn what_io_uring_lacks_is_told_with_the_remedy() {
-        assert_eq!(io_uring(Ok(ALL), "0").len(), 1);
-        let old = io_uring(
+        assert_eq!(ring_points(Ok(ALL), "0").len(), 1);
+        let old = ring_points(
             Ok(Support {
                 slot_ranges: false,
                 prompt_close: false,
@@ -411,12 +429,12 @@ mod tests {
             old.iter().map(|point| point.level).collect::<Vec<_>>(),
             [Level::Failure, Level::Warning, Level::Warning]
         );
-        let off = io_uring(Err(io::ErrorKind::PermissionDenied.into()), "2");
+        let off = ring_points(Err(io::ErrorKind::PermissionDenied.into()), "2");
         assert!(
             off[0].level == Level::Failure && off[0].remedy.contains("kernel.io_uring_disabled")
         );
         assert!(
-            io_uring(Err(io::ErrorKind::PermissionDenied.into()), "0")[0]
+            ring_points(Err(io::ErrorKind::PermissionDenied.into()), "0")[0]
                 .remedy
                 .contains("seccomp")
         );

@@ -109,7 +109,7 @@ metrics! {
     ring_overflow: Counter, Shard, "weir_ring_overflow_total", "Completion queue overflows. Above 0: the queue is too small for the load.";
     ring_no_buffers: Counter, Shard, "weir_ring_no_buffers_total", "Receives that paused because the shard's receive buffers were all in use.";
     accept_failures: Counter, Shard, "weir_accept_failures_total", "Accepts that failed (full file table, kernel memory). Accepting resumes by itself.";
-    slots_free: Gauge, Shard, "weir_slots_free", "Free entries of the shard's file table.";
+    slots_free: Gauge, Shard, "weir_slots_free", "Free entries of the shard's file table that upstream connections can take.";
     buffers_used: Gauge, Shard, "weir_buffers_used", "Receive buffers (16 KiB each) that hold data not yet passed on.";
     held_bytes: Gauge, Shard, "weir_held_bytes", "Body bytes held for messages whose end has not been seen. Limit: --hold-memory over all shards.";
     overload_level: Gauge, Shard, "weir_overload_level", "Step of the overload ladder: 0 normal, higher sheds more.";
