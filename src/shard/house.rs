@@ -65,10 +65,12 @@ impl<W: Wire> World<W> {
         let part = |used: u64, all: u64| (used.min(all) * 1000 / all.max(1)) as u16;
         let used = self.sessions.len() + self.pit.len() + self.legs.len() + self.closing;
         let slots = part(used as u64, self.config.slots.into());
+        // --max-connections is its own limit, and all of it can be used: near it timeouts get shorter, no more.
         let clients = self
             .shared
             .clients_max()
             .map_or(0, |max| part(self.shared.clients().into(), max.into()));
+        let clients = clients.min(self.config.overload.0[Rung::KnownOnly as usize - 1].high - 1);
         let chunks = part(
             self.wire.held_chunks() as u64,
             self.config.chunks_max.into(),

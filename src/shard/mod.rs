@@ -22,6 +22,9 @@ pub mod wheel;
 pub mod who;
 mod world;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::{ShardsConfig, WorldConfig};
 pub use launch::{Mailer, Shards, launch};
 pub use mail::{Mail, UpstreamSpec};

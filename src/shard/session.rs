@@ -95,9 +95,8 @@ pub struct Flags {
     /// The client has sent its last byte.
     pub eof: bool,
     pub eof_told: bool,
-    /// The relay has asked to close; `linger` goes with it.
+    /// The relay has asked to close.
     pub closing: bool,
-    pub linger: bool,
     /// Stands on the list of those who have more input to read.
     pub queued: bool,
     /// Its receive ended for want of buffers; it stands on the list of the thirsty.
@@ -235,10 +234,12 @@ impl<W: Wire> World<W> {
                 Act::Release(buffer) => self.release(buffer),
                 Act::TransactionEnd => self.transaction_ended(key),
                 Act::Violation(violation) => self.violated(violation),
-                Act::Close { linger } => {
+                Act::Close { .. } => {
                     if let Some(session) = self.sessions.get_mut(key) {
+                        if session.ended == Ended::ClientClosed && !session.flags.eof_told {
+                            session.ended = ended_by(&session.out);
+                        }
                         session.flags.closing = true;
-                        session.flags.linger = linger;
                         session.close_at = self.now + LAST_WORDS;
                     }
                 }
@@ -465,6 +466,21 @@ impl<W: Wire> World<W> {
     }
 }
 
+/// What ended a session, by its last reply: the relay closes for few reasons, and each has words of its own.
+fn ended_by(out: &[u8]) -> Ended {
+    let whole = out.strip_suffix(b"\r\n").unwrap_or(out);
+    let last = whole
+        .rsplit(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    match last {
+        [b'2', b'2', b'1', ..] => Ended::Quit,
+        _ if out.ends_with(texts::TIMEOUT.as_bytes()) => Ended::Timeout,
+        _ if out.ends_with(texts::TOO_MANY_MESSAGES.as_bytes()) => Ended::Limit,
+        _ => Ended::Dropped,
+    }
+}
+
 /// The socket: what goes out, what comes in, how it ends.
 impl<W: Wire> World<W> {
     /// Sends what has gathered, unless a send is under way or a delay is running.
@@ -586,17 +602,15 @@ impl<W: Wire> World<W> {
         let Some(session) = self.sessions.get_mut(key) else {
             return true;
         };
-        if session.flags.closing && session.out.is_empty() {
-            let over =
-                session.flags.linger || !session.flags.sending || session.close_at <= self.now;
-            if over && let Some(slot) = session.slot.take() {
-                let how = if session.flags.linger {
-                    Close::Linger
-                } else {
-                    Close::Now
-                };
-                self.close_slot(slot, how);
-            }
+        // Who may still be sending must not lose our last words to a reset; who has ended its stream is simply closed.
+        let linger = !session.flags.eof;
+        let over = linger || !session.flags.sending || session.close_at <= self.now;
+        if session.flags.closing
+            && session.out.is_empty()
+            && over
+            && let Some(slot) = session.slot.take()
+        {
+            self.close_slot(slot, if linger { Close::Linger } else { Close::Now });
         }
         let Some(session) = self.sessions.get(key) else {
             return true;

@@ -1,0 +1,236 @@
+//! Upstream connections: which one serves whom, and what becomes of it.
+
+use super::*;
+use crate::metrics::ClosedLeg;
+
+#[test]
+fn a_connection_is_used_again() {
+    let mut stage = Stage::new(settings(), 1, 10);
+    let first = stage.client();
+    stage.ask(first);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.deliver(first, leg);
+    let second = stage.client();
+    stage.ask(second);
+    assert_eq!(stage.legs(1), [leg]);
+    stage.deliver(second, leg);
+    assert_eq!(stage.counters.upstream_reuses.at(0).value(), 1);
+}
+
+#[test]
+fn load_spreads_over_the_upstreams() {
+    let mut stage = Stage::new(settings(), 2, 10);
+    let clients: Vec<SlotId> = (0..4).map(|_| stage.client()).collect();
+    for client in clients {
+        stage.ask(client);
+    }
+    assert_eq!((stage.legs(1).len(), stage.legs(2).len()), (2, 2));
+}
+
+#[test]
+fn who_comes_too_late_waits_and_is_served_when_one_comes_free() {
+    let mut stage = Stage::new(settings(), 1, 1);
+    let (first, second) = (stage.client(), stage.client());
+    stage.ask(first);
+    stage.ask(second);
+    let legs = stage.legs(1);
+    assert_eq!(legs.len(), 1, "the only permit");
+    stage.greet(legs[0]);
+    stage.deliver(first, legs[0]);
+    stage.deliver(second, legs[0]);
+}
+
+#[test]
+fn a_wait_ends_with_451() {
+    let mut stage = Stage::new(settings(), 1, 1);
+    let (first, second) = (stage.client(), stage.client());
+    stage.ask(first);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.ask(second);
+    stage.sleep(Duration::from_secs(31));
+    assert!(stage.heard(second).starts_with("451 4.3.2"));
+    assert_eq!(stage.counters.waits_expired.value(), 1);
+    assert!(stage.world.waiters.is_empty());
+}
+
+#[test]
+fn a_full_queue_refuses_at_once() {
+    let mut config = settings();
+    config.wait.max = 1;
+    let mut stage = Stage::new(config, 1, 1);
+    let clients = [stage.client(), stage.client(), stage.client()];
+    for client in clients {
+        stage.ask(client);
+    }
+    assert!(stage.heard(clients[2]).starts_with("451 4.3.2"));
+    assert_eq!(
+        stage.counters.waits_refused.value(),
+        2,
+        "the first one waits"
+    );
+}
+
+#[test]
+fn all_upstreams_down_is_451_after_a_wait_and_they_come_back() {
+    let mut stage = Stage::new(settings(), 2, 10);
+    stage.world.wire.refusing = vec![server(1), server(2)];
+    let client = stage.client();
+    stage.ask(client);
+    assert_eq!(stage.heard(client), "");
+    stage.sleep(Duration::from_secs(31));
+    assert!(
+        stage.heard(client).starts_with("451 4.4.1"),
+        "nobody answers"
+    );
+    stage.world.wire.refusing.clear();
+    stage.sleep(Duration::from_secs(60));
+    stage.say(client, "RSET\r\n");
+    stage.ask(client);
+    let leg = [stage.legs(1), stage.legs(2)].concat()[0];
+    stage.greet(leg);
+    stage.deliver(client, leg);
+}
+
+#[test]
+fn a_421_before_anything_was_said_is_tried_elsewhere() {
+    let mut stage = Stage::new(settings(), 2, 10);
+    let client = stage.client();
+    stage.ask(client);
+    let leg = [stage.legs(1), stage.legs(2)].concat()[0];
+    let other = if stage.legs(1).is_empty() { 1 } else { 2 };
+    stage.greet(leg);
+    stage.heard(leg);
+    stage.say(leg, "421 4.3.2 going down\r\n");
+    assert_eq!(stage.heard(client), "", "the client does not notice");
+    let next = stage.legs(other)[0];
+    stage.greet(next);
+    stage.deliver(client, next);
+}
+
+#[test]
+fn idle_connections_are_watched_and_end() {
+    let mut stage = Stage::new(settings(), 1, 10);
+    let client = stage.client();
+    stage.ask(client);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.deliver(client, leg);
+    stage.say(leg, "421 timeout\r\n");
+    assert!(stage.legs(1).is_empty(), "a word out of turn");
+    assert_eq!(
+        stage
+            .counters
+            .upstream_closes
+            .at(0, ClosedLeg::Refused421)
+            .value(),
+        1
+    );
+
+    stage.ask(client);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.deliver(client, leg);
+    stage.sleep(Duration::from_secs(61));
+    assert_eq!(stage.heard(leg), "QUIT\r\n");
+    stage.say(leg, "221 bye\r\n");
+    assert!(stage.legs(1).is_empty());
+    assert_eq!(stage.shared.upstream_open(0), 0, "its permit is given back");
+}
+
+#[test]
+fn a_broken_off_transaction_is_reset_before_reuse() {
+    let mut stage = Stage::new(settings(), 1, 10);
+    let client = stage.client();
+    stage.ask(client);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.heard(leg);
+    stage.say(leg, "250 Ok\r\n250 Ok\r\n");
+    stage.say(client, "RSET\r\n");
+    assert_eq!(stage.heard(leg), "RSET\r\n");
+    let second = stage.client();
+    stage.ask(second);
+    assert_eq!(stage.heard(leg), "", "not before its 250");
+    stage.say(leg, "250 Ok\r\n");
+    stage.deliver(second, leg);
+}
+
+#[test]
+fn an_unanswered_reset_costs_the_connection() {
+    let mut stage = Stage::new(settings(), 1, 10);
+    let client = stage.client();
+    stage.ask(client);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.say(leg, "250 Ok\r\n250 Ok\r\n");
+    stage.say(client, "RSET\r\n");
+    stage.sleep(Duration::from_secs(6));
+    assert!(stage.closed(leg).is_some());
+}
+
+#[test]
+fn errors_retire_a_connection() {
+    let mut stage = Stage::new(settings(), 1, 10);
+    let client = stage.client();
+    stage.ask(client);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.say(leg, "250 Ok\r\n550 5.1.1 no\r\n");
+    for _ in 0..5 {
+        stage.say(client, "RCPT TO:<b@d.example>\r\n");
+        stage.say(leg, "550 5.1.1 no\r\n");
+    }
+    stage.say(client, "RSET\r\n");
+    stage.say(leg, "250 Ok\r\n");
+    assert!(stage.heard(leg).ends_with("RSET\r\nQUIT\r\n"));
+    assert_eq!(
+        stage
+            .counters
+            .upstream_closes
+            .at(0, ClosedLeg::Retired)
+            .value(),
+        1
+    );
+}
+
+#[test]
+fn a_starving_shard_gets_a_permit_from_another() {
+    let shared = Arc::new(Shared::new(0));
+    let mut rich = Stage::sharing(settings(), 1, 1, shared.clone(), 0);
+    let mut poor = Stage::sharing(settings(), 1, 1, shared, 1);
+    // Shard 0 probes; its probe has no use of a permit.
+    rich.settle();
+    let client = rich.client();
+    rich.ask(client);
+    let leg = *rich.legs(1).last().expect("opened");
+    rich.greet(leg);
+    rich.deliver(client, leg);
+
+    let client = poor.client();
+    poor.ask(client);
+    assert!(poor.legs(1).is_empty());
+    let mail = poor.posted();
+    assert!(matches!(
+        mail[..],
+        [(To::Others, Mail::Starving { upstream: 0 })]
+    ));
+    let now = rich.now;
+    rich.world.handle_mail(now, Mail::Starving { upstream: 0 });
+    rich.settle();
+    assert_eq!(rich.heard(leg), "QUIT\r\n");
+    rich.say(leg, "221 bye\r\n");
+    let told = rich.posted();
+    assert!(
+        told.iter()
+            .any(|(to, mail)| *to == To::Shard(1)
+                && matches!(mail, Mail::PermitFree { upstream: 0 }))
+    );
+    poor.world
+        .handle_mail(poor.now, Mail::PermitFree { upstream: 0 });
+    poor.settle();
+    let leg = poor.legs(1)[0];
+    poor.greet(leg);
+    poor.deliver(client, leg);
+}

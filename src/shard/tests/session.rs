@@ -1,0 +1,151 @@
+//! Sessions: one send per step, what ends them, what they leave behind.
+
+use super::*;
+
+#[test]
+fn a_message_goes_through_and_nothing_is_left() {
+    let mut stage = Stage::new(settings(), 1, 10);
+    let client = stage.client();
+    assert_eq!(stage.heard(client), "220 weir.example ESMTP\r\n");
+    stage.ask(client);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.deliver(client, leg);
+    stage.say(client, "QUIT\r\n");
+    assert_eq!(stage.heard(client), "221 2.0.0 Bye\r\n");
+    assert_eq!(stage.closed(client), Some(Close::Linger));
+    stage.assert_empty();
+}
+
+#[test]
+fn a_client_that_leaves_after_the_dot_is_waited_for_by_the_log_only() {
+    let mut stage = Stage::new(settings(), 1, 10);
+    let client = stage.client();
+    stage.ask(client);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.say(leg, "250 Ok\r\n250 Ok\r\n");
+    stage.say(client, "DATA\r\n");
+    stage.say(client, "x\r\n.\r\n");
+    stage.reset(client);
+    assert_eq!(stage.closed(client), Some(Close::Now));
+    assert_eq!(stage.world.sessions.len(), 1, "its message is on the way");
+    stage.say(leg, "250 queued\r\n");
+    assert_eq!(
+        stage
+            .counters
+            .messages
+            .at(crate::metrics::Outcome::Accepted)
+            .value(),
+        1
+    );
+    stage.assert_empty();
+}
+
+#[test]
+fn a_client_lost_in_a_body_leaves_no_message() {
+    let mut stage = Stage::new(settings(), 1, 10);
+    let client = stage.client();
+    stage.ask(client);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.say(leg, "250 Ok\r\n250 Ok\r\n");
+    stage.say(client, "DATA\r\n");
+    stage.say(client, "half a mess");
+    stage.heard(leg);
+    stage.reset(client);
+    let said = stage.heard(leg);
+    assert!(said.is_empty() || said == "RSET\r\n", "{said:?}");
+    stage.assert_empty();
+}
+
+#[test]
+fn half_closed_clients_hear_all_their_replies() {
+    let mut stage = Stage::new(settings(), 1, 10);
+    let client = stage.client();
+    stage.heard(client);
+    stage.say(client, "EHLO c\r\nNOOP\r\n");
+    stage.hang_up(client);
+    assert!(stage.heard(client).ends_with("250 2.0.0 Ok\r\n"));
+    assert!(stage.closed(client).is_some());
+    stage.assert_empty();
+}
+
+#[test]
+fn an_idle_client_is_told_and_closed() {
+    let mut stage = Stage::new(settings(), 1, 10);
+    let client = stage.client();
+    stage.heard(client);
+    stage.say(client, "EHLO c\r\n");
+    stage.heard(client);
+    stage.sleep(Duration::from_secs(599));
+    assert_eq!(stage.closed(client), None);
+    stage.sleep(Duration::from_secs(2));
+    assert_eq!(stage.code(client), "421");
+    assert_eq!(stage.closed(client), Some(Close::Linger));
+    stage.assert_empty();
+}
+
+#[test]
+fn too_many_connections_are_turned_away_with_421() {
+    let shared = Arc::new(Shared::new(2));
+    let mut stage = Stage::sharing(settings(), 1, 10, shared, 1);
+    let clients = [stage.client(), stage.client(), stage.client()];
+    assert_eq!(stage.code(clients[1]), "220");
+    assert_eq!(stage.code(clients[2]), "421");
+    stage.hang_up(clients[0]);
+    let next = stage.client();
+    assert_eq!(stage.code(next), "220");
+}
+
+#[test]
+fn errors_delay_first_and_end_the_session_then() {
+    let mut stage = Stage::new(settings(), 1, 10);
+    let client = stage.client();
+    stage.heard(client);
+    stage.say(client, "EHLO c\r\n");
+    stage.heard(client);
+    for _ in 0..11 {
+        stage.say(client, "BOGUS\r\n");
+        stage.sleep(Duration::from_secs(2));
+    }
+    assert_eq!(stage.heard(client).lines().count(), 11);
+    stage.say(client, "BOGUS\r\n");
+    assert_eq!(stage.heard(client), "", "the reply waits");
+    stage.sleep(Duration::from_secs(2));
+    assert_eq!(stage.code(client), "500");
+    for _ in 12..20 {
+        stage.say(client, "BOGUS\r\n");
+        stage.sleep(Duration::from_secs(2));
+    }
+    assert_eq!(stage.code(client), "421");
+    assert!(stage.closed(client).is_some());
+    stage.assert_empty();
+}
+
+#[test]
+fn a_body_in_crumbs_is_gathered_in_copies() {
+    let mut stage = Stage::new(settings(), 1, 10);
+    let client = stage.client();
+    stage.ask(client);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.heard(leg);
+    stage.say(leg, "250 Ok\r\n250 Ok\r\n");
+    stage.say(client, "DATA\r\n");
+    let line = "0123456789012345678901234567890123456789012345678901234567890123456789\r\n";
+    for _ in 0..1000 {
+        stage.say(client, line);
+    }
+    assert!(
+        stage.world.wire.buffers.len() <= 6,
+        "{} buffers for 72 KB",
+        stage.world.wire.buffers.len()
+    );
+    stage.say(client, ".\r\n");
+    let heard = stage.heard(leg);
+    assert_eq!(heard.len(), "BDAT 72000 LAST\r\n".len() + 72_000);
+    stage.say(leg, "250 Ok\r\n");
+    stage.say(client, "QUIT\r\n");
+    stage.assert_empty();
+}
