@@ -74,6 +74,10 @@ pub fn welcome(listen: SocketAddr, admin: Option<SocketAddr>) -> String {
          printf 'From: me@example.com\\r\\nTo: you@example.com\\r\\nSubject: hello\\r\\n\\r\\nThrough the weir.\\r\\n' |\n    \
          curl -sS smtp://{listen} --mail-from me@example.com --mail-rcpt you@example.com --upload-file -\n"
     );
+    let _ = write!(
+        text,
+        "\n  swaks --server {listen} --from me@example.com --to you@example.com\n"
+    );
     if let Some(admin) = admin {
         let _ = write!(text, "\n  curl http://{admin}/status\n");
     }

@@ -191,16 +191,20 @@ fn expand(args: Vec<String>, depth: usize, wrong: &mut Vec<Wrong>) -> Vec<String
     expanded
 }
 
-/// The arguments in a file of flags: `--flag`, `--flag=value`, `--flag value` (all to the end of the line), `@file`.
+/// The arguments in a file of flags: `--flag`, `--flag=value`, `--flag value` (all to the end of the line), a value on the line
+/// after its flag, `@file`.
 fn words(text: &str, mut odd: impl FnMut(&str)) -> Vec<String> {
-    let mut words = Vec::new();
+    let mut words: Vec<String> = Vec::new();
     for line in lines(text) {
+        let wants_value = words
+            .last()
+            .is_some_and(|last| last.starts_with("--") && !last.contains('='));
         match line.split_once(char::is_whitespace) {
             _ if line.starts_with('@') => words.push(line.to_owned()),
             Some((flag, value)) if line.starts_with("--") && !flag.contains('=') => {
                 words.extend([flag.to_owned(), value.trim().to_owned()])
             }
-            _ if line.starts_with("--") => words.push(line.to_owned()),
+            _ if line.starts_with("--") || wants_value => words.push(line.to_owned()),
             _ => odd(line),
         }
     }
@@ -312,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_file_stands_for_its_flags_and_the_last_word_counts() {
-        let inner = file("--pool-max=50\n");
+        let inner = file("--pool-max\n50\n");
         let outer = file(&format!(
             "# profile\n--listen 0.0.0.0:25   # all\n--upstream @servers.txt\n\n@{}\n--demo\n",
             inner.path().display()

@@ -263,9 +263,12 @@ fn files(bounds: io::Result<Bounds>, config: &Config) -> Point {
 
 fn memlock(bounds: io::Result<Bounds>) -> Point {
     match bounds {
-        Ok(bounds) if bounds.hard >= MEMLOCK_MIN => Point::good("locked memory: enough"),
+        Ok(bounds) if bounds.hard >= MEMLOCK_MIN => Point::good("locked memory (memlock): enough"),
         Ok(bounds) => Point::failure(
-            format!("locked memory: at most {}", show_size(bounds.hard)),
+            format!(
+                "locked memory (memlock): at most {}",
+                show_size(bounds.hard)
+            ),
             "LimitMEMLOCK=8M in the systemd unit, or ulimit -l 8192",
         ),
         Err(error) => Point::warning(
@@ -335,7 +338,7 @@ fn ports(range: &str, config: &Config) -> Point {
         .unwrap_or(config.upstreams.pool_max);
     let wanted = u64::from(pool) * 4;
     let what = format!(
-        "{ports} local ports for connections to one upstream address, {pool} of them at a time"
+        "port range: {ports} local ports for connections to one upstream address, {pool} of them at a time"
     );
     if ports >= wanted {
         Point::good(what)

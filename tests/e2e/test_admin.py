@@ -18,7 +18,7 @@ class Pages(Case):
         self.assertEqual(code, 200)
         names = set(re.findall(r"^# TYPE (\S+) (?:counter|gauge|histogram)$", text, re.M))
         self.assertTrue(names)
-        self.assertTrue(all(n.startswith("weir_") for n in names), names)
+        self.assertTrue(all(n.startswith(("weir_", "process_")) for n in names), names)
         self.assertEqual(set(re.findall(r"^# HELP (\S+) \S+", text, re.M)), names)
         before = weir.metrics()
         for n in range(5):

@@ -53,10 +53,12 @@ pub struct Flags {
 
     /// Longest wait of a transaction for an upstream connection
     ///
-    /// Then the client gets 451 4.3.2. The deadlines of --deadline-rcpt and --deadline-final hold besides.
+    /// Then the client gets 451: 4.3.2 if all connections were in use, 4.4.1 if no upstream is up. The deadlines of
+    /// --deadline-rcpt and --deadline-final hold besides.
     ///
-    /// Range: 100ms to 9m, or 0: only those deadlines. Cost: none.
-    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    /// Range: 100ms to 9m, or 0: only those deadlines. Cost: short, mail is deferred that a moment later had gone through;
+    /// long, sessions pile up while all upstreams are down.
+    #[arg(long, value_name = "DURATION", default_value = "15s")]
     pub queue_wait: String,
 
     /// Transactions that may wait for an upstream connection, per shard
