@@ -28,6 +28,9 @@ const MAILBOX: usize = 1024;
 /// While listeners wait for each other to close, a shard looks this often.
 const CLOSING_LOOK: Duration = Duration::from_millis(20);
 
+/// A shard waits this long for its accept queue to be empty: under load from clients that come back at once it never is.
+const CLOSING_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How often the ring's own counts are copied to the metrics.
 const MIRROR: Duration = Duration::from_secs(1);
 
@@ -190,6 +193,7 @@ async fn run(common: Arc<Common>, shard: usize) {
         index: shard,
         mirrored: Moment::ZERO,
         stopping: Stopping::No,
+        draining_since: None,
     };
     shard.turn_until_over().await;
 }
@@ -221,13 +225,14 @@ struct Shard {
     index: usize,
     mirrored: Moment,
     stopping: Stopping,
+    draining_since: Option<Moment>,
 }
 
 /// How far the listeners are from being closed.
 #[derive(Clone, Copy, PartialEq)]
 enum Stopping {
     No,
-    /// This shard's queue is empty; the others' are waited for.
+    /// This shard's queue is empty, or was waited for long enough; the others' are waited for.
     Arrived,
     Closed,
 }
@@ -239,7 +244,8 @@ impl Shard {
             let now = clock.now();
             self.world.tick(now);
             self.post_mail();
-            let over = self.world.is_over();
+            // A shard without sessions stays for the common closing of the listeners all the same: the others wait for it.
+            let over = self.world.is_over() && self.stopping == Stopping::Closed;
             let until = if over || rt::has_background_work() {
                 now
             } else {
@@ -300,9 +306,13 @@ impl Shard {
         if !self.world.is_draining() || self.stopping == Stopping::Closed {
             return deadline;
         }
-        if self.stopping == Stopping::No && self.world.wire().accept_queues_empty() {
-            self.common.closing.arrive();
-            self.stopping = Stopping::Arrived;
+        if self.stopping == Stopping::No {
+            let since = *self.draining_since.get_or_insert(now);
+            let enough = now.since(since) >= CLOSING_PATIENCE;
+            if enough || self.world.wire().accept_queues_empty() {
+                self.common.closing.arrive();
+                self.stopping = Stopping::Arrived;
+            }
         }
         if self.common.closing.all_arrived() {
             self.world.wire().stop_accepting();
