@@ -163,13 +163,13 @@ impl<W: Wire> World<W> {
             bytes_out: session.bytes_out,
         });
         self.leave(session.standing, session.errors);
-        self.count_sessions();
     }
 
     /// The client is gone from all books.
     pub(super) fn leave(&mut self, standing: Standing, errors: crate::policy::errors::Errors) {
         self.policy.disconnected(standing, errors, self.now);
         self.shared.client_leaves();
+        self.count_sessions();
     }
 
     pub(super) fn count_sessions(&self) {

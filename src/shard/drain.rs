@@ -129,18 +129,18 @@ impl<W: Wire> World<W> {
         self.drain.is_on()
     }
 
-    /// Nothing is left to wait for: the shard may end.
+    /// A second signal, and everybody has been told: the shard ends whatever is left.
+    pub fn is_ending(&self) -> bool {
+        self.drain.phase == Phase::Over
+    }
+
+    /// Nothing is left to wait for: the shard may end once it does not listen any more.
     pub fn is_over(&self) -> bool {
-        match self.drain.phase {
-            Phase::Off => false,
-            Phase::Over => true,
-            _ => {
-                self.sessions.is_empty()
-                    && self.pit.is_empty()
-                    && self.legs.is_empty()
-                    && self.closing == 0
-            }
-        }
+        self.drain.is_on()
+            && self.sessions.is_empty()
+            && self.pit.is_empty()
+            && self.legs.is_empty()
+            && self.closing == 0
     }
 
     /// When a drain needs the next turn.

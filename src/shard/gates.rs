@@ -80,8 +80,9 @@ impl<W: Wire> World<W> {
             });
         }
         if let Some((finding, action)) = ruling.by {
-            if action == Action::Drop {
-                session.why = finding.word();
+            match action {
+                Action::Delay | Action::Stutter => session.blame = Some(finding),
+                _ => session.why = finding.word(),
             }
             self.feel_temper(key);
         }

@@ -25,11 +25,11 @@ use super::world::{Setup, World};
 /// Letters that may wait for a shard. Control sends a handful; shards write to each other when permits are short.
 const MAILBOX: usize = 1024;
 
+/// Clients that come on and on must not keep a shard from closing its listeners.
+const CLOSING_WAIT: Duration = Duration::from_millis(500);
+
 /// While listeners wait for each other to close, a shard looks this often.
 const CLOSING_LOOK: Duration = Duration::from_millis(20);
-
-/// A shard waits this long for its accept queue to be empty: under load from clients that come back at once it never is.
-const CLOSING_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often the ring's own counts are copied to the metrics.
 const MIRROR: Duration = Duration::from_secs(1);
@@ -232,7 +232,7 @@ struct Shard {
 #[derive(Clone, Copy, PartialEq)]
 enum Stopping {
     No,
-    /// This shard's queue is empty, or was waited for long enough; the others' are waited for.
+    /// This shard's queue is empty; the others' are waited for.
     Arrived,
     Closed,
 }
@@ -244,12 +244,13 @@ impl Shard {
             let now = clock.now();
             self.world.tick(now);
             self.post_mail();
-            // A shard without sessions stays for the common closing of the listeners all the same: the others wait for it.
-            let over = self.world.is_over() && self.stopping == Stopping::Closed;
+            let wake = self.wake_at(now);
+            let over = self.world.is_ending()
+                || (self.world.is_over() && self.stopping == Stopping::Closed);
             let until = if over || rt::has_background_work() {
                 now
             } else {
-                self.wake_at(now)
+                wake
             };
             if let Err(error) = self.world.wire().wait(now, until) {
                 panic!(
@@ -306,13 +307,13 @@ impl Shard {
         if !self.world.is_draining() || self.stopping == Stopping::Closed {
             return deadline;
         }
-        if self.stopping == Stopping::No {
-            let since = *self.draining_since.get_or_insert(now);
-            let enough = now.since(since) >= CLOSING_PATIENCE;
-            if enough || self.world.wire().accept_queues_empty() {
-                self.common.closing.arrive();
-                self.stopping = Stopping::Arrived;
-            }
+        let since = *self.draining_since.get_or_insert(now);
+        let patience_is_over = now.since(since) >= CLOSING_WAIT;
+        if self.stopping == Stopping::No
+            && (patience_is_over || self.world.wire().accept_queues_empty())
+        {
+            self.common.closing.arrive();
+            self.stopping = Stopping::Arrived;
         }
         if self.common.closing.all_arrived() {
             self.world.wire().stop_accepting();

@@ -121,7 +121,8 @@ impl<W: Wire> World<W> {
             slot,
             peer: session.peer,
             standing: session.standing,
-            why: Some(Finding::ErrorsSoft),
+            // A temper remembered from an earlier session has no finding in this one.
+            why: Some(session.blame.unwrap_or(Finding::ErrorsSoft)),
             temper: Temper::Stutter,
             then: Then::Resume,
             parked: Belongings::Session(Box::new(ParkedSession {

@@ -30,6 +30,9 @@ use super::world::World;
 /// How often it is looked whether a connection can be opened for those who wait, when nothing else causes a look.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How long a session waits while no upstream answers at all: long enough for a restart.
+const DOWN_WAIT: Duration = Duration::from_secs(10);
+
 /// Connections opened at once for those who wait.
 const OPENED_AT_ONCE: usize = 16;
 
@@ -179,6 +182,7 @@ impl<W: Wire> World<W> {
         match self.waiters.push(key, class) {
             Ok(ticket) => {
                 session.want.ticket = ticket;
+                session.want.until = self.now + self.config.wait.time.min(DOWN_WAIT);
                 self.counters.waiters.set(self.waiters.len() as u64);
                 self.retry_later();
             }
@@ -201,16 +205,26 @@ impl<W: Wire> World<W> {
         }
     }
 
-    /// The session has waited as long as it may.
+    /// The session has waited as long as it may: for a busy upstream longer than for one that does not answer.
     pub(super) fn wait_is_over(&mut self, key: Key) {
-        let Some(session) = self.sessions.get(key) else {
+        let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
         let want = session.want;
-        let why = self
-            .choose(&want, Room::IdleOrNew)
-            .err()
-            .unwrap_or(AttachFailure::NoSlot);
+        let end = want.since + self.config.wait.time;
+        let answered = self.legs.iter().any(|(_, leg)| {
+            let endpoint = self.routes.get(leg.endpoint);
+            leg.connected && endpoint.is_some_and(|endpoint| endpoint.route() == want.route)
+        });
+        if answered && self.now < end {
+            session.want.until = end;
+            return;
+        }
+        let why = if answered {
+            AttachFailure::NoSlot
+        } else {
+            AttachFailure::NoUpstream
+        };
         self.cancel_attach(key);
         self.counters.waits_expired.inc();
         self.attach_failed(key, why);

@@ -18,9 +18,9 @@ use weir_smtp::texts;
 use weir_smtp::time::Moment;
 
 use crate::metrics::{Ended, Way};
-use crate::policy::Standing;
 use crate::policy::errors::Errors;
 use crate::policy::pace::Pace;
+use crate::policy::{Finding, Standing};
 use crate::ring::{Close, Group, ReceiveEnd, SlotId, Wire};
 use crate::route::Tried;
 
@@ -85,6 +85,8 @@ pub struct Session {
     pub ended: Ended,
     /// The word of what ended it, or empty.
     pub why: &'static str,
+    /// What the client is slowed down for.
+    pub blame: Option<Finding>,
 }
 
 /// What is going on with the client's socket.
@@ -126,6 +128,8 @@ pub struct Want {
     pub needs: ExtensionSet,
     pub route: RouteId,
     pub since: Moment,
+    /// When it is looked whether waiting is still worth it.
+    pub until: Moment,
     /// How long the transaction waited, all attaches together.
     pub waited: Duration,
     /// Endpoints that failed this transaction.
@@ -161,6 +165,7 @@ impl Session {
             flags: Flags::default(),
             ended: Ended::ClientClosed,
             why: "",
+            blame: None,
         }
     }
 
@@ -174,10 +179,10 @@ impl Session {
     }
 
     /// When something has to happen even if nothing else does.
-    fn deadline(&self, queue_wait: Duration) -> Moment {
+    fn deadline(&self) -> Moment {
         let mut earliest = self.relay.deadline().min(self.close_at);
         if !self.want.ticket.is_none() {
-            earliest = earliest.min(self.want.since + queue_wait);
+            earliest = earliest.min(self.want.until);
         }
         if self.hold_until > Moment::ZERO && (!self.out.is_empty() || !self.intake.is_empty()) {
             earliest = earliest.min(self.hold_until);
@@ -637,7 +642,7 @@ impl<W: Wire> World<W> {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let deadline = session.deadline(self.config.wait.time);
+        let deadline = session.deadline();
         if deadline < session.armed {
             session.armed = deadline;
             self.wheel.insert(deadline, Who::Session(key).to_bits());
@@ -658,8 +663,7 @@ impl<W: Wire> World<W> {
             // It did not even take its last reply.
             return self.client_lost(key);
         }
-        let waited_out =
-            !session.want.ticket.is_none() && session.want.since + self.config.wait.time <= now;
+        let waited_out = !session.want.ticket.is_none() && session.want.until <= now;
         if session.hold_until <= now {
             session.hold_until = Moment::ZERO;
         }

@@ -88,7 +88,7 @@ fn a_second_signal_ends_at_once() {
     stage.world.handle_mail(stage.now, Mail::End);
     stage.settle();
     assert_eq!(stage.code(busy), "421");
-    assert!(stage.world.is_over());
+    assert!(stage.world.is_ending());
 }
 
 #[test]
