@@ -13,6 +13,10 @@ use super::slots::Flag;
 use super::token::Op;
 use super::wire::{BufferId, Close, Group, Owner, Part, ReceiveEnd, SEND_NOW_MAX, SlotId, Wire};
 
+/// A send up to this size finds room in an ordinary socket's buffer, so it completes at once, and
+/// hardly ever is anything waiting for that.
+const SHORT_SEND: u32 = 16 * 1024;
+
 /// What a parked socket's buffers shrink to; the kernel has a floor of its own.
 static SMALL_BUFFER: libc::c_int = 2048;
 
@@ -105,6 +109,7 @@ impl Wire for Ring {
         let flight = self.flights.begin();
         self.slots.live(slot).flight = flight;
         let (base, len) = self.flights.get(flight).load(bytes);
+        self.short_sends += u32::from(len <= SHORT_SEND);
         let send = opcode::Send::new(types::Fixed(slot.0), base, len)
             .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
             .build();

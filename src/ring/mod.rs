@@ -31,6 +31,7 @@ pub mod wire;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
@@ -67,6 +68,8 @@ pub struct RingConfig {
     pub buffer_size: usize,
     /// Copy buffers of `buffer_size` for bytes that have to wait.
     pub chunks: usize,
+    /// How long a busy ring lets completions gather before it wakes; zero: not at all.
+    pub gather: Duration,
 }
 
 impl Default for RingConfig {
@@ -80,6 +83,7 @@ impl Default for RingConfig {
             upstream_buffers: 256,
             buffer_size: 16 << 10,
             chunks: 2048,
+            gather: Duration::from_micros(300),
         }
     }
 }
@@ -104,6 +108,12 @@ pub struct RingStats {
     /// Completions of a former life of their slot. Anything but zero is a broken invariant.
     pub stale: u64,
 }
+
+/// A turn with this many completions is one of a busy shard.
+const BUSY_COMPLETIONS: usize = 3;
+
+/// Completions that end the gathering of a busy shard before its time is over.
+const GATHERED_MAX: u32 = 64;
 
 pub struct Ring {
     // First, so that it is gone before the memory it points to.
@@ -130,6 +140,9 @@ pub struct Ring {
     doorbell_armed: bool,
     watched: Vec<Watched>,
     small_buffers: bool,
+    /// Sends queued this turn that will have completed when the kernel begins to wait.
+    short_sends: u32,
+    gather: Duration,
     now: Moment,
     stats: RingStats,
 }
@@ -193,6 +206,8 @@ impl Ring {
             doorbell_armed: false,
             watched: Vec::new(),
             small_buffers: true,
+            short_sends: 0,
+            gather: config.gather,
             now: Moment::ZERO,
             stats: RingStats::default(),
         })
@@ -230,14 +245,27 @@ impl Ring {
             .min(self.linger_deadline())
             .min(self.accepting.deadline());
         let idle = self.made.is_empty() && self.position == self.batch.len() && wake > now;
-        if idle && wake != Moment::NEVER {
-            let span = wake.since(now);
-            self.enter(1, Some(Timespec::from(span)))?;
+        let short = std::mem::take(&mut self.short_sends);
+        if !idle {
+            self.enter(0, None)?;
         } else {
-            self.enter(u32::from(idle), None)?;
+            let (want, wake) = self.patience(now, wake, short);
+            let span = (wake != Moment::NEVER).then(|| Timespec::from(wake.since(now)));
+            self.enter(want, span)?;
         }
         self.collect();
         Ok(())
+    }
+
+    /// How many completions to sleep for, and until when at most.
+    ///
+    /// Going to sleep and waking up is the dearest thing a shard does: on a busy one, completions are let gather for a
+    /// while, and many share one turn. A quiet one is woken by the first, so that a single session is not slowed.
+    fn patience(&self, now: Moment, wake: Moment, short: u32) -> (u32, Moment) {
+        if self.gather.is_zero() || self.batch.len() < BUSY_COMPLETIONS {
+            return (1, wake);
+        }
+        (GATHERED_MAX + short, wake.min(now + self.gather))
     }
 
     /// For other threads, to wake this one.
@@ -290,6 +318,7 @@ impl Ring {
 
     /// The queue is full in mid turn.
     fn submit_early(&mut self) {
+        self.short_sends = 0;
         match self.enter(0, None) {
             Ok(()) => {}
             // Out of memory for requests: the same thread has to give some back first, and can, once completions are collected.
