@@ -125,6 +125,7 @@ impl Config {
             upstream_buffers: self.listening.upstream_buffers.into(),
             buffer_size: BUFFER_SIZE,
             chunks: (held / BUFFER_SIZE / shards).max(16),
+            gather: self.listening.gather,
             ..RingConfig::default()
         }
     }

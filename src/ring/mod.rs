@@ -79,7 +79,7 @@ impl Default for RingConfig {
             reserve: 1024,
             entries: 2048,
             completions: 16_384,
-            client_buffers: 512,
+            client_buffers: 256,
             upstream_buffers: 256,
             buffer_size: 16 << 10,
             chunks: 2048,

@@ -455,6 +455,7 @@ impl Transaction {
 
     /// More is held than may be: DATA goes up, or the first chunk will.
     fn begin_stream(&mut self, leg: &mut Outbound) {
+        self.streamed = true;
         self.stream = match leg.form() {
             Form::Bdat => Stream::Flowing,
             Form::Data => {

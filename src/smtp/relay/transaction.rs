@@ -126,6 +126,8 @@ pub(super) struct Transaction {
     pub(super) octets: u64,
     pub(super) stream: Stream,
     pub(super) chunks_owed: u8,
+    /// It began to go up before its end was there.
+    pub(super) streamed: bool,
     /// The end of the body is on its way up: from now on the upstream decides.
     pub(super) committed: bool,
     pub(super) outcome: Outcome,
@@ -162,6 +164,7 @@ impl Transaction {
             octets: 0,
             stream: Stream::Held,
             chunks_owed: 0,
+            streamed: false,
             committed: false,
             outcome: Outcome::Abandoned,
             unheard: false,
@@ -180,7 +183,7 @@ impl Transaction {
     }
 
     pub(super) fn is_streaming(&self) -> bool {
-        self.stream != Stream::Held
+        self.streamed && !self.committed
     }
 
     /// All recipients so far have been answered.
@@ -218,7 +221,7 @@ impl Transaction {
             attached: self.attached_at,
             end_of_data: self.end_of_data,
             attempts: self.attempts,
-            streamed: self.is_streaming(),
+            streamed: self.streamed,
         }
     }
 
