@@ -244,10 +244,14 @@ impl<W: Wire> World<W> {
             return;
         };
         leg.pace = None;
-        self.routes.end(leg.endpoint);
+        let endpoint = leg.endpoint;
         match how {
-            Detach::Clean => self.offer_later(leg_key),
+            Detach::Clean => {
+                self.routes.end(endpoint);
+                self.offer_later(leg_key);
+            }
             Detach::Reset => {
+                self.routes.end(endpoint);
                 leg.duty = Duty::Resetting;
                 leg.due = self.now + self.config.leg.reset;
                 leg.outbound.begin_reset();

@@ -149,3 +149,36 @@ fn a_body_in_crumbs_is_gathered_in_copies() {
     stage.say(client, "QUIT\r\n");
     stage.assert_empty();
 }
+
+#[test]
+fn a_streamed_body_that_comes_too_slowly_loses_its_connection_and_its_client() {
+    let mut config = settings();
+    config.hold_max = 1000;
+    let mut stage = Stage::new(config, 1, 10);
+    let client = stage.client();
+    stage.ask(client);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.say(leg, "250 Ok\r\n250 Ok\r\n");
+    stage.say(client, "DATA\r\n");
+    stage.heard(client);
+    let line = "0123456789012345678901234567890123456789012345678901234567890123456789\r\n";
+    for _ in 0..1000 {
+        stage.say(client, line);
+    }
+    assert!(stage.heard(leg).contains("BDAT "), "it streams");
+    stage.say(leg, "250 Ok\r\n");
+    for _ in 0..50 {
+        stage.say(client, "x\r\n");
+        stage.sleep(Duration::from_secs(1));
+    }
+    assert!(stage.heard(client).starts_with("451 4.4.2"));
+    assert!(stage.closed(client).is_some());
+    assert!(
+        stage.closed(leg).is_some(),
+        "half a message is undone by closing only"
+    );
+    assert!(!stage.heard(leg).contains("LAST"));
+    stage.assert_empty();
+    assert_eq!(stage.shared.upstream_open(0), 0);
+}
