@@ -102,7 +102,7 @@ class Talk(unittest.TestCase):
         self.assertIn("2598", done.stdout)
         path = f"/tmp/weir-e2e-{os.getpid()}.flags"
         with open(path, "w") as file:
-            file.write("--listen\n127.0.0.1:2597\n--upstream=127.0.0.1:2596\n--relay-domains=any\n")
+            file.write("# a file of flags\n--listen 127.0.0.1:2597\n--upstream=127.0.0.1:2596\n--relay-domains=any\n")
         try:
             done = run("check", f"@{path}")
             self.assertEqual(done.returncode, 0, done.stderr)
