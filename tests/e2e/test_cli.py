@@ -92,7 +92,7 @@ class Talk(unittest.TestCase):
     def test_doctor(self):
         done = run("doctor")
         self.assertIn(done.returncode, (0, 1, 69, 78), done.stderr)
-        for word in ("kernel", "io_uring", "memlock", "open files", "somaxconn", "port range", "cores"):
+        for word in ("kernel", "io_uring", "locked memory", "open files", "somaxconn", "local ports", "cores"):
             self.assertIn(word, done.stdout.lower() + done.stderr.lower())
 
     def test_environment_and_argument_file(self):

@@ -14,10 +14,13 @@ class UpstreamFaults(Case):
 
     def faulty(self, extensions, verb):
         mx = self.upstream(extensions)
-        weir = self.weir(upstreams=[mx])
+        weir = self.weir("--queue-wait", "1s", "--probe-interval", "1s", upstreams=[mx])
         for fault in FAULTS:
             with self.subTest(verb=verb, fault=fault):
                 mx.faults = {verb: fault}
+                if verb == "CONNECT":
+                    mx.close_idle()
+                    time.sleep(0.1)
                 tag = f"{verb}-{fault}"
                 with weir.client(hello="client.test") as client:
                     reply = self.attempt(client, message(tag))
@@ -86,7 +89,7 @@ class UpstreamFaults(Case):
         for fault in ("close", "garbage", "long"):
             with self.subTest(fault=fault):
                 mx = self.upstream(faults={"EHLO": fault})
-                weir = self.weir(upstreams=[mx], ready=False)
+                weir = self.weir("--queue-wait", "1s", upstreams=[mx], ready=False)
                 wait_until(lambda: weir.get("/healthz")[0] == 200, "weir to live")
                 with weir.client(hello="client.test") as client:
                     client.expect(250, "MAIL FROM:<a@client.test>")
@@ -171,20 +174,28 @@ class ClientCuts(Case):
     """The client goes away at any byte: the upstream never gets a message with a made-up end."""
 
     def session(self, bdat):
+        """The client's side as (bytes, replies to wait for behind them), and the message."""
         body = message("cut-client", 600)
         head = b"EHLO c.test\r\nMAIL FROM:<a@client.test>\r\nRCPT TO:<b@weir.test>\r\n"
         if bdat:
-            return head + b"BDAT %d\r\n" % 100 + body[:100] + b"BDAT %d LAST\r\n" % (len(body) - 100) + body[100:], body
-        return head + b"DATA\r\n" + stuff(body) + b".\r\n", body
+            return [(head + b"BDAT %d\r\n" % 100 + body[:100] + b"BDAT %d LAST\r\n" % (len(body) - 100) + body[100:], 0)], body
+        return [(head + b"DATA\r\n", 4), (stuff(body) + b".\r\n", 0)], body
 
     def cut(self, extensions, bdat, how):
         mx = self.upstream(extensions)
         weir = self.weir(upstreams=[mx])
-        stream, body = self.session(bdat)
-        offsets = sorted(set(range(0, len(stream), 41)) | set(range(len(stream) - 8, len(stream))))
-        for offset in offsets:
+        flights, body = self.session(bdat)
+        length = sum(len(flight) for flight, _ in flights)
+        for offset in sorted(set(range(0, length, 41)) | set(range(length - 8, length))):
             client = weir.client()
-            client.send(stream[:offset])
+            left = offset
+            for flight, replies in flights:
+                client.send(flight[:left])
+                left -= len(flight)
+                if left <= 0:
+                    break
+                for _ in range(replies):
+                    client.reply()
             if offset % 2:
                 time.sleep(0.005)
             {"reset": client.reset, "close": client.close, "half": client.half_close}[how]()
@@ -230,9 +241,9 @@ class ClientCuts(Case):
     def test_half_close_after_a_whole_session_still_gets_replies(self):
         mx = self.upstream()
         weir = self.weir(upstreams=[mx])
-        stream, body = self.session(False)
+        flights, _ = self.session(True)
         with weir.client() as client:
-            client.send(stream)
+            client.send(flights[0][0])
             client.half_close()
             answers = client.rest()
         self.assertEqual(len(mx.by_tag("cut-client")), 1)

@@ -267,8 +267,8 @@ class OpenRelay(Case):
             client.expect(550, "RCPT TO:<x@elsewhere.test>")
 
     def test_an_upstream_that_relays_for_the_world_is_warned_about(self):
-        weir = self.weir("--relay-domains", "weir.test", relay=False, upstreams=[self.upstream()])
-        wait_until(lambda: "relay" in weir.log().lower(), "a warning about an upstream that relays", 10)
+        weir = self.weir("--relay-domains", "weir.test", relay=False, relay_test=True, upstreams=[self.upstream()])
+        wait_until(lambda: "relays" in weir.log().lower() and "warn" in weir.log().lower(), "a warning about an upstream that relays", 10)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ class Process:
 class Weir(Process):
     """The real binary, ready when this returns (unless ready=False)."""
 
-    def __init__(self, *flags, upstreams=(), folder, ready=True, relay=True, listen=None, shards=2, env=None, hostname="weir.test"):
+    def __init__(self, *flags, upstreams=(), folder, ready=True, relay=True, listen=None, shards=2, env=None, hostname="weir.test", relay_test=False):
         self.port = free_port()
         self.admin = free_port()
         argv = [BIN]
@@ -125,9 +125,12 @@ class Weir(Process):
             argv += ["--upstream", address]
         if relay:
             argv += ["--relay-domains", "any"]
+        if not relay_test:
+            # The question whether the server would relay would mix with what a test scripts.
+            argv += ["--relay-test", "no"]
         argv += [str(flag) for flag in flags]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("WEIR_")}
-        clean["RUST_BACKTRACE"] = "1"
+        clean.setdefault("RUST_BACKTRACE", "0")
         clean.update(env or {})
         super().__init__(argv, folder, f"weir-{self.port}", env=clean)
         if ready:
@@ -667,7 +670,8 @@ class Case(unittest.TestCase):
         if os.environ.get("WEIR_LOGS"):
             print(log, file=sys.stderr)
         if "panicked at" in log or "assertion" in log:
-            raise AssertionError(f"weir panicked:\n{log[-4000:]}")
+            at = max(0, log.find("panicked at") - 200)
+            raise AssertionError(f"weir panicked:\n{log[at : at + 1800]}")
 
     def upstream(self, *arguments, **options):
         upstream = Upstream(*arguments, **options)
