@@ -54,6 +54,11 @@ impl Inbound {
         self.overlong || !self.carry.is_empty()
     }
 
+    /// What came of the line so far is the beginning of a TLS handshake record.
+    pub(crate) fn begins_with_tls(&self) -> bool {
+        self.carry.starts_with(&[0x16, 0x03])
+    }
+
     /// Finds the next line of `bytes`.
     pub(crate) fn frame(&mut self, bytes: &[u8]) -> Framed {
         let Some((len, used, terminator)) = split_line(bytes) else {

@@ -57,6 +57,8 @@ enum Phase {
     Greeting,
     Hello,
     Ready,
+    /// RSET follows when everything owed has been answered.
+    Draining,
     Resetting,
     Quitting,
     Lost,
@@ -74,6 +76,8 @@ pub struct Outbound {
     reader: ReplyReader,
     owed: VecDeque<Owed>,
     out: Pieces,
+    /// Commands at the end of `owed` that were written into `out` since it was last empty.
+    unsent: usize,
     /// 4xx and 5xx replies since the last accepted message: a connection with too many is retired,
     /// so that one client's errors never run into the server's error limits for the next.
     failures: u16,
@@ -91,6 +95,7 @@ impl Outbound {
             reader: ReplyReader::default(),
             owed,
             out: Pieces::new(),
+            unsent: 0,
             failures: 0,
         }
     }
@@ -116,7 +121,10 @@ impl Outbound {
                 return Err(LegLost::Protocol);
             }
         };
-        let owed = self.owed.pop_front();
+        // A reply to a command that has not left yet answers something else: such a server counts
+        // differently from us, and its next 250 could be taken for that of a message.
+        let premature = !self.out.is_empty() && self.owed.len() <= self.unsent;
+        let owed = self.owed.pop_front().filter(|_| !premature);
         if let Some(lost) = refusal(owed, reply.code) {
             self.phase = Phase::Lost;
             return Err(lost);
@@ -148,6 +156,12 @@ impl Outbound {
             }
             _ => {}
         }
+        if self.phase == Phase::Draining && self.owed.is_empty() {
+            self.phase = Phase::Resetting;
+            self.unsent = 1;
+            self.out.insert(b"RSET\r\n");
+            self.owed.push_back(Owed::Rset);
+        }
         Ok(Some((owed, reply)))
     }
 
@@ -178,7 +192,7 @@ impl Outbound {
 
     /// Waiting for the reply to RSET.
     pub fn is_resetting(&self) -> bool {
-        self.phase == Phase::Resetting
+        matches!(self.phase, Phase::Resetting | Phase::Draining)
     }
 
     /// Ready, nothing owed, nothing half read, nothing to send: another transaction may begin.
@@ -213,6 +227,7 @@ impl Outbound {
     /// MAIL with its reverse-path and parameters as the client wrote them. `SIZE=` is an extension
     /// of each hop: it is left out where this server does not offer it.
     pub fn mail(&mut self, path: &[u8], params: &[u8]) {
+        self.begin();
         self.out.insert(b"MAIL FROM:");
         self.out.insert(path);
         if self.caps.set.contains(ExtensionSet::SIZE) {
@@ -228,12 +243,14 @@ impl Outbound {
 
     /// RCPT with all that followed `TO:`, byte for byte.
     pub fn rcpt(&mut self, argument: &[u8]) {
+        self.begin();
         self.out.insert(b"RCPT TO:");
         self.out.insert(argument);
         self.command_end(Owed::Rcpt);
     }
 
     pub fn data(&mut self) {
+        self.begin();
         self.out.insert(b"DATA");
         self.command_end(Owed::Data);
     }
@@ -245,6 +262,7 @@ impl Outbound {
 
     /// The end of data in DATA form. What went before ended with CRLF, or was nothing at all.
     pub fn dot(&mut self, _evidence: EndOfData) {
+        self.begin();
         self.out.insert(b".");
         self.command_end(Owed::End);
     }
@@ -260,31 +278,48 @@ impl Outbound {
     }
 
     /// RSET; the connection is [`Outbound::is_resetting`] until its 250. Replies owed to earlier
-    /// commands still come first, and mean nothing to anyone.
+    /// commands still come first, and mean nothing to anyone; without PIPELINING they are waited
+    /// for.
     pub fn begin_reset(&mut self) {
+        if !self.owed.is_empty() && !self.caps.set.contains(ExtensionSet::PIPELINING) {
+            self.phase = Phase::Draining;
+            return;
+        }
         self.phase = Phase::Resetting;
+        self.begin();
         self.out.insert(b"RSET");
         self.command_end(Owed::Rset);
     }
 
     pub fn quit(&mut self) {
         self.phase = Phase::Quitting;
+        self.begin();
         self.out.insert(b"QUIT");
         self.command_end(Owed::Quit);
     }
 
     fn bdat(&mut self, held: &mut Held, last: &[u8], owed: Owed) {
         let mut digits = [0u8; 20];
+        self.begin();
         self.out.insert(b"BDAT ");
         self.out.insert(decimal(held.content_len(), &mut digits));
         self.out.insert(last);
         self.out.insert(b"\r\n");
         held.forward_bdat(&mut self.out);
+        self.unsent += 1;
         self.owed.push_back(owed);
+    }
+
+    /// Before each command: whatever was written before has left if nothing is queued.
+    fn begin(&mut self) {
+        if self.out.is_empty() {
+            self.unsent = 0;
+        }
     }
 
     fn command_end(&mut self, owed: Owed) {
         self.out.insert(b"\r\n");
+        self.unsent += 1;
         self.owed.push_back(owed);
     }
 }
@@ -419,6 +454,7 @@ mod tests {
         let mut leg = ready(b"250 mx\r\n");
         leg.mail(b"<a@b>", b"");
         assert!(!leg.can_pipeline());
+        sent(&mut leg);
         say(&mut leg, b"250 ok\r\n").unwrap();
         assert!(leg.can_pipeline());
         let mut leg = ready(b"250-mx\r\n250 PIPELINING\r\n");
@@ -432,15 +468,42 @@ mod tests {
         leg.mail(b"<a@b>", b"");
         leg.rcpt(b"<c@d>");
         leg.begin_reset();
+        sent(&mut leg);
         assert_eq!(
             say(&mut leg, b"550 no\r\n503 no\r\n").unwrap(),
             [(Owed::Mail, 550), (Owed::Rcpt, 503)]
         );
         assert!(leg.is_resetting());
-        sent(&mut leg);
         say(&mut leg, b"250 ok\r\n").unwrap();
         assert!(leg.is_reusable());
         assert_eq!(leg.failures(), 2);
+    }
+
+    #[test]
+    fn a_reply_before_its_command_has_left_ends_the_connection() {
+        let mut leg = ready(b"250-mx\r\n250 PIPELINING\r\n");
+        leg.mail(b"<a@b>", b"");
+        assert_eq!(say(&mut leg, b"250 early\r\n"), Err(LegLost::Protocol));
+        let mut leg = ready(b"250-mx\r\n250 PIPELINING\r\n");
+        leg.mail(b"<a@b>", b"");
+        sent(&mut leg);
+        leg.rcpt(b"<c@d>");
+        assert!(say(&mut leg, b"250 fine\r\n").is_ok());
+        assert_eq!(say(&mut leg, b"250 early\r\n"), Err(LegLost::Protocol));
+    }
+
+    #[test]
+    fn without_pipelining_a_reset_waits_for_what_is_owed() {
+        let mut leg = ready(b"250 mx\r\n");
+        leg.mail(b"<a@b>", b"");
+        sent(&mut leg);
+        leg.begin_reset();
+        assert!(leg.is_resetting());
+        assert_eq!(sent(&mut leg), b"");
+        say(&mut leg, b"250 ok\r\n").unwrap();
+        assert_eq!(sent(&mut leg), b"RSET\r\n");
+        say(&mut leg, b"250 ok\r\n").unwrap();
+        assert!(leg.is_reusable());
     }
 
     #[test]

@@ -480,7 +480,10 @@ impl Relay {
 
     fn take_line(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> usize {
         match self.inbound.frame(bytes) {
-            Framed::Partial => bytes.len(),
+            Framed::Partial => {
+                self.notice_tls(cx);
+                bytes.len()
+            }
             Framed::Here {
                 len,
                 used,

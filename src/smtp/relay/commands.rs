@@ -77,6 +77,14 @@ impl Relay {
         }
     }
 
+    /// A TLS client hello has no line end to wait for: it is asked about as soon as it is known.
+    pub(super) fn notice_tls(&mut self, cx: &mut Cx<'_>) {
+        let unasked = matches!(self.line_verdict, LineVerdict::None);
+        if unasked && self.inbound.begins_with_tls() && !self.awaits_recipients() {
+            self.ask_line(cx, Finding::NonSmtp);
+        }
+    }
+
     /// RFC 2920, 3.1: these end a group, and without PIPELINING every command does. What stands
     /// behind QUIT is nobody's business any more; what stands behind BDAT is its chunk.
     fn is_premature(&self, command: &Command<'_>) -> bool {

@@ -631,6 +631,18 @@ fn text_behind_data_is_neither_message_nor_command() {
 }
 
 #[test]
+fn a_tls_hello_is_noticed_without_a_line_end() {
+    whole_and_split(|step| {
+        let mut pair = Pair::new(FULL, step);
+        pair.heard();
+        pair.verdicts = |_| Verdict::Close(ReplyText::fixed("521 5.7.0 no\r\n"));
+        pair.say_bytes(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc");
+        assert_eq!(pair.heard(), "521 5.7.0 no\r\n");
+        assert_eq!(pair.closed, Some(true));
+    });
+}
+
+#[test]
 fn deadlines_answer_with_451_and_close_the_upstream() {
     let mut pair = Pair::greeted(FULL, usize::MAX);
     pair.say("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n");
