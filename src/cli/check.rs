@@ -462,7 +462,7 @@ mod tests {
     fn memory_is_added_up() {
         let plan = plan_of(&["--demo", "--shards", "2", "--hold-memory", "1GiB"]);
         assert!(
-            plan.contains("32.0 MiB  client receive buffers (2 shards x 1024 x 16 KiB)"),
+            plan.contains("8.0 MiB  client receive buffers (2 shards x 256 x 16 KiB)"),
             "{plan}"
         );
         assert!(
