@@ -59,7 +59,7 @@ def main():
 
 
 def run(module):
-    argv = [sys.executable, "-m", "unittest", "-v", module]
+    argv = [sys.executable, "-W", "ignore::ResourceWarning", "-m", "unittest", "-v", module]
     child = subprocess.Popen(argv, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="backslashreplace", start_new_session=True)
     try:
         text, _ = child.communicate(timeout=LIMIT)

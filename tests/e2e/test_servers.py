@@ -40,7 +40,7 @@ class ByteForByte:
         server = type(self).server(self)
         weir = self.weir(upstreams=[server])
         with smtplib.SMTP("127.0.0.1", weir.port, timeout=30) as client:
-            client.sendmail("a@client.test", ["b@weir.test"], body("smtplib"), ["BODY=8BITMIME"])
+            client.sendmail("a@client.test", ["b@weir.test"], body("smtplib"))
         path = os.path.join(self.folder, "swaks.eml")
         with open(path, "wb") as file:
             file.write(body("swaks").replace(b"\r\n", b"\n"))
@@ -77,7 +77,7 @@ class ByteForByte:
 
 
 def smtp_source(port, *flags, host="127.0.0.1"):
-    argv = [program("smtp-source"), *map(str, flags), "-f", "a@client.test", "-t", "b@weir.test", "-M", "client.test", f"{host}:{port}"]
+    argv = [program("smtp-source"), *map(str, flags), "-S", "load", "-f", "a@client.test", "-t", "b@weir.test", "-M", "client.test", f"{host}:{port}"]
     return subprocess.run(argv, capture_output=True, text=True, timeout=120)
 
 
@@ -158,7 +158,7 @@ class WithSmtpSink(Case):
             for flag in ("-q", "-Q"):
                 with self.subTest(command=command, flag=flag):
                     sink = SmtpSink(self, flag, command, keep=False)
-                    weir = self.weir(upstreams=[sink], ready=False)
+                    weir = self.weir("--queue-wait", "1s", upstreams=[sink], ready=False)
                     wait_until(lambda: weir.get("/healthz")[0] == 200, "weir to live")
                     with weir.client(hello="client.test") as client:
                         client.expect(250, "MAIL FROM:<a@client.test>")
