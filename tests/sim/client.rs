@@ -47,6 +47,10 @@ pub enum Kind {
         after: u64,
         resets: bool,
     },
+    /// Stops in the middle, and stays.
+    Freezes {
+        after: u64,
+    },
     /// Speaks before the greeting.
     Hasty,
     /// Never reads a reply.
@@ -96,6 +100,8 @@ pub struct Client {
 pub struct Bears {
     /// Weir has so few buffers that those who hold them can keep everybody else waiting.
     pub lateness: bool,
+    /// Weir limits, delays and refuses by policy.
+    pub policy: bool,
     /// The network, or want of buffers, may make its messages come slowly.
     pub slowness: bool,
     /// The pit is so small that newcomers are displaced while their first line is under way, and then no other is begun.
@@ -115,7 +121,7 @@ impl Client {
                 };
                 self.ledger.borrow_mut().counts.connections += 1;
                 let left = match self.plan.kind {
-                    Kind::HangsUp { after, .. } => Some(after),
+                    Kind::HangsUp { after, .. } | Kind::Freezes { after } => Some(after),
                     _ => None,
                 };
                 let mut talk = Talk {
@@ -130,6 +136,9 @@ impl Client {
                     open: None,
                 };
                 let over = talk.play().await;
+                if matches!(talk.client.plan.kind, Kind::Freezes { .. }) && talk.left == Some(0) {
+                    talk.freeze().await;
+                }
                 talk.part(over);
             })
         }
@@ -204,7 +213,8 @@ impl Talk {
 
     /// A refusal of something that is in order: permanent only if an upstream said so.
     fn not_now(&mut self, what: &str, reply: &Reply) -> Result<(), Over> {
-        if reply.code / 100 == 5 && !reply.text.contains("[u]") && self.is_proper() {
+        let foreign = reply.text.contains("[u]") || self.client.bears.policy;
+        if reply.code / 100 == 5 && !foreign && self.is_proper() {
             self.wrong(&format!(
                 "heard {:?} to {what}, and no upstream has said so",
                 reply.text
@@ -293,6 +303,12 @@ impl Talk {
     fn due(&self, asked: Moment, allowed: Duration) -> Moment {
         let net = self.socket.host.net.borrow();
         let flushed = net.flushed(self.socket.end).unwrap_or_else(|| net.now());
+        // A stuttered reply may take as long as the slowest of the others.
+        let allowed = if self.client.bears.policy {
+            allowed.max(RCPT)
+        } else {
+            allowed
+        };
         asked.max(flushed).max(self.last_reply) + allowed + SLACK
     }
 
@@ -326,6 +342,8 @@ impl Talk {
         if self.is_proper() && !net_fault && !self.farewell {
             match over {
                 Over::Late if self.client.bears.lateness => {}
+                // What policy does to a client it may do with any refusal.
+                Over::Fin if self.client.bears.policy && !self.last_text.starts_with('2') => {}
                 Over::Fin if self.client.bears.displacement && waiting_for == "greeting" => {}
                 Over::Late => self.wrong(&format!("heard nothing to {waiting_for} in time")),
                 Over::Fin => self.wrong(&format!(

@@ -16,7 +16,7 @@ use weir::maillog;
 use weir::metrics::Counters;
 use weir::policy::access::Access;
 use weir::policy::relay::{Relay, RelayDomains};
-use weir::shard::mail::{Mail, To};
+use weir::shard::mail::{Mail, To, UpstreamSpec};
 use weir::shard::shared::Shared;
 use weir::shard::{Setup, World};
 use weir_smtp::time::Moment;
@@ -41,6 +41,9 @@ const REST: Duration = Duration::from_secs(900);
 
 /// How long a drain may take: the longest deadline of a reply, and some.
 const DRAIN_MAX: Duration = Duration::from_secs(700);
+
+/// How long weir may take to end at once.
+const HURRY_MAX: Duration = Duration::from_secs(5);
 
 /// What came of a run.
 #[derive(Debug, Default)]
@@ -90,6 +93,8 @@ pub fn run_without_weir(seed: u64) -> Outcome {
         plan.kind = Kind::Proper;
         plan.bare_newlines = 0;
         plan.detours = 0;
+        // The server itself would hang up on a client that waits longer.
+        plan.gap = plan.gap.min(Duration::from_secs(200));
     }
     if scenario.weather == Weather::Foul {
         scenario.weather = Weather::Rough;
@@ -110,7 +115,9 @@ struct Simulation {
     writer: Option<maillog::Writer>,
     /// Crashes and returns to come, latest first.
     fates: Vec<(Moment, usize, bool)>,
-    draining: bool,
+    /// The table of upstreams is read again, latest first.
+    reloads: Vec<Moment>,
+    chance: Chance,
     turns: u64,
     turns_here: u64,
 }
@@ -144,8 +151,9 @@ impl Simulation {
             mail: Vec::new(),
             counters: Vec::new(),
             fates: fates(&scenario.upstreams),
+            reloads: scenario.reloads.iter().rev().copied().collect(),
+            chance: chance.fork(),
             writer: None,
-            draining: false,
             turns: 0,
             turns_here: 0,
             scenario,
@@ -225,6 +233,9 @@ impl Simulation {
         let drain = self.scenario.drain;
         if let Some((at, grace)) = drain {
             self.until(at, |_| false);
+            if let Some(after) = self.scenario.second_signal {
+                return self.end_in_a_hurry(grace, after);
+            }
             self.drain(grace);
         }
         self.until(END_OF_TIME, |simulation| simulation.clients_are_gone());
@@ -253,7 +264,17 @@ impl Simulation {
     }
 
     fn drain(&mut self, grace: Duration) {
-        self.draining = true;
+        self.begin_drain(grace);
+        let by = self.net.borrow().now() + grace + DRAIN_MAX;
+        self.until(by, |simulation| {
+            simulation.shards.iter().all(World::is_over)
+        });
+        if !self.shards.iter().all(World::is_over) {
+            self.wrong("the drain did not end");
+        }
+    }
+
+    fn begin_drain(&mut self, grace: Duration) {
         for shard in 0..self.shards.len() {
             self.net
                 .borrow_mut()
@@ -261,12 +282,22 @@ impl Simulation {
             self.shards[shard].wire().stop_accepting();
             self.mail.push((shard, Mail::Drain { grace }));
         }
-        let by = self.net.borrow().now() + grace + DRAIN_MAX;
-        self.until(by, |simulation| {
-            simulation.shards.iter().all(World::is_over)
+    }
+
+    /// A second signal follows the first: weir ends at once, and nobody is waited for. What was said until then has to be true.
+    fn end_in_a_hurry(&mut self, grace: Duration, after: Duration) {
+        self.begin_drain(grace);
+        let at = self.net.borrow().now() + after;
+        self.until(at, |_| false);
+        for shard in 0..self.shards.len() {
+            self.mail.push((shard, Mail::End));
+        }
+        let ends = |shard: &World<SimWire>| shard.is_ending() || shard.is_over();
+        self.until(at + HURRY_MAX, |simulation| {
+            simulation.shards.iter().all(ends)
         });
-        if !self.shards.iter().all(World::is_over) {
-            self.wrong("the drain did not end");
+        if !self.shards.iter().all(ends) {
+            self.wrong("the second signal did not end it");
         }
     }
 
@@ -352,6 +383,9 @@ impl Simulation {
         if let Some((at, ..)) = self.fates.last() {
             next = next.min(*at);
         }
+        if let Some(at) = self.reloads.last() {
+            next = next.min(*at);
+        }
         let now = self.net.borrow().now();
         if self.mail.is_empty() {
             next.max(now)
@@ -364,6 +398,7 @@ impl Simulation {
     fn turn(&mut self) {
         let now = self.net.borrow().now();
         self.let_fate_strike(now);
+        self.reload_upstreams(now);
         self.take_arrivals();
         self.tell();
         for shard in 0..self.shards.len() {
@@ -414,6 +449,23 @@ impl Simulation {
                 if !up {
                     self.net.borrow_mut().crash(*address);
                 }
+            }
+        }
+    }
+
+    /// Some addresses are gone for now; the last table has all of them.
+    fn reload_upstreams(&mut self, now: Moment) {
+        while self.reloads.last().is_some_and(|at| *at <= now) {
+            self.reloads.pop();
+            let mut specs = self.scenario.specs().to_vec();
+            if !self.reloads.is_empty() {
+                for spec in &mut specs {
+                    spec.addresses.retain(|_| self.chance.one_in(2));
+                }
+            }
+            let table: Arc<[UpstreamSpec]> = specs.into();
+            for shard in 0..self.shards.len() {
+                self.mail.push((shard, Mail::Upstreams(table.clone())));
             }
         }
     }

@@ -51,6 +51,10 @@ pub struct Scenario {
     pub bears: Bears,
     /// When weir is told to drain, if not at the end.
     pub drain: Option<(Moment, Duration)>,
+    /// So long after the drain has begun nobody is waited for any more.
+    pub second_signal: Option<Duration>,
+    /// When the table of upstreams is read again, with some addresses gone or back.
+    pub reloads: Vec<Moment>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +77,14 @@ impl fmt::Display for Scenario {
             self.shards
         )?;
         writeln!(f, "  wire: {:?}", self.wire)?;
+        writeln!(
+            f,
+            "  second signal {:?}, reloads {:?}",
+            self.second_signal, self.reloads
+        )?;
+        if self.bears.policy {
+            writeln!(f, "  {:?}", self.config.policy)?;
+        }
         let config = &self.config;
         writeln!(
             f,
@@ -107,11 +119,12 @@ impl Scenario {
             .collect();
         let config = config(&mut chance, newlines);
         let wire = wire(&mut chance);
-        Scenario {
+        let mut scenario = Scenario {
             bears: Bears {
                 lateness: wire.client_buffers < BUFFERS_ENOUGH,
                 slowness: wire.client_buffers < BUFFERS_ENOUGH || weather != Weather::Fair,
                 displacement: config.pit.rows_max < clients.len() as u32,
+                policy: false,
             },
             shards: if chance.one_in(3) { 2 } else { 1 },
             config,
@@ -125,7 +138,77 @@ impl Scenario {
                 let at = Moment::ZERO + chance.millis(1000..120_000);
                 (at, chance.millis(0..60_000))
             }),
+            second_signal: None,
+            reloads: Vec::new(),
+        };
+        scenario.sharpen(&mut Chance::new(seed ^ 0x5a5a));
+        scenario
+    }
+
+    /// What was thought of later, from a stream of its own: older seeds keep their meaning for the rest.
+    fn sharpen(&mut self, chance: &mut Chance) {
+        if chance.one_in(5) {
+            self.set_policy(chance);
         }
+        if chance.one_in(6) {
+            self.wire.slots = chance.within(10..24) as usize;
+            self.wire.reserve = chance.within(2..6) as usize;
+            self.config.slots = self.wire.slots as u32;
+            self.bears.lateness = true;
+        }
+        if chance.one_in(4) {
+            let reloads = chance.within(1..6);
+            self.reloads = (0..reloads)
+                .map(|_| Moment::ZERO + chance.millis(1..100_000))
+                .collect();
+            self.reloads.sort();
+        }
+        for plan in &mut self.clients {
+            match chance.below(30) {
+                0 => plan.gap = chance.millis(400_000..800_000),
+                1 => {
+                    plan.kind = Kind::Freezes {
+                        after: hang_up(chance),
+                    }
+                }
+                _ => {}
+            }
+        }
+        if self.drain.is_some() && chance.one_in(4) {
+            self.second_signal = Some(chance.millis(1..20_000));
+        }
+    }
+
+    /// Limits, delays and drips.
+    fn set_policy(&mut self, chance: &mut Chance) {
+        let mut policy = (*self.config.policy).clone();
+        let limit = |chance: &mut Chance| *chance.pick(&[0, 1, 3, 10]);
+        policy.errors = policy::errors::Limits {
+            soft: limit(chance),
+            hard: limit(chance),
+            junk: limit(chance),
+        };
+        for finding in policy::Finding::all().filter(|finding| *finding != policy::Finding::Relay) {
+            if chance.one_in(3) {
+                let action = match *chance.pick(finding.allowed()) {
+                    policy::Action::Stutter => policy::Action::Delay,
+                    action => action,
+                };
+                let on = format!("{}={}", finding.word(), action.word());
+                policy.actions.set(on.parse().expect("an allowed action"));
+            }
+        }
+        let rate = |chance: &mut Chance| *chance.pick(&["0", "0", "2/m", "20/s"]);
+        policy.rate_connections = rate(chance).parse().expect("a rate");
+        policy.rate_messages = rate(chance).parse().expect("a rate");
+        policy.rate_recipients = rate(chance).parse().expect("a rate");
+        policy.rate_bytes = chance
+            .pick(&["0", "4K/s", "100K/s"])
+            .parse()
+            .expect("a rate");
+        self.config.policy = Arc::new(policy);
+        self.bears.policy = true;
+        self.bears.slowness = true;
     }
 
     pub fn specs(&self) -> Arc<[UpstreamSpec]> {

@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::{COMMAND, Kind, RCPT, Style, Talk};
 use crate::tasks::Over;
 
+/// The longest of weir's timeouts, and some for what it is busy with before that runs.
+const FROZEN_MAX: Duration = Duration::from_secs(600 + 240 + 60);
+
 impl Talk {
     pub(super) async fn proper(&mut self) -> Result<(), Over> {
         let hasty = matches!(self.client.plan.kind, Kind::Hasty);
@@ -184,5 +187,17 @@ impl Talk {
         let wait = self.client.chance.millis(0..30_000);
         self.socket.host.sleep(wait).await;
         Err(Over::Late)
+    }
+
+    /// Says nothing more, and sees whether weir gets rid of it.
+    pub(super) async fn freeze(&mut self) {
+        if let Some(id) = self.open {
+            self.client.ledger.borrow_mut().client_gone(id);
+        }
+        let until = self.socket.host.now() + FROZEN_MAX;
+        let over = self.socket.through(b"what never comes", until).await;
+        if over == Err(Over::Late) && !self.socket.is_faulty() && !self.client.bears.lateness {
+            self.wrong("has been silent for long, and is still connected");
+        }
     }
 }

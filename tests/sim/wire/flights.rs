@@ -120,7 +120,7 @@ impl SimWire {
             }
         }
         flight.resting = true;
-        let at = self.now() + self.chance.micros(1..3000);
+        let at = self.now() + self.chance.micros(1..200);
         let slot = self.slot(index);
         slot.flight = Some(flight);
         let life = slot.life;
