@@ -11,6 +11,7 @@ use weir_smtp::relay::{Parked, Relay};
 use weir_smtp::reply::ReplyText;
 use weir_smtp::texts;
 use weir_smtp::time::Moment;
+use weir_smtp::violation::Violation;
 
 use crate::metrics::{Ended, PitEnd, Refusal};
 use crate::policy::errors::Errors;
@@ -54,6 +55,21 @@ pub struct ParkedSession {
     pub deferred: u16,
     pub rejected: u16,
     pub parked_millis: u32,
+}
+
+/// The reply as a fixed text, if it is one: a row then owns no copy. Most of what stutters is the answer to a violation.
+fn canned(reply: &[u8]) -> Option<ReplyText> {
+    let others = [
+        texts::OK,
+        texts::BYE,
+        texts::DENIED_FOR_NOW,
+        texts::EXPN_REFUSED,
+        texts::HELP,
+    ];
+    let violations = Violation::ALL.iter().map(|violation| violation.reply());
+    violations
+        .chain(others)
+        .find(|text| text.as_bytes() == reply)
 }
 
 impl<W: Wire> World<W> {
@@ -113,7 +129,7 @@ impl<W: Wire> World<W> {
         let Some(mut session) = self.sessions.remove(key) else {
             return;
         };
-        let reply = ReplyText::built(session.out.clone());
+        let reply = canned(&session.out).unwrap_or_else(|| ReplyText::built(session.out.clone()));
         session.out.clear();
         self.flights.relieve(&mut session.out);
         self.wire.small_buffers(slot);
