@@ -130,6 +130,7 @@ impl Client {
                     left,
                     keywords: Vec::new(),
                     esmtp: false,
+                    octets: 0,
                     last_reply: Moment::ZERO,
                     last_text: String::new(),
                     farewell: false,
@@ -164,6 +165,8 @@ struct Talk {
     left: Option<u64>,
     keywords: Vec<String>,
     esmtp: bool,
+    /// Of the message under way.
+    octets: u64,
     last_reply: Moment,
     last_text: String,
     /// 421 or 221 was heard, or a greeting that refuses: the connection may be closed.
@@ -213,7 +216,9 @@ impl Talk {
 
     /// A refusal of something that is in order: permanent only if an upstream said so.
     fn not_now(&mut self, what: &str, reply: &Reply) -> Result<(), Over> {
-        let foreign = reply.text.contains("[u]") || self.client.bears.policy;
+        let oversized =
+            reply.text.contains(" 5.3.4 ") && self.size_max().is_none_or(|max| self.octets > max);
+        let foreign = reply.text.contains("[u]") || self.client.bears.policy || oversized;
         if reply.code / 100 == 5 && !foreign && self.is_proper() {
             self.wrong(&format!(
                 "heard {:?} to {what}, and no upstream has said so",
@@ -221,6 +226,15 @@ impl Talk {
             ));
         }
         Ok(())
+    }
+
+    /// What weir takes, as far as this client knows.
+    fn size_max(&self) -> Option<u64> {
+        let size = self
+            .keywords
+            .iter()
+            .find_map(|word| word.strip_prefix("SIZE "));
+        size.and_then(|size| size.parse().ok())
     }
 
     fn is_proper(&self) -> bool {

@@ -439,6 +439,9 @@ impl Simulation {
         {
             self.fates.pop();
             let plan = &self.scenario.upstreams[upstream];
+            if let Some(offers) = plan.offers_later.clone().filter(|_| up) {
+                *self.servers[upstream].offers.borrow_mut() = offers;
+            }
             let door = match (up, plan.dead) {
                 (true, _) => Door::Open,
                 (false, true) => Door::Dead,

@@ -33,6 +33,8 @@ pub struct UpstreamPlan {
     pub temper: Temper,
     /// Down from and until.
     pub crash: Option<(Moment, Moment)>,
+    /// What it offers after that.
+    pub offers_later: Option<Offers>,
     /// Its address is silent meanwhile, instead of refusing.
     pub dead: bool,
 }
@@ -172,6 +174,24 @@ impl Scenario {
                     }
                 }
                 _ => {}
+            }
+        }
+        if chance.one_in(6) {
+            self.wire.chunks = 1 + chance.below(8) as u32;
+            self.config.chunks_max = self.wire.chunks;
+        }
+        if chance.one_in(8) {
+            self.config.smtp.message_size_max = chance.within(200..30_000);
+        }
+        if chance.one_in(8) {
+            self.config.smtp.recipients_max = 1 + chance.below(100) as u32;
+        }
+        for upstream in &mut self.upstreams {
+            if chance.one_in(4) {
+                upstream.temper.patience = Some(chance.millis(500..20_000));
+            }
+            if chance.one_in(3) {
+                upstream.offers_later = Some(Offers::by_chance(chance));
             }
         }
         if self.drain.is_some() && chance.one_in(4) {
@@ -359,6 +379,7 @@ fn upstreams(chance: &mut Chance) -> Vec<UpstreamPlan> {
                 },
                 offers: alike.clone().unwrap_or_else(|| Offers::by_chance(chance)),
                 temper: temper(chance),
+                offers_later: None,
                 crash: crashes.then(|| (from, from + chance.millis(100..120_000))),
                 dead: chance.one_in(3),
             }
@@ -383,6 +404,7 @@ fn temper(chance: &mut Chance) -> Temper {
         babbles: share(6),
         stalls: share(5),
         dawdles: share(25),
+        patience: None,
     }
 }
 

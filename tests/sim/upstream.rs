@@ -95,6 +95,8 @@ pub struct Temper {
     pub stalls: u64,
     /// Answers late, or in pieces.
     pub dawdles: u64,
+    /// After so long without a transaction it says 421 and leaves.
+    pub patience: Option<Duration>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -203,8 +205,12 @@ impl Talk {
         };
         self.say(greeting, "greeting").await?;
         loop {
-            let Ok(line) = self.socket.line(self.patience()).await else {
-                return Err(Over::Fin);
+            let line = match self.socket.line(self.patience()).await {
+                Err(Over::Late) => {
+                    self.socket.send(b"421 4.4.2 idle for too long\r\n");
+                    return Err(Over::Fin);
+                }
+                line => line?,
             };
             let Some(line) = line
                 .strip_suffix(b"\r\n")
@@ -624,7 +630,9 @@ impl Talk {
     }
 
     fn patience(&self) -> Moment {
-        self.socket.host.now() + SERVER_PATIENCE
+        let idle = self.envelope.is_none();
+        let short = self.server.temper.borrow().patience.filter(|_| idle);
+        self.socket.host.now() + short.unwrap_or(SERVER_PATIENCE)
     }
 }
 

@@ -16,6 +16,7 @@ impl Talk {
             style = Style::Lockstep;
         }
         let letter = self.write_letter(style);
+        self.octets = letter.content.len() as u64;
         let id = self.client.ledger.borrow().next_id();
         let count = 1 + self.client.chance.below(self.client.plan.recipients);
         let recipients: Vec<String> = (0..count)
@@ -308,6 +309,10 @@ impl Talk {
         let mail = self.reply("MAIL", COMMAND).await?;
         if !mail.is_positive() {
             self.not_now("MAIL", &mail)?;
+            for _ in recipients {
+                self.reply("RCPT", RCPT).await?;
+            }
+            return Ok(0);
         }
         let mut accepted = 0;
         for recipient in recipients {

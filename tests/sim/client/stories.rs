@@ -135,6 +135,7 @@ impl Talk {
         self.socket.shut_down();
         for (id, letter, recipients, chunks) in sent {
             self.open = Some(id);
+            self.octets = letter.content.len() as u64;
             self.reply("RSET", COMMAND).await?;
             self.replies_to_all(id, &letter, &recipients, chunks)
                 .await?;
