@@ -191,6 +191,7 @@ impl Config {
                 rcpt_reply: t.rcpt,
                 data_reply: t.data,
                 final_reply: t.end,
+                give_back: t.give_back,
                 ..smtp::Timeouts::default()
             },
         }

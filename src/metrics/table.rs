@@ -78,6 +78,8 @@ metrics! {
     upstream_connects: Vector<Upstreams>, Sum, "weir_upstream_connects_total", "Connections opened to an upstream.";
     upstream_connect_failures: Vector<Upstreams>, Sum, "weir_upstream_connect_failures_total", "Connections that failed, timed out, or were refused in the greeting or EHLO.";
     upstream_connect_seconds: Histogram, Sum, "weir_upstream_connect_seconds", "From connect to a finished EHLO.";
+    upstream_given_back: Counter, Sum, "weir_upstream_given_back_total", "Upstream connections given back in mid transaction because the client was silent (--give-back). Many: slow clients share few connections.";
+    replays_refused: Counter, Sum, "weir_replays_refused_total", "Messages deferred because a recipient that had been accepted was refused when its envelope was replayed. More than a few: the upstream's answers depend on time; raise --give-back.";
     upstream_reuses: Vector<Upstreams>, Sum, "weir_upstream_reuses_total", "Transactions that found a pooled connection. Against connects: how well the pool works.";
     upstream_closes: Matrix<Upstreams, ClosedLeg>, Sum, "weir_upstream_closes_total", "Upstream connections closed, by reason.";
     upstream_messages: Matrix<Upstreams, Outcome>, Sum, "weir_upstream_messages_total", "Final replies to messages, by upstream and outcome.";

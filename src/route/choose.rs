@@ -228,6 +228,26 @@ impl Routes {
             && endpoint.qualifies(needs)
     }
 
+    /// All addresses but those of one upstream, for a transaction that belongs there; `None` if it is down.
+    pub fn all_but(
+        &mut self,
+        upstream: UpstreamId,
+        needs: ExtensionSet,
+        now: Moment,
+    ) -> Option<Tried> {
+        let mut others = Tried::default();
+        let mut up = false;
+        for number in 0..self.endpoints.len() {
+            let id = EndpointId(number as u16);
+            if self.endpoints[number].upstream != upstream {
+                others.insert(id);
+            } else {
+                up |= self.is_usable(id, needs, now);
+            }
+        }
+        up.then_some(others)
+    }
+
     /// A transaction begins to use this address.
     pub fn begin(&mut self, id: EndpointId) {
         self.at(id).active += 1;

@@ -257,6 +257,12 @@ impl<W: Wire> World<W> {
             metrics::Outcome::Rejected => session.rejected = session.rejected.saturating_add(1),
             metrics::Outcome::Abandoned => {}
         }
+        self.counters
+            .upstream_given_back
+            .add(ended.given_back.into());
+        self.counters
+            .replays_refused
+            .add(ended.replay_refused.into());
         let upstream = ended
             .upstream
             .and_then(|id| self.upstream_names.get(usize::from(id.0)));
@@ -283,7 +289,7 @@ impl<W: Wire> World<W> {
             }),
             lasted,
             queue_wait: session.want.waited,
-            data: Duration::ZERO,
+            data: ended.data_took(),
             answer,
         };
         let all = 0..ended.envelope.recipient_count() as u16;

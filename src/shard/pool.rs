@@ -72,13 +72,23 @@ impl Pools {
 
 impl<W: Wire> World<W> {
     /// A session asks for an upstream connection.
-    pub(super) fn attach(&mut self, key: Key, needs: ExtensionSet, route: RouteId) {
+    pub(super) fn attach(
+        &mut self,
+        key: Key,
+        needs: ExtensionSet,
+        route: RouteId,
+        prefer: Option<UpstreamId>,
+    ) {
+        let others = prefer.and_then(|upstream| self.routes.all_but(upstream, needs, self.now));
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
         session.want.needs = needs;
         session.want.route = route;
         session.want.since = self.now;
+        if let Some(others) = others {
+            session.want.tried = others;
+        }
         let want = session.want;
         match self.choose(&want, Room::IdleOrNew) {
             Ok(best) => {

@@ -233,7 +233,11 @@ impl<W: Wire> World<W> {
                     let verdict = self.judge(key, stage);
                     self.relay_call(key, |relay, cx| relay.handle_verdict(cx, id, verdict));
                 }
-                Act::Attach { needs, route } => self.attach(key, needs, route),
+                Act::Attach {
+                    needs,
+                    route,
+                    prefer,
+                } => self.attach(key, needs, route, prefer),
                 Act::CancelAttach => self.cancel_attach(key),
                 Act::Detach { how, .. } => self.detach(key, how),
                 Act::Release(buffer) => self.release(buffer),

@@ -83,6 +83,9 @@ pub struct Config {
 /// How long the peers may take, and how long the client is let wait.
 #[derive(Copy, Clone, Debug)]
 pub struct Timeouts {
+    /// An upstream connection is given back when the client owes the next bytes for so long; zero:
+    /// never.
+    pub give_back: Duration,
     /// For the next command inside a transaction, or before HELO (RFC 5321, 4.5.3.2.7: 5 min).
     pub command: Duration,
     /// For the next command between transactions.
@@ -102,6 +105,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
+            give_back: Duration::from_secs(1),
             command: Duration::from_secs(300),
             idle: Duration::from_secs(600),
             body: Duration::from_secs(180),
@@ -143,9 +147,14 @@ pub enum Act {
     /// Answer with `handle_verdict`.
     Ask { id: AskId, stage: Stage },
     /// Find an upstream connection that offers `needs`; answer with `handle_attached` or
-    /// `handle_attach_failed`. Asked again when a connection was lost before any of its replies
-    /// reached the client: then another upstream is to be preferred.
-    Attach { needs: ExtensionSet, route: RouteId },
+    /// `handle_attach_failed`. Asked again when a connection was lost, or given back and needed
+    /// again. `prefer`: this upstream has accepted recipients, and another will do only if it is
+    /// ejected; without it, one that has not failed this transaction is to be preferred.
+    Attach {
+        needs: ExtensionSet,
+        route: RouteId,
+        prefer: Option<UpstreamId>,
+    },
     /// The last `Attach` is not wanted any more.
     CancelAttach,
     /// The upstream connection is given back.
@@ -281,6 +290,8 @@ pub struct Relay {
     /// Octets of a refused chunk that are still to be read over.
     swallow: u64,
     deadline: Moment,
+    /// When an upstream connection that waits for the client is given back; comes before `deadline`.
+    give_back_at: Moment,
     helo: Box<[u8]>,
     inbound: Inbound,
     line_verdict: LineVerdict,
@@ -304,6 +315,7 @@ impl Relay {
             asks: 0,
             swallow: 0,
             deadline: now,
+            give_back_at: Moment::NEVER,
             helo: Box::default(),
             inbound: Inbound::default(),
             line_verdict: LineVerdict::None,
@@ -430,7 +442,7 @@ impl Relay {
 
     /// When `handle_timeout` is to be called; `Moment::NEVER` if no time is running.
     pub fn deadline(&self) -> Moment {
-        self.deadline
+        self.deadline.min(self.give_back_at)
     }
 
     /// HELO name as the client gave it; empty before.

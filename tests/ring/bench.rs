@@ -27,6 +27,7 @@ pub fn small() -> RingConfig {
         upstream_buffers: 4,
         buffer_size: 4096,
         chunks: 4,
+        gather: std::time::Duration::ZERO,
     }
 }
 

@@ -61,6 +61,16 @@ pub struct Flags {
     #[arg(long, value_name = "DURATION", default_value = "9m")]
     pub deadline_final: String,
 
+    /// Silence of a client after which its upstream connection serves others
+    ///
+    /// Inside a transaction, when all replies are out. The envelope is replayed at the end of the message, at the upstream
+    /// that accepted it (at another only if that one is ejected); a recipient refused in the replay makes it 451.
+    ///
+    /// Range: 100ms to 1h, or 0: never; then slow clients hold their connections. Cost: RSET, MAIL and RCPT once more for
+    /// messages of slow clients.
+    #[arg(long, value_name = "DURATION", default_value = "1s")]
+    pub give_back: String,
+
     /// Longest drain after SIGTERM or SIGINT
     ///
     /// No new sessions; open transactions may finish until then. A final reply that is owed is waited for beyond it, up to
@@ -80,6 +90,8 @@ pub struct Timeouts {
     pub rcpt: Duration,
     pub data: Duration,
     pub end: Duration,
+    /// Zero: never.
+    pub give_back: Duration,
     pub drain: Duration,
 }
 
@@ -122,6 +134,12 @@ impl Flags {
                 &self.deadline_final,
                 seconds(1, 590),
                 Zero::Plain,
+            ),
+            give_back: reader.duration(
+                "--give-back",
+                &self.give_back,
+                Duration::from_millis(100)..=Duration::from_secs(3600),
+                Zero::Lifts,
             ),
             drain: reader.duration(
                 "--drain-timeout",

@@ -67,10 +67,14 @@ impl Relay {
 
     /// A deadline has passed. Calls before it do nothing.
     pub fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
-        if cx.now < self.deadline {
+        if cx.now < self.deadline() {
             return;
         }
         self.recycle_ended(cx);
+        if cx.now < self.deadline {
+            self.give_back_at = Moment::NEVER;
+            return self.give_back(cx);
+        }
         if matches!(self.waiting, Waiting::Final | Waiting::Stream) {
             self.message_overdue(cx);
         } else if self.waiting.asks().is_some() {
@@ -237,6 +241,22 @@ impl Relay {
             (_, Phase::Ready) => cx.now + timeouts.idle,
             _ => cx.now + timeouts.command,
         };
+        self.rearm_give_back(cx);
+    }
+
+    fn rearm_give_back(&mut self, cx: &Cx<'_>) {
+        let after = cx.config.timeouts.give_back;
+        let client_owes = self.waiting == Waiting::Nothing
+            && matches!(
+                self.phase,
+                Phase::Envelope | Phase::Data | Phase::Chunk | Phase::BetweenChunks
+            );
+        let idle = client_owes && self.tx.as_ref().is_some_and(|tx| tx.may_give_back());
+        self.give_back_at = if idle && !after.is_zero() {
+            cx.now + after
+        } else {
+            Moment::NEVER
+        };
     }
 
     /// As `rearm`, but a client that sends a line octet by octet gains no time by it.
@@ -245,6 +265,8 @@ impl Relay {
         let idle = self.waiting == Waiting::Nothing && !self.awaits_recipients();
         if lines_read || body || !idle || self.phase == Phase::Closing {
             self.rearm(cx);
+        } else {
+            self.rearm_give_back(cx);
         }
     }
 }

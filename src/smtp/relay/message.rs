@@ -8,7 +8,7 @@
 //! Once a message has failed its remaining octets are still scanned, for their end, and dropped.
 
 use super::commands::size_limit;
-use super::transaction::{Attached, EndStep, Outcome, Stream, Transaction};
+use super::transaction::{Attached, EndStep, Outcome, Replay, Stream, Transaction};
 use super::{Act, Consumed, Cx, Detach, Phase, Relay, Waiting};
 use crate::body::{BareNewline, BodyScanner, EndOfData};
 use crate::gate::{Finding, Stage};
@@ -35,6 +35,7 @@ impl Relay {
     pub(super) fn begin_data(&mut self, cx: &mut Cx<'_>) {
         let tx = self.tx_mut();
         tx.scanner = BodyScanner::data(cx.config.bare_newline);
+        tx.body_begun = Some(cx.now);
         // early 354: the body is held, and the final reply will be the upstream's
         self.say(cx, &texts::GO_AHEAD);
         self.phase = Phase::Data;
@@ -43,6 +44,7 @@ impl Relay {
     pub(super) fn begin_chunk(&mut self, cx: &mut Cx<'_>, size: u64, last: bool) {
         let limit = size_limit(cx);
         let tx = self.tx_mut();
+        tx.body_begun.get_or_insert(cx.now);
         tx.chunk_size = size;
         tx.chunk_left = size;
         tx.chunk_last = last;
@@ -249,12 +251,24 @@ impl Relay {
         self.finish_message(cx);
     }
 
-    fn forward_message(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn forward_message(&mut self, cx: &mut Cx<'_>) {
         self.waiting = Waiting::Final;
         let tx = self.tx.as_mut().expect("a message is being forwarded");
-        let leg = cx.leg.as_deref_mut();
-        let leg = leg.expect("a message that has not failed has its leg");
-        tx.send_end(leg);
+        match tx.attached {
+            Attached::Given => tx.ask_for_leg(cx, tx.route),
+            Attached::Yes(_) if tx.replay == Replay::None => {
+                if self.bare_newline_matters(cx) {
+                    // asked before the form of this connection was known
+                    self.fail_message(cx, &Violation::BareNewlineInBody.reply());
+                    return self.failed_upstream(cx);
+                }
+                let tx = self.tx.as_mut().expect("a message is being forwarded");
+                let leg = cx.leg.as_deref_mut();
+                tx.send_end(leg.expect("an attached leg is passed to every call"));
+            }
+            // the replay's last reply brings us here again
+            _ => {}
+        }
     }
 
     /// Sends on what a streaming body has gathered, or starts to stream when too much is held.
@@ -277,13 +291,22 @@ impl Relay {
             }
             return;
         }
-        let Some(leg) = cx.leg.as_deref_mut() else {
-            return;
-        };
         if tx.stream == Stream::Held {
             if tx.held_octets() <= hold_max {
                 return;
             }
+            if tx.attached == Attached::Given {
+                tx.ask_for_leg(cx, tx.route);
+            }
+            if tx.attached == Attached::Asked || tx.replay != Replay::None {
+                self.waiting = Waiting::Stream;
+                return;
+            }
+        }
+        let Some(leg) = cx.leg.as_deref_mut() else {
+            return;
+        };
+        if tx.stream == Stream::Held {
             tx.begin_stream(leg);
         }
         let room = leg.queued() < window;
@@ -328,7 +351,7 @@ impl Relay {
     }
 
     /// The upstream has refused a message whose end may still be to come.
-    fn failed_upstream(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn failed_upstream(&mut self, cx: &mut Cx<'_>) {
         if self.waiting == Waiting::Final {
             self.waiting = Waiting::Nothing;
             return self.refuse_message(cx);
@@ -403,7 +426,17 @@ impl Relay {
         if matches!(tx.attached, Attached::Lost) {
             return; // given back already, its reply is with the gate
         }
+        if tx.is_unheard_leg() {
+            tx.part();
+            if self.waiting == Waiting::Final {
+                self.forward_message(cx);
+            } else {
+                self.stream_on(cx);
+            }
+            return;
+        }
         tx.attached = Attached::Lost;
+        tx.replay = Replay::None;
         // After the dot the outcome is unknown: the same 451 (RFC 5321, 6.1), never a 250.
         tx.fail(&lost_reply(why));
         tx.let_go(cx);

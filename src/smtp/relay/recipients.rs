@@ -4,13 +4,13 @@
 //! the client's order, MAIL in the same flight as the first; replies go down in the client's order.
 
 use super::message::lost_reply;
-use super::transaction::{Attached, Transaction};
+use super::transaction::{Attached, Replay, Stream, Transaction};
 use super::{Act, AttachFailure, Cx, Detach, LegId, Phase, Relay, UpstreamId, Waiting};
 use crate::command::RcptArgs;
 use crate::envelope::RecipientState;
 use crate::extension::ExtensionSet;
-use crate::gate::{AskId, Stage, Verdict};
-use crate::limits::{ATTACH_ATTEMPTS_MAX, RECIPIENTS_IN_FLIGHT_MAX, RECIPIENTS_LIMIT};
+use crate::gate::{AskId, RouteId, Stage, Verdict};
+use crate::limits::{RECIPIENTS_IN_FLIGHT_MAX, RECIPIENTS_LIMIT};
 use crate::outbound::{LegLost, Outbound};
 use crate::reply::{Reply, carry};
 use crate::texts;
@@ -127,8 +127,12 @@ impl Relay {
         }
         tx.attached = Attached::Yes(leg);
         tx.upstream = Some(upstream);
-        tx.attached_at = Some(cx.now);
+        tx.attached_at.get_or_insert(cx.now);
+        if tx.replay == Replay::Due {
+            tx.replay = Replay::Running { next: 0, owed: 0 };
+        }
         self.pump(cx);
+        self.replay_on(cx);
         true
     }
 
@@ -137,20 +141,88 @@ impl Relay {
         if tx.attached != Attached::Asked {
             return;
         }
-        tx.attached = Attached::No;
         let reply = match why {
-            AttachFailure::NoUpstream => &texts::NO_UPSTREAM,
-            AttachFailure::NoSlot => &texts::NO_SLOT,
-            AttachFailure::Unqualified => &texts::NO_QUALIFIED,
+            AttachFailure::NoUpstream => texts::NO_UPSTREAM,
+            AttachFailure::NoSlot => texts::NO_SLOT,
+            AttachFailure::Unqualified => texts::NO_QUALIFIED,
         };
-        tx.refuse_untold(reply);
+        let replaying = core::mem::take(&mut tx.replay) != Replay::None;
+        if self.phase != Phase::Envelope {
+            tx.attached = Attached::Lost;
+            tx.fail(&reply);
+            tx.let_go(cx);
+            return self.failed_upstream(cx);
+        }
+        tx.attached = if replaying {
+            Attached::Given
+        } else {
+            Attached::No
+        };
+        tx.refuse_untold(&reply);
         self.pump(cx);
+    }
+
+    /// The client has been silent for a while: others may use the connection.
+    pub(super) fn give_back(&mut self, cx: &mut Cx<'_>) {
+        let Some(tx) = self.tx.as_mut() else { return };
+        tx.detach(cx, Detach::Reset);
+        tx.given_back = tx.given_back.saturating_add(1);
+        tx.part();
+    }
+
+    /// A reply in the replay: nothing of it reaches the client, unless a recipient is refused.
+    fn replayed(&mut self, cx: &mut Cx<'_>, next: usize, owed: u16, positive: bool) {
+        let tx = self.tx_mut();
+        if !positive {
+            return self.replay_refused(cx);
+        }
+        tx.replay = Replay::Running {
+            next,
+            owed: owed - 1,
+        };
+        self.pump(cx);
+        self.replay_on(cx);
+    }
+
+    /// Goes on with what the replay was for, once it is over.
+    fn replay_on(&mut self, cx: &mut Cx<'_>) {
+        let Some(tx) = self.tx.as_mut() else { return };
+        let Replay::Running { next, owed: 0 } = tx.replay else {
+            return;
+        };
+        if next < tx.replay_end {
+            return;
+        }
+        tx.replay = Replay::None;
+        if self.waiting == Waiting::Final {
+            self.forward_message(cx);
+        } else {
+            self.stream_on(cx);
+        }
+    }
+
+    /// An upstream goes back on what it had accepted: the client, who knows nothing, hears a 451
+    /// for the whole message.
+    fn replay_refused(&mut self, cx: &mut Cx<'_>) {
+        let tx = self.tx_mut();
+        tx.replay = Replay::None;
+        tx.replay_refused = true;
+        tx.fail(&texts::REPLAY_REFUSED);
+        tx.refuse_untold(&texts::REPLAY_REFUSED);
+        tx.let_go(cx);
+        if self.phase == Phase::Envelope {
+            return self.pump(cx);
+        }
+        self.failed_upstream(cx);
     }
 
     pub(super) fn mail_answered(&mut self, cx: &mut Cx<'_>, reply: &Reply<'_>) {
         let Some(tx) = self.tx.as_mut() else { return };
         if reply.is_positive() {
             return self.pump(cx);
+        }
+        if tx.replay != Replay::None {
+            return self.replay_refused(cx);
         }
         // Remembered: every RCPT of this transaction gets this reply. What the same flight still
         // has coming (503s) is swallowed by the reset.
@@ -174,6 +246,11 @@ impl Relay {
 
     pub(super) fn recipient_answered(&mut self, cx: &mut Cx<'_>, reply: &Reply<'_>) {
         let Some(tx) = self.tx.as_mut() else { return };
+        if let Replay::Running { next, owed } = tx.replay
+            && owed > 0
+        {
+            return self.replayed(cx, next, owed, reply.is_positive());
+        }
         let errors = tx.tell(cx);
         self.stats.errors = self.stats.errors.saturating_add(errors);
         let row = &mut tx.envelope.recipients[tx.told];
@@ -197,13 +274,15 @@ impl Relay {
         self.pump(cx);
     }
 
-    /// The leg was lost before a body was on its way.
+    /// The leg was lost before a body was on its way. While the client has heard nothing of it, in the first round or
+    /// in a replay, what went up goes up again.
     pub(super) fn leg_lost_in_envelope(&mut self, cx: &mut Cx<'_>, why: LegLost) {
         let Some(tx) = self.tx.as_mut() else { return };
-        if !tx.heard && tx.attempts < ATTACH_ATTEMPTS_MAX {
-            tx.start_over();
+        if tx.is_unheard_leg() {
+            tx.part();
         } else {
             tx.attached = Attached::Lost;
+            tx.replay = Replay::None;
             let reply = lost_reply(why);
             tx.refuse_untold(&reply);
             tx.fail(&reply);
@@ -230,6 +309,9 @@ impl Transaction {
 
     /// Sends up the recipients that are cleared, in order, as far as the leg allows.
     fn forward(&mut self, cx: &mut Cx<'_>) {
+        if !self.resend(cx) {
+            return;
+        }
         while self.forwarded < self.envelope.recipient_count() {
             let index = self.forwarded;
             let (state, route) = {
@@ -245,7 +327,7 @@ impl Transaction {
                 }
             }
             match self.attached {
-                Attached::No => return self.ask_for_leg(cx, route),
+                Attached::No | Attached::Given => return self.ask_for_leg(cx, route),
                 Attached::Asked => return,
                 Attached::Lost => {
                     self.envelope.refuse(index, texts::UPSTREAM_LOST);
@@ -288,19 +370,61 @@ impl Transaction {
         true
     }
 
-    fn ask_for_leg(&mut self, cx: &mut Cx<'_>, route: crate::gate::RouteId) {
-        self.attached = Attached::Asked;
-        self.route = route;
-        self.attempts = self.attempts.saturating_add(1);
-        self.attach_asked.get_or_insert(cx.now);
-        let needs = self.envelope.uses();
-        cx.acts.push_back(Act::Attach { needs, route });
+    /// Sends up again what was accepted before, in order. True: all of it is up.
+    fn resend(&mut self, cx: &mut Cx<'_>) -> bool {
+        let Replay::Running { mut next, mut owed } = self.replay else {
+            return self.replay == Replay::None;
+        };
+        let leg = cx
+            .leg
+            .as_deref_mut()
+            .expect("a replay runs on an attached leg");
+        while next < self.replay_end && leg.can_pipeline() {
+            if !self.mail_sent {
+                leg.mail(self.envelope.mail_path(), self.envelope.mail_params());
+                self.mail_sent = true;
+                continue;
+            }
+            if self.envelope.recipients[next].state == RecipientState::Accepted {
+                leg.rcpt(self.envelope.recipient_argument(next as u16));
+                owed += 1;
+            }
+            next += 1;
+        }
+        self.replay = Replay::Running { next, owed };
+        next == self.replay_end
     }
 
-    /// Everything that went up goes up again, elsewhere: nobody has heard of it yet.
-    fn start_over(&mut self) {
-        self.attached = Attached::No;
+    pub(super) fn ask_for_leg(&mut self, cx: &mut Cx<'_>, route: RouteId) {
+        // Whoever the client has heard of should take the message; before that any will do.
+        let prefer = self.upstream.filter(|_| self.heard);
+        if self.attached == Attached::Given {
+            self.replay = Replay::Due;
+            self.replay_end = self.told;
+        } else {
+            self.route = route;
+        }
+        self.attached = Attached::Asked;
+        self.attempts = self.attempts.saturating_add(1);
+        self.attach_asked.get_or_insert(cx.now);
+        cx.acts.push_back(Act::Attach {
+            needs: self.envelope.uses(),
+            route: self.route,
+            prefer,
+        });
+    }
+
+    /// Without a connection from here on. What the last one accepted will be replayed; what it had
+    /// not answered goes up as if for the first time.
+    pub(super) fn part(&mut self) {
+        self.attached = if self.envelope.accepted() > 0 {
+            Attached::Given
+        } else {
+            Attached::No
+        };
+        self.replay = Replay::None;
         self.mail_sent = false;
+        self.stream = Stream::Held;
         for row in &mut self.envelope.recipients[self.told..] {
             if row.state == RecipientState::Sent {
                 row.state = RecipientState::Cleared;
@@ -327,9 +451,10 @@ impl Transaction {
         match self.attached {
             Attached::Yes(leg) => cx.acts.push_back(Act::Detach { leg, how }),
             Attached::Asked => cx.acts.push_back(Act::CancelAttach),
-            Attached::No | Attached::Lost => {}
+            Attached::No | Attached::Given | Attached::Lost => {}
         }
         self.attached = Attached::Lost;
+        self.replay = Replay::None;
         cx.leg = None;
     }
 }

@@ -37,6 +37,7 @@ pub(super) struct Pair {
     pub(super) asked: Vec<(AskId, Stage)>,
     pub(super) attach: bool,
     pub(super) wanted: Vec<ExtensionSet>,
+    pub(super) preferred: Vec<Option<UpstreamId>>,
     pub(super) detached: Vec<Detach>,
     pub(super) outcomes: Vec<Outcome>,
     pub(super) closed: Option<bool>,
@@ -85,6 +86,7 @@ impl Pair {
             asked: Vec::new(),
             attach: true,
             wanted: Vec::new(),
+            preferred: Vec::new(),
             detached: Vec::new(),
             outcomes: Vec::new(),
             closed: None,
@@ -129,8 +131,9 @@ impl Pair {
                         self.answer_all(false);
                     }
                 }
-                Act::Attach { needs, .. } => {
+                Act::Attach { needs, prefer, .. } => {
                     self.wanted.push(needs);
+                    self.preferred.push(prefer);
                     if self.attach {
                         self.attach_now();
                     }
@@ -454,6 +457,7 @@ fn a_connection_lost_unheard_is_replaced_and_one_heard_is_not() {
         pair.sent_up();
         pair.reply("421 closing\r\n");
         assert_eq!(pair.sent_up(), "MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n");
+        assert_eq!(pair.preferred, [None, None]);
         pair.reply("250 ok\r\n250 2.1.5 yes\r\n");
         assert_eq!(pair.heard(), "250 2.1.5 yes\r\n");
         pair.say("RCPT TO:<e@f>\r\n");
@@ -466,6 +470,94 @@ fn a_connection_lost_unheard_is_replaced_and_one_heard_is_not() {
         assert_eq!(pair.outcomes, [Outcome::Deferred]);
         pair.nothing_leaked();
     });
+}
+
+#[test]
+fn a_connection_lost_in_the_replay_is_replaced() {
+    let mut pair = Pair::greeted(FULL, usize::MAX);
+    envelope(&mut pair);
+    pair.now = pair.relay.deadline();
+    pair.call(|relay, cx| relay.handle_timeout(cx));
+    pair.say("RCPT TO:<e@f>\r\n");
+    let again = "MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\n";
+    assert_eq!(pair.sent_up(), again);
+    pair.lose_leg();
+    assert_eq!(pair.sent_up(), again);
+    pair.reply("250 ok\r\n250 again\r\n550 5.1.1 no\r\n");
+    assert_eq!(pair.heard(), "550 5.1.1 no\r\n", "the replay is not told");
+    pair.say("DATA\r\n");
+    pair.heard();
+    pair.say("x\r\n.\r\n");
+    assert_eq!(pair.sent_up(), "BDAT 3 LAST\r\nx\r\n");
+    pair.reply("250 ok\r\n");
+    assert_eq!(pair.heard(), "250 2.0.0 ok\r\n");
+    pair.nothing_leaked();
+}
+
+#[test]
+fn a_connection_lost_too_often_is_451() {
+    let mut pair = Pair::greeted(FULL, usize::MAX);
+    pair.say("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n");
+    pair.heard();
+    for _ in 0..8 {
+        pair.lose_leg();
+    }
+    assert!(pair.heard().starts_with("451 4.4.2"));
+    assert_eq!(pair.legs_made, 8);
+}
+
+#[test]
+fn a_silent_client_gives_its_connection_back_and_the_envelope_is_replayed() {
+    whole_and_split(|step| {
+        for in_body in [false, true] {
+            let mut pair = Pair::greeted(PLAIN, step);
+            envelope(&mut pair);
+            if in_body {
+                pair.say("DATA\r\n");
+                pair.say("half a bo");
+            }
+            pair.heard();
+            let due = pair.relay.deadline();
+            assert_eq!(due.since(pair.now), Duration::from_secs(1));
+            pair.now = due;
+            pair.call(|relay, cx| relay.handle_timeout(cx));
+            assert_eq!(pair.detached, [Detach::Reset]);
+            assert!(pair.relay.deadline().since(pair.now) > Duration::from_secs(100));
+            if !in_body {
+                pair.say("DATA\r\n");
+                pair.heard();
+                pair.say("half a bo");
+            }
+            pair.say("dy\r\n.\r\n");
+            assert_eq!(pair.preferred[1], Some(UpstreamId(0)));
+            assert_eq!(pair.sent_up(), "MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n");
+            pair.reply("250 ok\r\n250 ok\r\n");
+            assert_eq!(pair.sent_up(), "DATA\r\n");
+            pair.reply("354 go\r\n");
+            assert_eq!(pair.sent_up(), "half a body\r\n.\r\n");
+            assert_eq!(pair.heard(), "");
+            pair.reply("250 taken\r\n");
+            assert_eq!(pair.heard(), "250 2.0.0 taken\r\n");
+            pair.nothing_leaked();
+        }
+    });
+}
+
+#[test]
+fn a_recipient_refused_in_the_replay_defers_the_message() {
+    let mut pair = Pair::greeted(FULL, usize::MAX);
+    envelope(&mut pair);
+    pair.now = pair.relay.deadline();
+    pair.call(|relay, cx| relay.handle_timeout(cx));
+    pair.say("DATA\r\n");
+    pair.heard();
+    pair.say("x\r\n.\r\n");
+    pair.sent_up();
+    pair.reply("250 ok\r\n550 5.1.1 gone meanwhile\r\n");
+    assert!(pair.heard().starts_with("451 4.3.0"));
+    assert_eq!(pair.outcomes, [Outcome::Deferred]);
+    assert!(!pair.sent_up().contains("BDAT"));
+    pair.nothing_leaked();
 }
 
 #[test]

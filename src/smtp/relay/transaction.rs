@@ -3,12 +3,14 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::mem;
+use core::time::Duration;
 
 use super::{LegId, UpstreamId};
 use crate::body::{BareNewline, BodyScanner};
 use crate::envelope::Envelope;
 use crate::gate::RouteId;
 use crate::held::Held;
+use crate::limits::ATTACH_ATTEMPTS_MAX;
 use crate::pieces::Pieces;
 use crate::reply::{Reply, ReplyText, carry};
 use crate::time::Moment;
@@ -54,11 +56,27 @@ pub struct Summary<'a> {
     /// When an upstream connection was first asked for.
     pub attach_asked: Option<Moment>,
     pub attached: Option<Moment>,
+    /// When the body began: at DATA or the first BDAT.
+    pub body_begun: Option<Moment>,
     pub end_of_data: Option<Moment>,
     /// How often an upstream connection was asked for.
     pub attempts: u8,
     /// The body went up while it came in.
     pub streamed: bool,
+    /// How often the upstream connection was given back while the client was silent.
+    pub given_back: u8,
+    /// The message was deferred because a recipient, accepted before, was refused in the replay.
+    pub replay_refused: bool,
+}
+
+impl Summary<'_> {
+    /// How long the client took for its body; zero if it never ended.
+    pub fn data_took(&self) -> Duration {
+        match (self.body_begun, self.end_of_data) {
+            (Some(begun), Some(end)) => end.since(begun),
+            _ => Duration::ZERO,
+        }
+    }
 }
 
 #[derive(Copy, Clone, Eq, PartialEq, Debug, Default)]
@@ -69,8 +87,22 @@ pub(super) enum Attached {
     /// `Act::Attach` is out.
     Asked,
     Yes(LegId),
+    /// Given back, or lost while nothing of the body depended on it: what it had accepted is
+    /// replayed when a connection is needed again.
+    Given,
     /// Lost, and not to be replaced in this transaction.
     Lost,
+}
+
+/// An envelope on its way up for the second time.
+#[derive(Copy, Clone, Eq, PartialEq, Debug, Default)]
+pub(super) enum Replay {
+    #[default]
+    None,
+    /// With the next connection.
+    Due,
+    /// The accepted recipients before `next` went up again, and `owed` of them wait for a reply.
+    Running { next: usize, owed: u16 },
 }
 
 #[derive(Copy, Clone, Eq, PartialEq, Debug, Default)]
@@ -104,6 +136,13 @@ pub(super) struct Transaction {
     pub(super) forwarded: usize,
     pub(super) attached: Attached,
     pub(super) upstream: Option<UpstreamId>,
+    pub(super) replay: Replay,
+    /// The recipients to replay stand before this one.
+    pub(super) replay_end: usize,
+    /// A recipient that had been accepted was refused in the replay.
+    pub(super) replay_refused: bool,
+    /// How often the connection was given back to be of use to others.
+    pub(super) given_back: u8,
     pub(super) route: RouteId,
     pub(super) attempts: u8,
     pub(super) mail_sent: bool,
@@ -135,6 +174,7 @@ pub(super) struct Transaction {
     pub(super) started: Moment,
     pub(super) attach_asked: Option<Moment>,
     pub(super) attached_at: Option<Moment>,
+    pub(super) body_begun: Option<Moment>,
     pub(super) end_of_data: Option<Moment>,
 }
 
@@ -146,6 +186,10 @@ impl Transaction {
             forwarded: 0,
             attached: Attached::No,
             upstream: None,
+            replay: Replay::None,
+            replay_end: 0,
+            replay_refused: false,
+            given_back: 0,
             route: RouteId::default(),
             attempts: 0,
             mail_sent: false,
@@ -171,6 +215,7 @@ impl Transaction {
             started: Moment::ZERO,
             attach_asked: None,
             attached_at: None,
+            body_begun: None,
             end_of_data: None,
         }
     }
@@ -180,6 +225,22 @@ impl Transaction {
             Attached::Yes(leg) => Some(leg),
             _ => None,
         }
+    }
+
+    /// The connection could serve others now: nothing is owed either way, nothing of a body went
+    /// up, and what it accepted can be replayed.
+    pub(super) fn may_give_back(&self) -> bool {
+        matches!(self.attached, Attached::Yes(_))
+            && self.replay == Replay::None
+            && self.stream == Stream::Held
+            && !self.committed
+            && self.all_told()
+            && !self.is_failed()
+    }
+
+    /// Nothing that the attached connection said has reached the client: it can be replaced without anybody noticing.
+    pub(super) fn is_unheard_leg(&self) -> bool {
+        (!self.heard || self.replay != Replay::None) && self.attempts < ATTACH_ATTEMPTS_MAX
     }
 
     pub(super) fn is_streaming(&self) -> bool {
@@ -219,9 +280,12 @@ impl Transaction {
             started: self.started,
             attach_asked: self.attach_asked,
             attached: self.attached_at,
+            body_begun: self.body_begun,
             end_of_data: self.end_of_data,
             attempts: self.attempts,
             streamed: self.streamed,
+            given_back: self.given_back,
+            replay_refused: self.replay_refused,
         }
     }
 
