@@ -84,6 +84,7 @@ pub fn run(seed: u64, scenario: &Scenario, logs: bool) -> Outcome {
 pub fn run_without_weir(seed: u64) -> Outcome {
     let mut scenario = Scenario::from_seed(seed);
     scenario.shards = 0;
+    scenario.drain = None;
     scenario.upstreams.truncate(1);
     let upstream = &mut scenario.upstreams[0];
     upstream.temper = Temper::default();

@@ -169,11 +169,6 @@ impl Socket {
         self.buffer.borrow().len()
     }
 
-    pub fn ahead(&self) -> Vec<u8> {
-        self.pull();
-        self.buffer.borrow().clone()
-    }
-
     /// One line with its LF, or what it was that came instead. `CR` handling is the caller's.
     pub async fn line(&self, until: Moment) -> Result<Vec<u8>, Over> {
         self.some(until, |buffer| {

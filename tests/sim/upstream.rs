@@ -230,9 +230,7 @@ impl Talk {
             let alone = word != "BDAT"
                 && (!self.offers.pipelining
                     || matches!(&word[..], "EHLO" | "HELO" | "DATA" | "QUIT"));
-            // A RSET that does not wait for the reply to what it undoes is let pass: to read it late does no harm.
-            let ahead = self.socket.ahead();
-            if alone && !ahead.is_empty() && ahead != b"RSET\r\n" {
+            if alone && self.socket.buffered() > 0 {
                 self.server.wrong(&format!(
                     "got more behind {line:?} than it has offered to take"
                 ));
