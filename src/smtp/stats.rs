@@ -1,7 +1,8 @@
 //! What a session has done so far, as plain integers. The driver copies them into metrics and
 //! the session's log line, and policy reads them to count errors.
 
-/// Counts of one session. All saturate.
+/// Counts of one session. All saturate. Of a session that has opened no transaction, all but
+/// commands, errors and junk are zero.
 #[derive(Copy, Clone, Eq, PartialEq, Debug, Default)]
 pub struct SessionStats {
     /// Command lines read, well-formed or not.
@@ -17,6 +18,9 @@ pub struct SessionStats {
     pub accepted: u16,
     /// Messages answered with 4xx or 5xx after their body.
     pub refused: u16,
+    /// Transactions that ended with a 4xx, and with a 5xx, whether or not their body came.
+    pub deferred: u16,
+    pub rejected: u16,
     /// Recipients accepted.
     pub recipients: u32,
     /// Body octets received, dots of transparency not counted.

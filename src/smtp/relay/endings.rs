@@ -23,16 +23,26 @@ pub enum Gone {
 }
 
 /// What must be remembered of a session between two commands. Small, since it may sit in the pit
-/// by the ten thousand: the HELO name is the only thing on the heap.
+/// by the ten thousand: the HELO name is on the heap, and the counts only of a session that has
+/// opened a transaction. Few of those who are parked ever have.
 #[derive(Debug)]
 pub struct Parked {
     helo: Box<[u8]>,
-    stats: Box<SessionStats>,
+    /// All counts, of a session that has opened a transaction.
+    worked: Option<Box<SessionStats>>,
+    commands: u32,
     asks: u32,
+    errors: u16,
+    junk: u16,
     announced: ExtensionSet,
     phase: Phase,
     esmtp: bool,
 }
+
+const _: () = assert!(
+    size_of::<Parked>() <= 40,
+    "the larger part of what a parked client takes"
+);
 
 impl Parked {
     /// HELO name as the client gave it; empty before.
@@ -40,8 +50,16 @@ impl Parked {
         &self.helo
     }
 
-    pub fn stats(&self) -> &SessionStats {
-        &self.stats
+    pub fn stats(&self) -> SessionStats {
+        match &self.worked {
+            Some(stats) => **stats,
+            None => SessionStats {
+                commands: self.commands,
+                errors: self.errors,
+                junk: self.junk,
+                ..SessionStats::default()
+            },
+        }
     }
 }
 
@@ -134,9 +152,13 @@ impl Relay {
             self.is_between_transactions() && !self.inbound.is_mid_line(),
             "a client is parked only between transactions"
         );
+        let stats = self.stats;
         Parked {
             helo: mem::take(&mut self.helo),
-            stats: Box::new(self.stats),
+            worked: (stats.transactions > 0).then(|| Box::new(stats)),
+            commands: stats.commands,
+            errors: stats.errors,
+            junk: stats.junk,
             asks: self.asks,
             announced: self.announced,
             phase: self.phase,
@@ -152,8 +174,8 @@ impl Relay {
     /// A parked session comes back as it was.
     pub fn resume(parked: Parked, now: Moment, timeout: Duration) -> Self {
         let mut relay = Self::new(now);
+        relay.stats = parked.stats();
         relay.helo = parked.helo;
-        relay.stats = *parked.stats;
         relay.asks = parked.asks;
         relay.announced = parked.announced;
         relay.phase = parked.phase;
@@ -201,6 +223,11 @@ impl Relay {
         let Some(mut tx) = self.tx.take() else { return };
         tx.let_go(cx);
         tx.outcome = outcome;
+        match outcome {
+            Outcome::Deferred => self.stats.deferred = self.stats.deferred.saturating_add(1),
+            Outcome::Rejected => self.stats.rejected = self.stats.rejected.saturating_add(1),
+            Outcome::Accepted | Outcome::Abandoned | Outcome::Lost => {}
+        }
         self.stats.octets = self.stats.octets.saturating_add(tx.octets);
         self.ended = Some(tx);
         cx.acts.push_back(Act::TransactionEnd);
