@@ -41,7 +41,7 @@ impl Temper {
 pub struct Config {
     /// How long a reply of a delayed client waits.
     pub delay: Duration,
-    /// Time between the bytes of a reply to a stuttered client.
+    /// Time between the drips of a reply to a stuttered client, of one byte or a few.
     pub interval: Duration,
     /// After this long without a finding the treatment gets better by a step.
     pub hold: Duration,

@@ -156,8 +156,8 @@ impl<W: Wire> World<W> {
             parked: Duration::from_millis(session.parked_millis.into()),
             transactions: stats.transactions.into(),
             accepted: stats.accepted.into(),
-            deferred: session.deferred.into(),
-            rejected: session.rejected.into(),
+            deferred: stats.deferred.into(),
+            rejected: stats.rejected.into(),
             errors: stats.errors.into(),
             bytes_in: session.bytes_in,
             bytes_out: session.bytes_out,
@@ -181,17 +181,18 @@ impl<W: Wire> World<W> {
     /// The last line of a client that left, or was cut, while it was parked.
     pub(super) fn log_parked_end(&mut self, row: &Row<Belongings>, ended: Ended) {
         self.counters.sessions_ended.at(ended).inc();
-        let parked = self.now.since(row.since);
+        let tenant = &row.tenant;
+        let here = self.now.since(row.since);
         let mut record = SessionRecord {
             at: self.now,
             session: 0,
-            client: row.tenant.peer.into(),
+            client: tenant.peer.into(),
             helo: b"",
             ended,
-            why: row.tenant.why.map_or("", |finding| finding.word()),
+            why: tenant.why.map_or("", |finding| finding.word()),
             reply: row.rest(),
-            lasted: parked,
-            parked,
+            lasted: here,
+            parked: here + Duration::from_millis(tenant.parked_before.into()),
             transactions: 0,
             accepted: 0,
             deferred: 0,
@@ -200,16 +201,18 @@ impl<W: Wire> World<W> {
             bytes_in: 0,
             bytes_out: 0,
         };
-        if let Belongings::Session(parked) = &row.tenant.parked {
+        if let Belongings::Session(parked) = &tenant.parked {
             let stats = parked.relay.stats();
-            record.session = parked.number;
+            record.session = parked.number(self.sessions_seen);
             record.helo = parked.relay.helo();
-            record.lasted = self.now.since(parked.accepted);
+            record.lasted = self.now.since(parked.accepted(row.since));
             record.transactions = stats.transactions.into();
             record.accepted = stats.accepted.into();
+            record.deferred = stats.deferred.into();
+            record.rejected = stats.rejected.into();
             record.errors = stats.errors.into();
-            record.bytes_in = parked.bytes_in;
-            record.bytes_out = parked.bytes_out;
+            record.bytes_in = parked.bytes_in.into();
+            record.bytes_out = parked.bytes_out.into();
         }
         self.log.session(&record);
     }
@@ -253,9 +256,9 @@ impl<W: Wire> World<W> {
                 counters.message_bytes.add(ended.octets);
                 self.policy.accepted(session.standing, self.now);
             }
-            metrics::Outcome::Deferred => session.deferred = session.deferred.saturating_add(1),
-            metrics::Outcome::Rejected => session.rejected = session.rejected.saturating_add(1),
-            metrics::Outcome::Abandoned => {}
+            metrics::Outcome::Deferred
+            | metrics::Outcome::Rejected
+            | metrics::Outcome::Abandoned => {}
         }
         self.counters
             .upstream_given_back

@@ -14,6 +14,7 @@ mod parking;
 pub mod pit;
 mod pool;
 mod probe;
+pub mod replies;
 mod session;
 pub mod shared;
 pub mod slab;

@@ -6,20 +6,21 @@
 //! reply is out. A row has nothing armed on its socket: that its client has left shows when bytes are sent to it, or at
 //! its deadline.
 
+use std::time::Duration;
+
 use weir_smtp::gate::Verdict;
 use weir_smtp::relay::{Parked, Relay};
 use weir_smtp::reply::ReplyText;
 use weir_smtp::texts;
 use weir_smtp::time::Moment;
-use weir_smtp::violation::Violation;
 
 use crate::metrics::{Ended, PitEnd, Refusal};
-use crate::policy::errors::Errors;
-use crate::policy::{Admission, Finding, Temper};
+use crate::policy::{Admission, Finding};
 use crate::ring::wire::SEND_NOW_MAX;
 use crate::ring::{BufferId, Close, Group, ReceiveEnd, SlotId, Wire};
 
-use super::pit::{DRIP_BYTES_MAX, Dripped, Due, Parking, Peer, Row, RowId, Tenant, Then};
+use super::pit::{DRIP_BYTES_MAX, Dripped, Due, Parking, Peer, Row, RowId, Tenant};
+use super::replies::TEXT_MAX;
 use super::session::{Pending, Session};
 use super::slab::Key;
 use super::who::Who;
@@ -39,37 +40,55 @@ pub enum Belongings {
     Newcomer {
         teasing: bool,
     },
-    Session(Box<ParkedSession>),
+    Session(ParkedSession),
 }
 
-/// What a session leaves behind while it is parked.
+const _: () = assert!(
+    size_of::<Belongings>() <= 56,
+    "it lies in the row: there is one for each parked client"
+);
+
+/// What a session leaves behind while it is parked. What is cut to 32 bits here is for the log only.
 pub struct ParkedSession {
     pub relay: Parked,
-    pub number: u64,
-    pub accepted: Moment,
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-    pub errors: Errors,
-    pub errors_seen: u16,
-    pub junk_seen: u16,
-    pub deferred: u16,
-    pub rejected: u16,
-    pub parked_millis: u32,
+    number: u32,
+    /// Milliseconds from accept to parking.
+    age: u32,
+    pub bytes_in: u32,
+    pub bytes_out: u32,
 }
 
-/// The reply as a fixed text, if it is one: a row then owns no copy. Most of what stutters is the answer to a violation.
-fn canned(reply: &[u8]) -> Option<ReplyText> {
-    let others = [
-        texts::OK,
-        texts::BYE,
-        texts::DENIED_FOR_NOW,
-        texts::EXPN_REFUSED,
-        texts::HELP,
-    ];
-    let violations = Violation::ALL.iter().map(|violation| violation.reply());
-    violations
-        .chain(others)
-        .find(|text| text.as_bytes() == reply)
+impl ParkedSession {
+    fn of(session: &mut Session, now: Moment) -> ParkedSession {
+        let stats = session.relay.stats();
+        debug_assert!(
+            (stats.errors, stats.junk) == (session.errors_seen, session.junk_seen),
+            "errors are weighed before a session is parked"
+        );
+        ParkedSession {
+            number: session.number as u32,
+            age: millis(now.since(session.accepted)),
+            bytes_in: u32::try_from(session.bytes_in).unwrap_or(u32::MAX),
+            bytes_out: u32::try_from(session.bytes_out).unwrap_or(u32::MAX),
+            relay: session.relay.park(),
+        }
+    }
+
+    /// Its number in the log, of which the lower half was kept: `latest` is the highest so far.
+    pub fn number(&self, latest: u64) -> u64 {
+        let passed = (latest as u32).wrapping_sub(self.number);
+        latest.saturating_sub(passed.into())
+    }
+
+    /// When it was accepted, to the millisecond.
+    pub fn accepted(&self, parked: Moment) -> Moment {
+        let age = u64::from(self.age) * 1000;
+        Moment::from_micros(parked.as_micros().saturating_sub(age))
+    }
+}
+
+fn millis(span: Duration) -> u32 {
+    u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
 }
 
 impl<W: Wire> World<W> {
@@ -79,16 +98,16 @@ impl<W: Wire> World<W> {
         slot: SlotId,
         peer: Peer,
         admission: Admission,
-        wait: std::time::Duration,
+        wait: Duration,
     ) {
         let tenant = Tenant {
             slot,
             peer,
             standing: admission.standing,
-            parked: Belongings::Newcomer { teasing: true },
+            errors: admission.errors,
+            parked_before: 0,
             why: None,
-            temper: Temper::Normal,
-            then: Then::Resume,
+            parked: Belongings::Newcomer { teasing: true },
         };
         let row = Row::hold(tenant, None, self.now, self.now + wait);
         let Some(id) = self.park_row(row) else { return };
@@ -108,6 +127,7 @@ impl<W: Wire> World<W> {
             && !session.flags.closing
             && !session.flags.eof
             && !session.out.is_empty()
+            && session.out.len() <= TEXT_MAX
             && !session.flags.sending
             && session.intake.is_empty()
             && session.leg.is_none()
@@ -129,31 +149,23 @@ impl<W: Wire> World<W> {
         let Some(mut session) = self.sessions.remove(key) else {
             return;
         };
-        let reply = canned(&session.out).unwrap_or_else(|| ReplyText::built(session.out.clone()));
+        let reply = self.replies.share(&session.out);
+        session.bytes_out += reply.as_bytes().len() as u64;
         session.out.clear();
         self.flights.relieve(&mut session.out);
+        if let Some(chunk) = session.chunk.take() {
+            self.release(chunk);
+        }
         self.wire.small_buffers(slot);
         let tenant = Tenant {
             slot,
             peer: session.peer,
             standing: session.standing,
+            errors: session.errors,
+            parked_before: session.parked_millis,
             // A temper remembered from an earlier session has no finding in this one.
             why: Some(session.blame.unwrap_or(Finding::ErrorsSoft)),
-            temper: Temper::Stutter,
-            then: Then::Resume,
-            parked: Belongings::Session(Box::new(ParkedSession {
-                relay: session.relay.park(),
-                number: session.number,
-                accepted: session.accepted,
-                bytes_in: session.bytes_in,
-                bytes_out: session.bytes_out + reply.as_bytes().len() as u64,
-                errors: session.errors,
-                errors_seen: session.errors_seen,
-                junk_seen: session.junk_seen,
-                deferred: session.deferred,
-                rejected: session.rejected,
-                parked_millis: session.parked_millis,
-            })),
+            parked: Belongings::Session(ParkedSession::of(&mut session, self.now)),
         };
         let interval = self.policy.config().temper.interval;
         let row = Row::drip_out(tenant, reply, interval, self.now);
@@ -292,25 +304,21 @@ impl<W: Wire> World<W> {
                 session
             }
             Belongings::Session(parked) => {
-                let mut session =
-                    Session::new(parked.accepted, parked.number, tenant.slot, tenant.peer);
+                let number = parked.number(self.sessions_seen);
+                let accepted = parked.accepted(row.since);
+                let mut session = Session::new(accepted, number, tenant.slot, tenant.peer);
+                session.bytes_in = parked.bytes_in.into();
+                session.bytes_out = parked.bytes_out.into();
                 session.relay =
                     Relay::resume(parked.relay, self.now, self.config.smtp.timeouts.idle);
-                session.bytes_in = parked.bytes_in;
-                session.bytes_out = parked.bytes_out;
-                session.errors = parked.errors;
-                session.errors_seen = parked.errors_seen;
-                session.junk_seen = parked.junk_seen;
-                session.deferred = parked.deferred;
-                session.rejected = parked.rejected;
-                session.parked_millis = parked.parked_millis;
                 session
             }
         };
-        let parked = self.now.since(row.since).as_millis();
-        session.parked_millis = session
-            .parked_millis
-            .saturating_add(u32::try_from(parked).unwrap_or(u32::MAX));
+        let stats = session.relay.stats();
+        (session.errors_seen, session.junk_seen) = (stats.errors, stats.junk);
+        session.errors = tenant.errors;
+        let here = millis(self.now.since(row.since));
+        session.parked_millis = tenant.parked_before.saturating_add(here);
         session.standing = tenant.standing;
         self.add_session(session)
     }
@@ -357,10 +365,6 @@ impl<W: Wire> World<W> {
             None => self.close_slot(slot, Close::Now),
         }
         self.log_parked_end(&row, ended);
-        let errors = match &row.tenant.parked {
-            Belongings::Newcomer { .. } => Errors::default(),
-            Belongings::Session(parked) => parked.errors,
-        };
-        self.leave(row.tenant.standing, errors);
+        self.leave(row.tenant.standing, row.tenant.errors);
     }
 }

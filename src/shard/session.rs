@@ -75,8 +75,6 @@ pub struct Session {
     /// How many of the relay's counts have been passed on to policy.
     pub errors_seen: u16,
     pub junk_seen: u16,
-    pub deferred: u16,
-    pub rejected: u16,
     /// Milliseconds of its life that it was parked.
     pub parked_millis: u32,
     /// Where short pieces of the body are copied to.
@@ -158,8 +156,6 @@ impl Session {
             errors: Errors::default(),
             errors_seen: 0,
             junk_seen: 0,
-            deferred: 0,
-            rejected: 0,
             parked_millis: 0,
             chunk: None,
             flags: Flags::default(),

@@ -34,6 +34,7 @@ use super::mail::{Mail, To, UpstreamSpec};
 use super::parking::Belongings;
 use super::pit::Pit;
 use super::pool::Pools;
+use super::replies::Replies;
 use super::session::{Pending, Session};
 use super::shared::Shared;
 use super::slab::{Key, Slab};
@@ -84,6 +85,7 @@ pub struct World<W: Wire> {
     pub(super) acts: Acts,
     pub(super) spare: SparePool,
     pub(super) flights: Flights,
+    pub(super) replies: Replies,
     pub(super) intakes: Vec<Vec<Pending>>,
     /// Scratch: the text of the reply that is being handed over, the parts of the flight that is being gathered.
     pub(super) reply: Vec<u8>,
@@ -137,6 +139,7 @@ impl<W: Wire> World<W> {
             acts: Acts::new(),
             spare: SparePool::default(),
             flights: Flights::default(),
+            replies: Replies::default(),
             intakes: Vec::new(),
             reply: Vec::new(),
             parts: Vec::new(),

@@ -43,11 +43,12 @@ pub struct Flags {
     #[arg(long, value_name = "DURATION", default_value = "1s")]
     pub delay: String,
 
-    /// Time between the bytes of a reply under the action stutter
+    /// Time between the drips of a reply under the action stutter
     ///
-    /// A reply ends within 4 minutes all the same; a long one drips several bytes at a time.
+    /// A reply ends within 4 minutes all the same: a drip is one byte, or up to 16 of a reply that would take longer; beyond
+    /// that, drips come more often.
     ///
-    /// Range: 100ms to 30s. Cost: a system call's worth of work per byte, in batches.
+    /// Range: 100ms to 30s. Cost: one small packet per drip, sent in batches.
     #[arg(long, value_name = "DURATION", default_value = "1s")]
     pub stutter_interval: String,
 

@@ -1,5 +1,6 @@
 //! The pit alone, and against a map that is searched whole.
 
+use super::super::replies::Text;
 use super::super::wheel::TICK_MICROS;
 use super::*;
 use proptest::prelude::*;
@@ -16,10 +17,10 @@ fn tenant(number: u32, why: Option<Finding>) -> Tenant<u32> {
         slot: SlotId(number),
         peer: SocketAddr::from(([192, 0, 2, 1], 25)).into(),
         standing: Standing::STRANGER,
-        parked: number,
+        errors: Errors::default(),
+        parked_before: 0,
         why,
-        temper: Temper::Normal,
-        then: Then::Resume,
+        parked: number,
     }
 }
 
@@ -37,7 +38,7 @@ fn parked(parking: Parking<u32>) -> RowId {
 #[test]
 fn a_holding_row_is_ripe_once_at_its_time() {
     let mut pit = Pit::new(10, Overflow::Refuse, at(0));
-    let reply = ReplyText::fixed(REPLY);
+    let reply = Text::new(REPLY.as_bytes());
     let id = parked(pit.park(Row::hold(tenant(1, None), Some(reply), at(0), at(6000))));
     assert_eq!(pit.due(at(5999)), None);
     assert!(pit.next().expect("armed").since(at(6000)) < Duration::from_millis(17));
@@ -57,7 +58,7 @@ fn a_holding_row_is_ripe_once_at_its_time() {
 #[test]
 fn a_dripping_row_sends_its_reply_byte_by_byte() {
     let mut pit = Pit::new(10, Overflow::Refuse, at(0));
-    let reply = ReplyText::fixed(REPLY);
+    let reply = Text::new(REPLY.as_bytes());
     let row = Row::drip_out(offender(1), reply, Duration::from_secs(1), at(0));
     let id = parked(pit.park(row));
     let mut sent = Vec::new();
@@ -85,7 +86,7 @@ fn a_row_that_wakes_early_owes_the_rest_of_its_line() {
     let mut pit = Pit::new(10, Overflow::Refuse, at(0));
     let row = Row::drip_out(
         offender(1),
-        ReplyText::fixed(REPLY),
+        Text::new(REPLY.as_bytes()),
         Duration::from_secs(1),
         at(0),
     );
@@ -102,7 +103,7 @@ fn a_client_that_takes_nothing_is_ripe_in_the_end() {
     let mut pit = Pit::new(10, Overflow::Refuse, at(0));
     let row = Row::drip_out(
         offender(1),
-        ReplyText::fixed(REPLY),
+        Text::new(REPLY.as_bytes()),
         Duration::from_secs(5),
         at(0),
     );
@@ -129,11 +130,13 @@ fn the_schedule_ends_within_four_minutes() {
         // (bytes, wanted interval in ms, interval, bytes a drip)
         (27, 1000, 1000, 1),
         (240, 1000, 1000, 1),
-        (480, 1000, 500, 1),
-        (512, 10_000, 468, 1),
-        (2400, 1000, 100, 1),
-        (4800, 1000, 100, 2),
-        (27, 60_000, 8888, 1),
+        (480, 1000, 1000, 2),
+        (512, 10_000, 7500, 16),
+        (190, 30_000, 20_000, 16),
+        (2400, 1000, 1000, 10),
+        (4096, 1000, 937, 16),
+        (27, 60_000, 60_000, 7),
+        (27, 300_000, 120_000, 14),
         (27, 0, 100, 1),
         (1_000_000, 1000, 100, 16),
     ];
@@ -212,6 +215,8 @@ struct Model {
     why: bool,
     /// None: holds.
     interval: Option<u64>,
+    /// Bytes a drip.
+    step: usize,
     since: u64,
     until: u64,
     /// Micros; NEVER while in flight or ripe.
@@ -267,8 +272,8 @@ proptest! {
                             (why, None, row, now + millis * 1000)
                         }
                         Step::Drip { millis } => {
-                            let row = Row::drip_out(offender(number), ReplyText::fixed(REPLY), Duration::from_millis(millis), moment);
-                            (true, Some(millis.clamp(100, 8888) * 1000), row, now + STUTTER_MAX.as_micros() as u64)
+                            let row = Row::drip_out(offender(number), Text::new(REPLY.as_bytes()), Duration::from_millis(millis), moment);
+                            (true, Some(millis.max(100) * 1000), row, now + STUTTER_MAX.as_micros() as u64)
                         }
                         _ => unreachable!(),
                     };
@@ -289,7 +294,9 @@ proptest! {
                             continue;
                         }
                     };
-                    let mut row = Model { number, why, interval, since: now, until, due: 0, fires: 0, offset: 0 };
+                    let in_time = |step: &usize| REPLY.len().div_ceil(*step) as u64 * interval.unwrap_or(0) <= STUTTER_MAX.as_micros() as u64;
+                    let step = (1..).find(in_time).expect("one drip is in time");
+                    let mut row = Model { number, why, interval, step, since: now, until, due: 0, fires: 0, offset: 0 };
                     row.arm(interval.map_or(until, |interval| now + interval), now);
                     prop_assert!(model.insert(id, row).is_none());
                 }
@@ -307,8 +314,8 @@ proptest! {
                             continue;
                         };
                         prop_assert!(now < row.until);
-                        prop_assert_eq!(bytes.as_bytes(), &REPLY.as_bytes()[row.offset..row.offset + 1]);
-                        let taken = usize::from(answers.next().expect("endless").min(1));
+                        prop_assert_eq!(bytes.as_bytes(), &REPLY.as_bytes()[row.offset..REPLY.len().min(row.offset + row.step)]);
+                        let taken = usize::from(answers.next().expect("endless")).min(bytes.as_bytes().len());
                         row.offset += taken;
                         let dripped = pit.dripped(id, taken, moment);
                         if row.offset == REPLY.len() {
