@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(HERE)
@@ -194,8 +195,11 @@ def growth(weir, mode, count, keep=False):
     time.sleep(2)
     before = rss_bytes(weir.pid)
     holder = hold(weir.port, mode, count)
-    time.sleep(1)
+    time.sleep(2)
     each = (rss_bytes(weir.pid) - before) / count
+    really = gauge(weir, "weir_sessions_active" if mode == "ehlo" else "weir_pit_rows")
+    if really < count * 0.98:
+        raise SystemExit(f"weir holds {really:.0f} of {count} {mode} clients: the figure would be wrong")
     if keep:
         return each, holder
     end(holder)
@@ -342,6 +346,7 @@ def start_weir(upstream, *flags):
     ]
     clean = {n: v for n, v in os.environ.items() if not n.startswith("WEIR_")}
     weir = listening(spawn(argv, "weir", env=clean), port)
+    weir.admin = admin
     time.sleep(1)
     return weir
 
@@ -424,6 +429,13 @@ def describe_machine():
         "commit": commit, "load_average": os.getloadavg()[0], "haproxy": version([tool("haproxy"), "-v"]), "postfix": version([tool("postconf"), "-d", "-h", "mail_version"]),
         "weir": version([BIN, "--version"]),
     }
+
+
+def gauge(weir, name):
+    """Sum over all shards, as the admin page tells it."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{weir.admin}/metrics", timeout=10) as page:
+        lines = page.read().decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + "{") or line.startswith(name + " "))
 
 
 def machine_line(m):
