@@ -22,8 +22,8 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             octets_per_second: 500,
-            grace: Duration::from_secs(10),
-            window: Duration::from_secs(30),
+            grace: Duration::from_secs(5),
+            window: Duration::from_secs(10),
         }
     }
 }

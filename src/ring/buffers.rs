@@ -211,6 +211,11 @@ impl Buffers {
         self.chunks.begun - self.chunks.spare.len()
     }
 
+    /// All provided buffers of a group.
+    pub(super) fn count(&self, group: Group) -> usize {
+        self.groups[group as usize].count
+    }
+
     /// Provided buffers that somebody holds a reference to.
     pub(super) fn held(&self, group: Group) -> usize {
         let offered = &self.groups[group as usize];

@@ -206,6 +206,10 @@ impl Wire for Ring {
         self.free.len()
     }
 
+    fn buffers(&self, group: Group) -> (usize, usize) {
+        (self.buffers.held(group), self.buffers.count(group))
+    }
+
     fn held_chunks(&self) -> usize {
         self.buffers.held_chunks()
     }

@@ -171,6 +171,9 @@ pub trait Wire {
     /// Slots that a new upstream connection could still take.
     fn free_slots(&self) -> usize;
 
+    /// Receive buffers of a group that somebody holds, and how many the group has.
+    fn buffers(&self, group: Group) -> (usize, usize);
+
     /// Copy buffers in use.
     fn held_chunks(&self) -> usize;
 }

@@ -128,14 +128,12 @@ impl<W: Wire> World<W> {
     pub(super) fn end_session(&mut self, key: Key) {
         self.cancel_attach(key);
         self.drop_intake(key);
+        self.forget_room(key);
         let Some(mut session) = self.sessions.remove(key) else {
             return;
         };
         session.out.clear();
         self.flights.relieve(&mut session.out);
-        if let Some(chunk) = session.chunk.take() {
-            self.release(chunk);
-        }
         if let Some(leg) = session.leg {
             self.close_leg(leg, Some(metrics::ClosedLeg::Aborted));
         }
@@ -303,5 +301,6 @@ impl<W: Wire> World<W> {
         if self.drain.is_on() {
             session.flags.send_off = true;
         }
+        self.forget_room(key);
     }
 }

@@ -10,6 +10,7 @@ use weir_smtp::texts;
 use weir_smtp::violation::Violation;
 
 use crate::maillog::FindingRecord;
+use crate::policy::pace::Pace;
 use crate::policy::{Action, Finding, Ruling, Temper};
 use crate::ring::Wire;
 
@@ -164,9 +165,14 @@ impl<W: Wire> World<W> {
     /// A body that holds an upstream connection has been looked at: is it coming along?
     pub(super) fn check_body_pace(&mut self, leg_key: Key, key: Key) {
         let config = self.policy.config().pace;
+        let short = self.is_short_of_buffers();
         let Some(leg) = self.legs.get_mut(leg_key) else {
             return;
         };
+        if short {
+            // It may well be us who do not read.
+            leg.pace = leg.pace.map(|_| Pace::start(&config, self.now));
+        }
         let Some(pace) = &mut leg.pace else { return };
         let slow = pace.is_slow(&config, self.now);
         leg.due = pace.deadline(&config);

@@ -245,7 +245,6 @@ impl<W: Wire> World<W> {
         leg.sending = true;
         for buffer in pieces.release() {
             self.wire.release(buffer);
-            self.relieved = true;
         }
         self.counters.upstream_bytes.at(Way::Out).add(octets);
     }
@@ -276,7 +275,12 @@ impl<W: Wire> World<W> {
 
     pub(super) fn leg_receive_ended(&mut self, key: Key, why: ReceiveEnd) {
         match why {
-            ReceiveEnd::NoBuffers | ReceiveEnd::Stopped => self.thirsty.push_back(Who::Leg(key)),
+            // Armed again, the receive waits until a buffer has come back.
+            ReceiveEnd::NoBuffers | ReceiveEnd::Stopped => {
+                if let Some(leg) = self.legs.get(key) {
+                    self.wire.start_receive(leg.slot, Group::Upstream);
+                }
+            }
             ReceiveEnd::Eof | ReceiveEnd::Reset(_) => {
                 self.lose_leg(key, LegLost::Closed, ClosedLeg::Peer)
             }
@@ -329,7 +333,6 @@ impl<W: Wire> World<W> {
         };
         for buffer in leg.outbound.poll_output().release() {
             self.wire.release(buffer);
-            self.relieved = true;
         }
         self.close_slot(leg.slot, Close::Now);
         self.leg_left(key, &leg);

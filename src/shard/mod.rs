@@ -7,6 +7,7 @@ mod drain;
 pub mod flights;
 mod gates;
 mod house;
+mod intake;
 mod launch;
 mod leg;
 pub mod mail;

@@ -19,9 +19,10 @@ use crate::policy::{Admission, Finding};
 use crate::ring::wire::SEND_NOW_MAX;
 use crate::ring::{BufferId, Close, Group, ReceiveEnd, SlotId, Wire};
 
+use super::intake::Pending;
 use super::pit::{DRIP_BYTES_MAX, Dripped, Due, Parking, Peer, Row, RowId, Tenant};
 use super::replies::TEXT_MAX;
-use super::session::{Pending, Session};
+use super::session::Session;
 use super::slab::Key;
 use super::who::Who;
 use super::world::World;
@@ -91,6 +92,21 @@ fn millis(span: Duration) -> u32 {
     u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
 }
 
+/// Where the last of several replies begins.
+fn last_reply(replies: &[u8]) -> usize {
+    let mut start = 0;
+    let mut at = 0;
+    while let Some(len) = memchr::memchr(b'\n', &replies[at..]) {
+        let line = &replies[at..=at + len];
+        at += line.len();
+        // A blank behind the code ends a reply; the one that ends the whole begins nothing.
+        if line.get(3) != Some(&b'-') && at < replies.len() {
+            start = at;
+        }
+    }
+    start
+}
+
 impl<W: Wire> World<W> {
     /// A new client has to hold its tongue first: the first line of the greeting, and a row.
     pub(super) fn park_newcomer(
@@ -141,11 +157,23 @@ impl<W: Wire> World<W> {
             self.wire.stop_receive(slot);
             return false;
         }
+        let last = last_reply(&session.out);
+        if last > 0 {
+            // Replies to earlier commands go out as ever; it is the last one that stutters.
+            let mut earlier = self.flights.take();
+            earlier.extend_from_slice(&session.out[..last]);
+            session.out.drain(..last);
+            session.bytes_out += last as u64;
+            session.flags.sending = true;
+            self.wire.send(slot, earlier);
+            return false;
+        }
         self.park_session(key, slot);
         true
     }
 
     fn park_session(&mut self, key: Key, slot: SlotId) {
+        self.forget_room(key);
         let Some(mut session) = self.sessions.remove(key) else {
             return;
         };
@@ -153,9 +181,6 @@ impl<W: Wire> World<W> {
         session.bytes_out += reply.as_bytes().len() as u64;
         session.out.clear();
         self.flights.relieve(&mut session.out);
-        if let Some(chunk) = session.chunk.take() {
-            self.release(chunk);
-        }
         self.wire.small_buffers(slot);
         let tenant = Tenant {
             slot,
@@ -254,6 +279,7 @@ impl<W: Wire> World<W> {
         if let Some(session) = self.sessions.get_mut(key) {
             session.bytes_in += u64::from(len);
             session.intake.push(Pending {
+                copied: false,
                 buffer,
                 start: 0,
                 len,
@@ -326,19 +352,40 @@ impl<W: Wire> World<W> {
     pub(super) fn row_left(&mut self, id: RowId) {
         if let Some(row) = self.pit.take(id) {
             self.row_ended(&row, PitEnd::Left);
-            self.forget_row(row, Ended::Pit, None);
+            self.close_slot(row.tenant.slot, Close::Now);
+            self.forget_row(&row);
         }
     }
 
     /// Ends a parked client: the line it is in the middle of is completed, then comes the reason, on a line of its own.
     pub(super) fn cut_row(&mut self, row: Row<Belongings>, how: PitEnd, reply: &ReplyText) {
+        let teasing = matches!(row.tenant.parked, Belongings::Newcomer { teasing: true });
+        if teasing || row.is_in_flight() {
+            return self.cut_after_flight(row, how, reply);
+        }
         self.row_ended(&row, how);
         let mut last_words = self.flights.take();
         if row.is_mid_reply() {
             last_words.extend_from_slice(row.rest());
         }
         last_words.extend_from_slice(reply.as_bytes());
-        self.forget_row(row, Ended::Pit, Some(last_words));
+        self.wire.send(row.tenant.slot, last_words);
+        self.close_slot(row.tenant.slot, Close::Linger);
+        self.forget_row(&row);
+    }
+
+    /// The same while bytes are under way: as a session, it can wait until they are out.
+    fn cut_after_flight(&mut self, row: Row<Belongings>, how: PitEnd, reply: &ReplyText) {
+        let rest = row.rest_after_drip().to_vec();
+        let Some(key) = self.session_of(row, how) else {
+            return;
+        };
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.flags.sending = true;
+            session.ended = Ended::Pit;
+            session.out.extend_from_slice(&rest);
+        }
+        self.relay_step(key, |relay, cx| relay.refuse(cx, reply));
     }
 
     fn row_ended(&mut self, row: &Row<Belongings>, how: PitEnd) {
@@ -347,24 +394,9 @@ impl<W: Wire> World<W> {
         self.counters.pit_rows.set(self.pit.len() as u64);
     }
 
-    /// Closes the socket of a row and writes its session's last line.
-    fn forget_row(&mut self, row: Row<Belongings>, ended: Ended, last_words: Option<Vec<u8>>) {
-        let slot = row.tenant.slot;
-        let in_flight = row.is_in_flight()
-            || matches!(row.tenant.parked, Belongings::Newcomer { teasing: true });
-        match last_words {
-            // A drip under way is one byte or so; a second send beside it is not allowed, and not worth waiting for.
-            Some(words) if !in_flight => {
-                self.wire.send(slot, words);
-                self.close_slot(slot, Close::Linger);
-            }
-            Some(words) => {
-                self.flights.give_back(words);
-                self.close_slot(slot, Close::Linger);
-            }
-            None => self.close_slot(slot, Close::Now),
-        }
-        self.log_parked_end(&row, ended);
+    /// Writes the last line of a client that ends as a row.
+    fn forget_row(&mut self, row: &Row<Belongings>) {
+        self.log_parked_end(row, Ended::Pit);
         self.leave(row.tenant.standing, row.tenant.errors);
     }
 }

@@ -389,6 +389,16 @@ impl<P> Row<P> {
         }
     }
 
+    /// What of the reply will be owed when the drip in flight is out.
+    pub fn rest_after_drip(&self) -> &[u8] {
+        let under_way = if self.in_flight {
+            usize::from(self.drip().len)
+        } else {
+            0
+        };
+        &self.rest()[under_way..]
+    }
+
     /// A reply was begun and is not complete: the line has to be finished before any other byte.
     pub fn is_mid_reply(&self) -> bool {
         self.offset > 0 && !self.rest().is_empty()

@@ -4,8 +4,7 @@
 //! acts drained (some lead to further calls), then [`World::finish_step`]: what was gathered for the upstream goes out
 //! as one flight, what was gathered for the client as one flight, and the earliest deadline is armed.
 //!
-//! Input lies where it was received until the relay takes it; a session that has [`INTAKE_MAX`] pieces waiting stops
-//! receiving. Replies gather in `out` while a send is under way or a delay is running.
+//! Input is `intake.rs`'s business. Replies gather in `out` while a send is under way or a delay is running.
 
 use std::io;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use std::time::Duration;
 use weir_smtp::extension::ExtensionSet;
 use weir_smtp::gate::RouteId;
 use weir_smtp::pieces::BufferId;
-use weir_smtp::relay::{Act, Cx, Gone, Input, Relay};
+use weir_smtp::relay::{Act, Cx, Gone, Relay};
 use weir_smtp::texts;
 use weir_smtp::time::Moment;
 
@@ -25,20 +24,15 @@ use crate::ring::{Close, Group, ReceiveEnd, SlotId, Wire};
 use crate::route::Tried;
 
 use super::house::smtp_config;
+use super::intake::Pending;
 use super::pit::Peer;
 use super::slab::Key;
 use super::waiters::Ticket;
 use super::who::Who;
 use super::world::World;
 
-/// Received pieces that may wait to be read, before receiving stops: 16 KiB each.
-const INTAKE_MAX: usize = 4;
-
 /// Calls into one relay per turn, so that a client with much to say cannot starve the others.
 const CALLS_PER_TURN: usize = 32;
-
-/// Body input this short is copied out of its receive buffer: a quarter of one.
-const COPY_BELOW: u32 = 4096;
 
 /// How long a last reply may take to be sent before the connection is closed over it.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -77,8 +71,10 @@ pub struct Session {
     pub junk_seen: u16,
     /// Milliseconds of its life that it was parked.
     pub parked_millis: u32,
-    /// Where short pieces of the body are copied to.
+    /// Where pieces of the body are copied to.
     pub chunk: Option<BufferId>,
+    /// Pieces of the body that are held in the very buffers they came in.
+    pub pinned: u16,
     pub flags: Flags,
     pub ended: Ended,
     /// The word of what ended it, or empty.
@@ -99,8 +95,6 @@ pub struct Flags {
     pub closing: bool,
     /// Stands on the list of those who have more input to read.
     pub queued: bool,
-    /// Its receive ended for want of buffers; it stands on the list of the thirsty.
-    pub thirsty: bool,
     /// Replies are delayed, one command at a time.
     pub paced: bool,
     /// To the pit as soon as no transaction is open.
@@ -109,14 +103,6 @@ pub struct Flags {
     pub parking: bool,
     /// weir goes down: the session ends with its transaction.
     pub send_off: bool,
-}
-
-/// Input that waits to be read: the session holds one reference of the buffer.
-#[derive(Clone, Copy, Debug)]
-pub struct Pending {
-    pub buffer: BufferId,
-    pub start: u32,
-    pub len: u32,
 }
 
 /// The upstream connection a session waits for, and what it must not be.
@@ -158,6 +144,7 @@ impl Session {
             junk_seen: 0,
             parked_millis: 0,
             chunk: None,
+            pinned: 0,
             flags: Flags::default(),
             ended: Ended::ClientClosed,
             why: "",
@@ -271,37 +258,9 @@ impl<W: Wire> World<W> {
         self.go_on_receiving(key);
         if !self.dismiss_if_done(key) {
             self.queue_if_readable(key);
+            self.put_aside(key);
             self.arm_session(key);
         }
-    }
-
-    /// Input of a client.
-    pub(super) fn client_received(&mut self, key: Key, buffer: BufferId, len: u32) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return self.release(buffer);
-        };
-        session.bytes_in += u64::from(len);
-        session.flags.parking = false;
-        self.counters.client_bytes.at(Way::In).add(u64::from(len));
-        if session.flags.closing || session.slot.is_none() {
-            return self.release(buffer);
-        }
-        if session.intake.capacity() == 0 {
-            session.intake = self
-                .intakes
-                .pop()
-                .unwrap_or_else(|| Vec::with_capacity(INTAKE_MAX));
-        }
-        session.intake.push(Pending {
-            buffer,
-            start: 0,
-            len,
-        });
-        if session.intake.len() >= INTAKE_MAX {
-            self.pause_receiving(key);
-        }
-        self.charge_bytes(key, len);
-        self.feed(key);
     }
 
     /// Lets the relay read, for a bounded number of calls.
@@ -319,67 +278,6 @@ impl<W: Wire> World<W> {
         self.finish_step(key);
     }
 
-    fn read_some(&mut self, key: Key) {
-        self.copy_if_short(key);
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let in_body = session.relay.body_octets().is_some();
-        let piece = session.intake[0];
-        self.flights.equip(&mut session.out);
-        let leg = session.leg.and_then(|leg| self.legs.get_mut(leg));
-        let mut cx = Cx {
-            now: self.now,
-            config: smtp_config(&self.config, &self.stressed, &self.ladder),
-            announced: &self.announced,
-            out: &mut session.out,
-            leg: leg.map(|leg| &mut leg.outbound),
-            acts: &mut self.acts,
-            spare: &mut self.spare,
-            hold_max: self.hold_max,
-        };
-        let bytes = &self.wire.buffer(piece.buffer)[piece.start as usize..][..piece.len as usize];
-        let input = Input {
-            buffer: piece.buffer,
-            start: piece.start,
-            bytes,
-        };
-        let consumed = session.relay.handle_input(&mut cx, input);
-        if in_body
-            && let Some(pace) = session
-                .leg
-                .and_then(|leg| self.legs.get_mut(leg))
-                .and_then(|leg| leg.pace.as_mut())
-        {
-            pace.count(consumed.len as u64);
-        }
-        assert!(
-            consumed.len <= bytes.len(),
-            "the relay took more than it was given"
-        );
-        if session.flags.paced && !in_body && consumed.len > 0 {
-            session.hold_until = self.now + self.policy.config().temper.delay;
-        }
-        let mut owed = consumed.kept;
-        if consumed.len == bytes.len() {
-            session.intake.remove(0);
-            if session.intake.is_empty() {
-                self.intakes.push(std::mem::take(&mut session.intake));
-            }
-            // The session's own reference passes to the relay, or ends here.
-            match owed {
-                0 => self.release(piece.buffer),
-                _ => owed -= 1,
-            }
-        } else {
-            session.intake[0].start += consumed.len as u32;
-            session.intake[0].len -= consumed.len as u32;
-        }
-        for _ in 0..owed {
-            self.wire.retain(piece.buffer);
-        }
-    }
-
     /// A body that goes up while it comes in holds an upstream connection, so it has to come along. Time in which weir
     /// itself does not read is not the client's.
     fn keep_pace(&mut self, key: Key, leg_key: Key) {
@@ -387,6 +285,12 @@ impl<W: Wire> World<W> {
             return;
         };
         if !session.relay.is_streaming() {
+            // Its end has gone up: from now on it is the upstream that takes its time.
+            if let Some(leg) = self.legs.get_mut(leg_key)
+                && leg.pace.take().is_some()
+            {
+                leg.due = Moment::NEVER;
+            }
             return;
         }
         let reading = session.relay.wants_input() && session.pause_until <= self.now;
@@ -404,55 +308,6 @@ impl<W: Wire> World<W> {
         }
         leg.due = pace.deadline(&config);
         self.arm_leg(leg_key);
-    }
-
-    /// A short piece of a body that will have to wait is copied out of its receive buffer, into one that the session fills
-    /// bit by bit: otherwise a client that sends a few octets at a time would pin 16 KiB with each.
-    fn copy_if_short(&mut self, key: Key) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let piece = session.intake[0];
-        if session.relay.body_octets().is_none()
-            || piece.len >= COPY_BELOW
-            || Some(piece.buffer) == session.chunk
-        {
-            return;
-        }
-        let bytes = &self.wire.buffer(piece.buffer)[piece.start as usize..][..piece.len as usize];
-        if bytes.ends_with(b"\r\n.\r\n") {
-            // Most likely the end of the message: it goes up at once.
-            return;
-        }
-        self.copied.clear();
-        self.copied.extend_from_slice(bytes);
-        for _ in 0..2 {
-            let Some(chunk) = session.chunk.or_else(|| self.wire.chunk()) else {
-                return;
-            };
-            session.chunk = Some(chunk);
-            let (start, len) = self.wire.chunk_append(chunk, &self.copied);
-            if len > 0 {
-                self.wire.retain(chunk);
-                let copy = Pending {
-                    buffer: chunk,
-                    start,
-                    len,
-                };
-                session.intake[0].start += len;
-                session.intake[0].len -= len;
-                if session.intake[0].len == 0 {
-                    session.intake[0] = copy;
-                    self.release(piece.buffer);
-                } else {
-                    session.intake.insert(0, copy);
-                }
-                return;
-            }
-            // Full: the pieces that lie in it keep it as long as they are needed.
-            session.chunk = None;
-            self.wire.release(chunk);
-        }
     }
 
     /// weir goes down and this session's transaction is over.
@@ -534,14 +389,11 @@ impl<W: Wire> World<W> {
         };
         session.flags.receiving = false;
         match why {
-            ReceiveEnd::Stopped => self.finish_step(key),
+            // Armed again after `NoBuffers`, a receive waits until a buffer has come back.
+            ReceiveEnd::Stopped | ReceiveEnd::NoBuffers => self.finish_step(key),
             ReceiveEnd::Eof => {
                 session.flags.eof = true;
                 self.finish_step(key);
-            }
-            ReceiveEnd::NoBuffers => {
-                session.flags.thirsty = true;
-                self.thirsty.push_back(Who::Session(key));
             }
             ReceiveEnd::Reset(_) => self.client_lost(key),
         }
@@ -576,14 +428,15 @@ impl<W: Wire> World<W> {
     }
 
     fn go_on_receiving(&mut self, key: Key) {
+        let most = self.intake_max();
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
         let flags = session.flags;
-        if flags.receiving || flags.eof || flags.closing || flags.thirsty || flags.parking {
+        if flags.receiving || flags.eof || flags.closing || flags.parking {
             return;
         }
-        if session.intake.len() >= INTAKE_MAX || session.pause_until > self.now {
+        if session.intake.len() >= most || session.pause_until > self.now {
             return;
         }
         if let Some(slot) = session.slot {
@@ -682,18 +535,5 @@ impl<W: Wire> World<W> {
             self.settle(key);
         }
         self.feed(key);
-    }
-
-    pub(super) fn drop_intake(&mut self, key: Key) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let mut intake = std::mem::take(&mut session.intake);
-        for piece in intake.drain(..) {
-            self.release(piece.buffer);
-        }
-        if intake.capacity() > 0 {
-            self.intakes.push(intake);
-        }
     }
 }

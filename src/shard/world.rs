@@ -23,19 +23,20 @@ use crate::metrics::{ClosedLeg, Counters, Ended};
 use crate::policy::Policy;
 use crate::policy::access::Access;
 use crate::policy::overload::Ladder;
-use crate::ring::{BufferId, Close, Event, Group, Part, Wire};
+use crate::ring::{BufferId, Close, Event, Part, Wire};
 use crate::route::Routes;
 
 use super::config::WorldConfig;
 use super::drain::Drain;
 use super::flights::Flights;
+use super::intake::Pending;
 use super::leg::Leg;
 use super::mail::{Mail, To, UpstreamSpec};
 use super::parking::Belongings;
 use super::pit::Pit;
 use super::pool::Pools;
 use super::replies::Replies;
-use super::session::{Pending, Session};
+use super::session::Session;
 use super::shared::Shared;
 use super::slab::{Key, Slab};
 use super::waiters::Waiters;
@@ -44,9 +45,6 @@ use super::who::{Chore, Who};
 
 /// Sessions that get another turn of reading in one tick.
 const READERS_PER_TICK: usize = 64;
-
-/// Receives that are armed again in one tick after buffers came back.
-const THIRSTY_PER_TICK: usize = 64;
 
 /// What a world is made of besides its network.
 pub struct Setup {
@@ -91,14 +89,12 @@ pub struct World<W: Wire> {
     pub(super) reply: Vec<u8>,
     pub(super) parts: Vec<Part>,
     pub(super) copied: Vec<u8>,
+    /// The chunk that waiting input of all sessions is put aside to.
+    pub(super) aside: Option<BufferId>,
     /// Sessions with more input than one turn's share.
     pub(super) readable: VecDeque<Key>,
     /// Connections free for the next transaction.
     pub(super) offers: VecDeque<Key>,
-    /// Receives that ended for want of buffers.
-    pub(super) thirsty: VecDeque<Who>,
-    /// A buffer came back since the thirsty were last looked at.
-    pub(super) relieved: bool,
     pub(super) outgoing: VecDeque<(To, Mail)>,
     pub(super) shared: Arc<Shared>,
     pub(super) counters: Arc<Counters>,
@@ -144,10 +140,9 @@ impl<W: Wire> World<W> {
             reply: Vec::new(),
             parts: Vec::new(),
             copied: Vec::new(),
+            aside: None,
             readable: VecDeque::new(),
             offers: VecDeque::new(),
-            thirsty: VecDeque::new(),
-            relieved: false,
             outgoing: VecDeque::new(),
             shared: setup.shared,
             counters: setup.counters,
@@ -194,16 +189,11 @@ impl<W: Wire> World<W> {
         for _ in 0..self.readable.len().min(READERS_PER_TICK) {
             self.guarded(|world| world.next_reader());
         }
-        if std::mem::take(&mut self.relieved) {
-            for _ in 0..self.thirsty.len().min(THIRSTY_PER_TICK) {
-                self.guarded(|world| world.quench());
-            }
-        }
     }
 
     /// When [`World::tick`] is needed if nothing happens before; the present when work is left.
     pub fn next_deadline(&self) -> Moment {
-        if !self.readable.is_empty() || (self.relieved && !self.thirsty.is_empty()) {
+        if !self.readable.is_empty() {
             return self.now;
         }
         let wheel = self.wheel.next().unwrap_or(Moment::NEVER);
@@ -303,27 +293,8 @@ impl<W: Wire> World<W> {
         self.serve_offers();
     }
 
-    /// One receive that had ended for want of buffers is armed again.
-    fn quench(&mut self) {
-        match self.thirsty.pop_front().map(|who| self.step(who)) {
-            Some(Who::Session(key)) => {
-                if let Some(session) = self.sessions.get_mut(key) {
-                    session.flags.thirsty = false;
-                    self.finish_step(key);
-                }
-            }
-            Some(Who::Leg(key)) => {
-                if let Some(leg) = self.legs.get(key) {
-                    self.wire.start_receive(leg.slot, Group::Upstream);
-                }
-            }
-            _ => {}
-        }
-    }
-
     pub(super) fn release(&mut self, buffer: BufferId) {
         self.wire.release(buffer);
-        self.relieved = true;
     }
 
     /// Notes whose step this is.

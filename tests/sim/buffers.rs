@@ -129,6 +129,18 @@ impl Buffers {
         (start as u32, taken as u32)
     }
 
+    /// Receive buffers of a group in use, and all of them.
+    pub fn held(&self, group: Group) -> (usize, usize) {
+        let all = match group {
+            Group::Client => self.first_upstream,
+            Group::Upstream => self.first_chunk - self.first_upstream,
+        };
+        (
+            all as usize - self.spare[group as usize].len(),
+            all as usize,
+        )
+    }
+
     pub fn held_chunks(&self) -> usize {
         self.chunks as usize - self.spare_chunks.len()
     }

@@ -64,6 +64,7 @@ pub struct FakeWire {
     /// Sockets that take no bytes now.
     stuffed: Vec<SlotId>,
     slots_max: usize,
+    buffers_max: usize,
 }
 
 impl FakeWire {
@@ -76,6 +77,7 @@ impl FakeWire {
             refusing: Vec::new(),
             stuffed: Vec::new(),
             slots_max: 1000,
+            buffers_max: 1000,
         }
     }
 
@@ -266,7 +268,7 @@ impl Wire for FakeWire {
     }
 
     fn chunk(&mut self) -> Option<BufferId> {
-        Some(self.store(Vec::new()))
+        Some(self.store(Vec::with_capacity(CHUNK)))
     }
 
     fn chunk_append(&mut self, id: BufferId, bytes: &[u8]) -> (u32, u32) {
@@ -284,6 +286,10 @@ impl Wire for FakeWire {
             .filter(|socket| socket.closed.is_none())
             .count();
         self.slots_max - open
+    }
+
+    fn buffers(&self, _: Group) -> (usize, usize) {
+        (self.buffers.len().min(self.buffers_max), self.buffers_max)
     }
 
     fn held_chunks(&self) -> usize {

@@ -170,3 +170,35 @@ fn a_parked_client_that_left_is_noticed_by_a_drip() {
     assert_eq!(stage.counters.pit_ended.at(PitEnd::Left).value(), 1);
     stage.assert_empty();
 }
+
+#[test]
+fn of_several_replies_only_the_last_one_stutters() {
+    let mut stage = Stage::new(minding("non-smtp=stutter"), 1, 10);
+    let client = stage.client();
+    stage.heard(client);
+    stage.say(client, "EHLO c\r\nNOOP\r\nGET / HTTP/1.1\r\n");
+    let heard = stage.heard(client);
+    assert!(heard.ends_with("250 2.0.0 Ok\r\n"), "{heard}");
+    assert_eq!(stage.world.pit.len(), 1);
+    stage.sleep(Duration::from_secs(241));
+    assert!(stage.heard(client).starts_with('5'));
+}
+
+#[test]
+fn who_is_displaced_with_bytes_under_way_hears_421_behind_them() {
+    let mut config = settings();
+    config.session.greet_wait = Duration::from_secs(5);
+    config.pit.rows_max = 1;
+    let mut stage = Stage::new(config, 1, 10);
+    let first = stage.arrive();
+    let second = stage.arrive();
+    stage.settle();
+    let heard = stage.heard(first);
+    assert!(
+        heard.starts_with("220-") && heard.contains("\r\n421 "),
+        "{heard}"
+    );
+    assert!(stage.closed(first).is_some());
+    stage.sleep(Duration::from_secs(6));
+    assert_eq!(stage.code(second), "220");
+}

@@ -182,3 +182,68 @@ fn a_streamed_body_that_comes_too_slowly_loses_its_connection_and_its_client() {
     stage.assert_empty();
     assert_eq!(stage.shared.upstream_open(0), 0);
 }
+
+#[test]
+fn bodies_that_wait_leave_receive_buffers_for_the_others() {
+    let mut stage = Stage::new(settings(), 1, 100);
+    stage.world.wire.buffers_max = 40;
+    let mut slow = Vec::new();
+    for _ in 0..10 {
+        let client = stage.client();
+        stage.ask(client);
+        let leg = *stage.legs(1).last().expect("one each");
+        stage.greet(leg);
+        stage.say(leg, "250 Ok\r\n250 Ok\r\n");
+        stage.say(client, "DATA\r\n");
+        let line = "0123456789012345678901234567890123456789012345678901234567890123456789\r\n";
+        for _ in 0..8 {
+            stage.say(client, &line.repeat(200));
+        }
+        slow.push((client, leg));
+    }
+    let (chunks, buffers): (Vec<_>, Vec<_>) = stage
+        .world
+        .wire
+        .buffers
+        .values()
+        .partition(|(bytes, _)| bytes.capacity() >= CHUNK);
+    assert!(
+        buffers.len() <= 30,
+        "{} receive buffers are pinned, {} chunks",
+        buffers.len(),
+        chunks.len()
+    );
+    for (client, leg) in slow {
+        stage.heard(leg);
+        stage.say(client, ".\r\n");
+        assert_eq!(
+            stage.heard(leg).len(),
+            "BDAT 115200 LAST\r\n".len() + 115_200
+        );
+        stage.say(leg, "250 Ok\r\n");
+        stage.say(client, "QUIT\r\n");
+    }
+    stage.assert_empty();
+}
+
+#[test]
+fn the_time_an_upstream_takes_for_its_final_reply_is_not_the_clients() {
+    let mut config = settings();
+    config.hold_max = 1000;
+    let mut stage = Stage::new(config, 1, 10);
+    let client = stage.client();
+    stage.ask(client);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.say(leg, "250 Ok\r\n250 Ok\r\n");
+    stage.say(client, "DATA\r\n");
+    stage.say(client, &"x\r\n".repeat(10_000));
+    stage.say(client, ".\r\n");
+    stage.say(leg, "250 Ok\r\n");
+    stage.heard(client);
+    stage.sleep(Duration::from_secs(300));
+    let replies = stage.heard(leg).matches("BDAT").count() - 1;
+    stage.say(leg, &"250 2.0.0 queued\r\n".repeat(replies));
+    assert_eq!(stage.heard(client), "250 2.0.0 queued\r\n");
+    assert_eq!(stage.closed(client), None);
+}

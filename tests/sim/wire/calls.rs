@@ -223,6 +223,10 @@ impl Wire for SimWire {
         self.free.len()
     }
 
+    fn buffers(&self, group: Group) -> (usize, usize) {
+        self.buffers.held(group)
+    }
+
     fn held_chunks(&self) -> usize {
         self.buffers.held_chunks()
     }
