@@ -11,7 +11,7 @@ use crate::line::Terminator;
 use crate::outbound::decimal;
 use crate::reply::ReplyText;
 use crate::texts;
-use crate::violation::Violation;
+use crate::violation::{Violation, looks_foreign};
 
 /// HELO names are kept up to this length for the log and the upstream.
 const HELO_KEPT: usize = 255;
@@ -36,10 +36,11 @@ impl Relay {
             LineVerdict::Allowed => true,
             LineVerdict::None => false,
         };
-        let parsed = if self.bare_lf_refused(cx, terminator) {
-            Err(Violation::BareLfInCommand)
-        } else {
-            parse(line, self.announced, self.esmtp)
+        let parsed = match self.bare_lf_refused(cx, terminator) {
+            // what is no SMTP at all need not end its lines as SMTP does
+            true if looks_foreign(line) => Err(Violation::NonSmtpCommand),
+            true => Err(Violation::BareLfInCommand),
+            false => parse(line, self.announced, self.esmtp),
         };
         // only recipients overlap; everything else waits until they are answered
         let in_turn = matches!(parsed, Ok(Command::Rcpt(_)) if self.phase == Phase::Envelope);

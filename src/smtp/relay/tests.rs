@@ -731,6 +731,12 @@ fn a_tls_hello_is_noticed_without_a_line_end() {
         pair.say_bytes(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc");
         assert_eq!(pair.heard(), "521 5.7.0 no\r\n");
         assert_eq!(pair.closed, Some(true));
+
+        let mut pair = Pair::new(FULL, step);
+        pair.heard();
+        pair.verdicts = |_| Verdict::Close(ReplyText::fixed("521 5.7.0 no\r\n"));
+        pair.say_bytes(b"\x16\x03\x01\n\x00\x01\n");
+        assert_eq!(pair.heard(), "521 5.7.0 no\r\n");
     });
 }
 
