@@ -59,8 +59,8 @@ metrics! {
     recipients: Vector<Outcome>, Sum, "weir_recipients_total", "RCPT commands by reply; abandoned: no reply could be given.";
     bodies: Vector<Body>, Sum, "weir_bodies_total", "Bodies by how they went up: held (one flight after the end), streamed (outgrew --hold-size or --hold-memory).";
     given_back: Counter, Sum, "weir_upstreams_given_back_total", "Attached upstreams given back because the client was slow to send its body.";
-    replays: Counter, Sum, "weir_replays_total", "Envelopes sent again to attach an upstream at the end of data.";
-    replay_refusals: Counter, Sum, "weir_replay_refusals_total", "Messages deferred because a recipient accepted before was refused in a replay.";
+    replays: Counter, Sum, "weir_replays_total", "Envelopes sent again, because a connection was needed again after it had been given back.";
+    replay_refusals: Counter, Sum, "weir_replay_refusals_total", "Messages deferred because a recipient accepted before was refused in a replay. More than a few: the upstream's answers depend on time; raise --give-back.";
     retries: Counter, Sum, "weir_retries_total", "Transactions moved to another upstream before the client had heard any upstream reply.";
     replies: Vector<ReplyClass>, Sum, "weir_replies_total", "Replies sent to clients, by class. Rising 4xx: look at weir_findings_total and the upstreams.";
     final_reply_seconds: Histogram, Sum, "weir_final_reply_seconds", "From the client's end of data to the final reply: upstream time plus any wait for a slot.";
@@ -78,8 +78,6 @@ metrics! {
     upstream_connects: Vector<Upstreams>, Sum, "weir_upstream_connects_total", "Connections opened to an upstream.";
     upstream_connect_failures: Vector<Upstreams>, Sum, "weir_upstream_connect_failures_total", "Connections that failed, timed out, or were refused in the greeting or EHLO.";
     upstream_connect_seconds: Histogram, Sum, "weir_upstream_connect_seconds", "From connect to a finished EHLO.";
-    upstream_given_back: Counter, Sum, "weir_upstream_given_back_total", "Upstream connections given back in mid transaction because the client was silent (--give-back). Many: slow clients share few connections.";
-    replays_refused: Counter, Sum, "weir_replays_refused_total", "Messages deferred because a recipient that had been accepted was refused when its envelope was replayed. More than a few: the upstream's answers depend on time; raise --give-back.";
     upstream_reuses: Vector<Upstreams>, Sum, "weir_upstream_reuses_total", "Transactions that found a pooled connection. Against connects: how well the pool works.";
     upstream_closes: Matrix<Upstreams, ClosedLeg>, Sum, "weir_upstream_closes_total", "Upstream connections closed, by reason.";
     upstream_messages: Matrix<Upstreams, Outcome>, Sum, "weir_upstream_messages_total", "Final replies to messages, by upstream and outcome.";

@@ -228,24 +228,17 @@ impl Routes {
             && endpoint.qualifies(needs)
     }
 
-    /// All addresses but those of one upstream, for a transaction that belongs there; `None` if it is down.
-    pub fn all_but(
+    /// Whether an upstream has an address that a transaction may (still) use.
+    pub fn is_upstream_usable(
         &mut self,
         upstream: UpstreamId,
         needs: ExtensionSet,
         now: Moment,
-    ) -> Option<Tried> {
-        let mut others = Tried::default();
-        let mut up = false;
-        for number in 0..self.endpoints.len() {
+    ) -> bool {
+        (0..self.endpoints.len()).any(|number| {
             let id = EndpointId(number as u16);
-            if self.endpoints[number].upstream != upstream {
-                others.insert(id);
-            } else {
-                up |= self.is_usable(id, needs, now);
-            }
-        }
-        up.then_some(others)
+            self.endpoints[number].upstream == upstream && self.is_usable(id, needs, now)
+        })
     }
 
     /// A transaction begins to use this address.

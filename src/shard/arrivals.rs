@@ -258,11 +258,9 @@ impl<W: Wire> World<W> {
             | metrics::Outcome::Rejected
             | metrics::Outcome::Abandoned => {}
         }
+        self.counters.given_back.add(ended.given_back.into());
         self.counters
-            .upstream_given_back
-            .add(ended.given_back.into());
-        self.counters
-            .replays_refused
+            .replay_refusals
             .add(ended.replay_refused.into());
         let upstream = ended
             .upstream

@@ -14,6 +14,7 @@ use crate::policy::pace::Pace;
 use crate::policy::{Action, Finding, Ruling, Temper};
 use crate::ring::Wire;
 
+use super::leg::outcome_of;
 use super::slab::Key;
 use super::world::World;
 
@@ -51,6 +52,11 @@ impl<W: Wire> World<W> {
                 return Verdict::Pass;
             }
         };
+        if let (Stage::Rcpt { .. }, Verdict::Refuse(reply) | Verdict::Close(reply)) =
+            (stage, &ruling.verdict)
+        {
+            self.counters.recipients.at(outcome_of(reply.code())).inc();
+        }
         self.take_note(key, &ruling, word(stage));
         ruling.verdict
     }

@@ -18,6 +18,7 @@ use crate::route::{EndpointId, Failure};
 use super::config::LegConfig;
 use super::flights::gather;
 use super::probe::Errand;
+use super::session::Session;
 use super::slab::Key;
 use super::who::Who;
 use super::world::World;
@@ -170,22 +171,28 @@ impl<W: Wire> World<W> {
             .at(upstream, ReplyClass::of(code))
             .inc();
         if owed == Owed::End {
-            let outcome = match ReplyClass::of(code) {
-                ReplyClass::Positive => Outcome::Accepted,
-                ReplyClass::Permanent => Outcome::Rejected,
-                _ => Outcome::Deferred,
-            };
-            self.counters.upstream_messages.at(upstream, outcome).inc();
+            self.counters
+                .upstream_messages
+                .at(upstream, outcome_of(code))
+                .inc();
         }
         match duty {
             Duty::Attached(session) => {
                 let text = std::mem::take(&mut self.reply);
                 let reply = Reply { code, text: &text };
-                if owed == Owed::End
-                    && let Some(session) = self.sessions.get_mut(session)
-                {
-                    // A final reply is never delayed.
-                    session.hold_until = Moment::ZERO;
+                if let Some(session) = self.sessions.get_mut(session) {
+                    match owed {
+                        // A final reply is never delayed.
+                        Owed::End => session.hold_until = Moment::ZERO,
+                        // In a replay the client hears nothing of it.
+                        Owed::Rcpt
+                            if session.relay.body_octets().is_none()
+                                && !session.relay.owes_final() =>
+                        {
+                            self.counters.recipients.at(outcome_of(code)).inc();
+                        }
+                        _ => {}
+                    }
                 }
                 self.relay_call(session, |relay, cx| relay.handle_reply(cx, owed, &reply));
                 self.reply = text;
@@ -305,6 +312,11 @@ impl<W: Wire> World<W> {
                 }
                 self.relay_call(session, |relay, cx| relay.handle_leg_lost(cx, why));
                 self.settle(session);
+                let again =
+                    |session: &Session| session.leg.is_some() || !session.want.ticket.is_none();
+                if self.sessions.get(session).is_some_and(again) {
+                    self.counters.retries.inc();
+                }
                 self.feed(session);
             }
             Duty::Opening => {
@@ -404,6 +416,14 @@ impl<W: Wire> World<W> {
             Duty::Attached(session) => self.check_body_pace(key, session),
             Duty::Offered => {}
         }
+    }
+}
+
+pub(super) fn outcome_of(code: u16) -> Outcome {
+    match ReplyClass::of(code) {
+        ReplyClass::Positive => Outcome::Accepted,
+        ReplyClass::Permanent => Outcome::Rejected,
+        _ => Outcome::Deferred,
     }
 }
 

@@ -79,15 +79,15 @@ impl<W: Wire> World<W> {
         route: RouteId,
         prefer: Option<UpstreamId>,
     ) {
-        let others = prefer.and_then(|upstream| self.routes.all_but(upstream, needs, self.now));
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
         session.want.needs = needs;
         session.want.route = route;
         session.want.since = self.now;
-        if let Some(others) = others {
-            session.want.tried = others;
+        session.want.prefer = prefer;
+        if prefer.is_some() {
+            self.counters.replays.inc();
         }
         let want = session.want;
         match self.choose(&want, Room::IdleOrNew) {
@@ -116,6 +116,7 @@ impl<W: Wire> World<W> {
 
     /// The least loaded endpoint that suits, has not failed this transaction already, and has room.
     fn choose(&mut self, want: &Want, room: Room) -> Result<EndpointId, AttachFailure> {
+        let only = self.only(want);
         let World {
             routes,
             pools,
@@ -131,13 +132,28 @@ impl<W: Wire> World<W> {
             &want.tried,
             self.now,
             |id, endpoint| {
-                let suits = |key: &Key| offers(legs, *key, want.needs);
-                pools.idle_at(id).iter().any(suits)
-                    || (room == Room::IdleOrNew
+                let wanted = only.is_none_or(|upstream| upstream == endpoint.upstream);
+                let has_idle = || {
+                    pools
+                        .idle_at(id)
+                        .iter()
+                        .any(|key| offers(legs, *key, want.needs))
+                };
+                let may_open = || {
+                    room == Room::IdleOrNew
                         && slots
-                        && shared.has_permit(endpoint.upstream.0.into()))
+                        && shared.has_permit(endpoint.upstream.0.into())
+                };
+                wanted && (has_idle() || may_open())
             },
         )
+    }
+
+    /// The upstream that has accepted recipients of this transaction already. Another will do when it is down.
+    fn only(&mut self, want: &Want) -> Option<UpstreamId> {
+        let (needs, now) = (want.needs, self.now);
+        want.prefer
+            .filter(|upstream| self.routes.is_upstream_usable(*upstream, needs, now))
     }
 
     /// The idle connection that was used last and offers what is needed.
@@ -355,21 +371,30 @@ impl<W: Wire> World<W> {
             ..
         } = self;
         let leg = legs.get(leg)?;
+        let now = self.now;
         let offered = leg.outbound.capabilities().set;
-        let route = routes.get(leg.endpoint).map(|endpoint| endpoint.route());
-        let judge = |key: Key, ticket: Ticket| match sessions.get(key) {
-            Some(session) if session.want.ticket == ticket => {
-                let want = &session.want;
-                let suits = offered.contains(want.needs)
-                    && !want.tried.contains(leg.endpoint)
-                    && route == Some(want.route);
-                if suits {
-                    Judgement::Take
-                } else {
-                    Judgement::Unfit
-                }
+        let endpoint = routes.get(leg.endpoint)?;
+        let (route, upstream) = (endpoint.route(), endpoint.upstream);
+        let judge = |key: Key, ticket: Ticket| {
+            let Some(session) = sessions
+                .get(key)
+                .filter(|session| session.want.ticket == ticket)
+            else {
+                return Judgement::Gone;
+            };
+            let want = &session.want;
+            let elsewhere = want.prefer.is_some_and(|other| {
+                other != upstream && routes.is_upstream_usable(other, want.needs, now)
+            });
+            let suits = offered.contains(want.needs)
+                && !want.tried.contains(leg.endpoint)
+                && route == want.route
+                && !elsewhere;
+            if suits {
+                Judgement::Take
+            } else {
+                Judgement::Unfit
             }
-            _ => Judgement::Gone,
         };
         let session = waiters.take(judge);
         self.counters.waiters.set(self.waiters.len() as u64);

@@ -12,11 +12,11 @@ use std::time::Duration;
 use weir_smtp::extension::ExtensionSet;
 use weir_smtp::gate::RouteId;
 use weir_smtp::pieces::BufferId;
-use weir_smtp::relay::{Act, Cx, Gone, Relay};
+use weir_smtp::relay::{Act, Cx, Gone, Relay, UpstreamId};
 use weir_smtp::texts;
 use weir_smtp::time::Moment;
 
-use crate::metrics::{Ended, Way};
+use crate::metrics::{Counters, Ended, ReplyClass, Way};
 use crate::policy::errors::Errors;
 use crate::policy::pace::Pace;
 use crate::policy::{Finding, Standing};
@@ -118,6 +118,8 @@ pub struct Want {
     pub waited: Duration,
     /// Endpoints that failed this transaction.
     pub tried: Tried,
+    /// The upstream that has accepted recipients of it.
+    pub prefer: Option<UpstreamId>,
 }
 
 impl Session {
@@ -326,6 +328,20 @@ impl<W: Wire> World<W> {
     }
 }
 
+/// Counts the replies of a flight by class.
+fn count_replies(counters: &Counters, flight: &[u8]) {
+    for line in flight.split_inclusive(|byte| *byte == b'\n') {
+        let class = match line {
+            [_, _, _, b'-', ..] => continue,
+            [b'2', ..] => ReplyClass::Positive,
+            [b'3', ..] => ReplyClass::Intermediate,
+            [b'4', ..] => ReplyClass::Transient,
+            _ => ReplyClass::Permanent,
+        };
+        counters.replies.at(class).inc();
+    }
+}
+
 /// What ended a session, by its last reply: the relay closes for few reasons, and each has words of its own.
 fn ended_by(out: &[u8]) -> Ended {
     let whole = out.strip_suffix(b"\r\n").unwrap_or(out);
@@ -362,6 +378,7 @@ impl<W: Wire> World<W> {
             return;
         }
         let bytes = std::mem::take(&mut session.out);
+        count_replies(&self.counters, &bytes);
         session.bytes_out += bytes.len() as u64;
         session.flags.sending = true;
         self.counters
