@@ -104,7 +104,7 @@ class Commands(Case):
             self.assertEqual((reply.code, reply.enhanced), (550, "5.5.2"))
 
     def test_other_protocols_are_sent_away(self):
-        for opening in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"POST / HTTP/1.0\r\n\r\n", b"CONNECT x:25 HTTP/1.1\r\n\r\n", b"Subject: x\r\nFrom: y\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + os.urandom(500)):
+        for opening in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"POST / HTTP/1.0\r\n\r\n", b"CONNECT x:25 HTTP/1.1\r\n\r\n", b"Subject: x\r\nFrom: y\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(11, 250)) + b"\r\n"):
             with self.subTest(opening=opening[:20]), self.proxy.client() as client:
                 try:
                     client.send(opening)
@@ -207,11 +207,12 @@ class SlowLoris(Case):
         client = weir.client(hello="slow.test")
         client.envelope()
         client.expect(354, "DATA")
-        client.send(stuff(message("too-slow", 2_000_000)))
+        client.send(stuff(message("too-slow", 400_000)))
         with self.assertRaises((Closed, AssertionError)):
-            for _ in range(200):
+            # Judged at the end of a window of 30 s, after a grace of 10 s.
+            for _ in range(250):
                 client.send(b"x\r\n")
-                time.sleep(0.1)
+                time.sleep(0.2)
                 if not client.quiet(0):
                     raise Closed
         text = client.rest(5)
