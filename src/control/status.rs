@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use serde::Serialize;
@@ -19,6 +19,9 @@ use crate::metrics::{
 };
 use crate::policy::{Action, Finding};
 use crate::shard::UpstreamSpec;
+
+/// How long readiness waits for the first probes: until then EHLO announces less than the upstreams offer.
+const FIRST_PROBES: Duration = Duration::from_secs(5);
 
 /// Shared by the control loop (which writes) and the admin page (which reads).
 pub struct State {
@@ -65,8 +68,18 @@ impl State {
         if self.draining.load(Relaxed) {
             return Some("draining");
         }
+        let starting = self.started.elapsed() < FIRST_PROBES;
+        if starting && self.sum(|counters| counters.upstream_unheard.value()) > 0 {
+            return Some("the first probes are under way");
+        }
+        // the news of the first probes is on every shard, or later at least on one
+        let shards = if starting {
+            self.counters.len() as u64
+        } else {
+            1
+        };
         let upstreams = self.upstreams();
-        let up = (0..upstreams.len()).any(|upstream| self.shards_up(upstream) > 0);
+        let up = (0..upstreams.len()).any(|upstream| self.shards_up(upstream) >= shards);
         (!up).then_some("no upstream is up")
     }
 

@@ -111,6 +111,13 @@ fn the_pages_tell_what_the_counters_say() {
         (503, "not ready: no upstream is up\n".into())
     );
     bench.counters[1].upstream_up.at(0).set(1);
+    bench.counters[0].upstream_unheard.set(1);
+    assert_eq!(
+        bench.get("/readyz"),
+        (503, "not ready: the first probes are under way\n".into())
+    );
+    bench.counters[0].upstream_up.at(0).set(1);
+    bench.counters[0].upstream_unheard.set(0);
     assert_eq!(bench.get("/readyz").0, 200);
 
     bench.counters[0].messages.at(Outcome::Accepted).add(5);

@@ -84,7 +84,8 @@ metrics! {
     upstream_replies: Matrix<Upstreams, ReplyClass>, Sum, "weir_upstream_replies_total", "Replies of upstreams, by class.";
     upstream_ejections: Vector<Upstreams>, Sum, "weir_upstream_ejections_total", "Times a shard took an upstream out of the choice.";
     upstream_returns: Vector<Upstreams>, Sum, "weir_upstream_returns_total", "Times a shard began to use an ejected upstream again.";
-    upstream_up: Vector<Upstreams, Gauge>, Sum, "weir_upstream_up_shards", "Shards that use the upstream now. 0: it is ejected everywhere.";
+    upstream_up: Vector<Upstreams, Gauge>, Sum, "weir_upstream_up_shards", "Shards that have heard the upstream and use it now. 0: it is ejected everywhere, or was never heard.";
+    upstream_unheard: Gauge, Sum, "weir_upstream_unheard", "Addresses of upstreams, summed over shards, that have not answered or failed a probe yet. While above 0 EHLO announces less than the upstreams offer.";
     upstream_probes: Matrix<Upstreams, Probe>, Sum, "weir_upstream_probes_total", "Health probes, by result.";
     pool_active: Vector<Upstreams, Gauge>, Sum, "weir_pool_active", "Upstream connections that carry a transaction or are being opened.";
     pool_idle: Vector<Upstreams, Gauge>, Sum, "weir_pool_idle", "Upstream connections waiting for the next transaction.";

@@ -555,13 +555,20 @@ impl<W: Wire> World<W> {
         let mut idle = [0u64; UPSTREAMS_MAX];
         let mut open = [0u64; UPSTREAMS_MAX];
         let mut up = [0u64; UPSTREAMS_MAX];
+        let mut unheard = 0;
         for (id, endpoint) in self.routes.iter() {
             let upstream = usize::from(endpoint.upstream.0);
             idle[upstream] += self.pools.idle_at(id).len() as u64;
             open[upstream] += u64::from(endpoint.connections());
-            up[upstream] |=
-                u64::from(!endpoint.is_retired() && endpoint.health().ejected_until().is_none());
+            if endpoint.is_retired() || endpoint.health().ejected_until().is_some() {
+                continue;
+            }
+            match endpoint.capabilities() {
+                Some(_) => up[upstream] = 1,
+                None => unheard += 1,
+            }
         }
+        self.counters.upstream_unheard.set(unheard);
         for upstream in 0..UPSTREAMS_MAX {
             self.counters.pool_idle.at(upstream).set(idle[upstream]);
             self.counters

@@ -181,6 +181,7 @@ impl<W: Wire> World<W> {
         if news.caps_changed || news.ejected || news.returned {
             self.announce();
         }
+        self.count_pools();
         self.open_for_waiters();
     }
 
