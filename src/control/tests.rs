@@ -133,7 +133,7 @@ fn the_pages_tell_what_the_counters_say() {
     assert_eq!(code, 200);
     for line in [
         "weir_messages_total{outcome=\"accepted\"} 7",
-        "weir_upstream_up_shards{upstream=\"127.0.0.1:2526\"} 1",
+        "weir_upstream_up_shards{upstream=\"127.0.0.1:2526\"} 2",
         "weir_findings_total{finding=\"pregreet\",action=\"log\"} 1",
         "# TYPE process_resident_memory_bytes gauge",
     ] {
