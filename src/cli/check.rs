@@ -162,11 +162,12 @@ fn pool(config: &Config) -> String {
         }
     };
     format!(
-        "connections live {} and {}, idle for {}; a transaction waits at most {} for one, {} may wait per shard; connect {}, probe every {}, look up names every {}",
+        "connections live {} and {}, idle for {}; a transaction waits at most {} for one, gives it back after {} of silence, {} may wait per shard; connect {}, probe every {}, look up names every {}",
         unless_zero(pool.pool_age, "without an age limit"),
         limit(pool.pool_uses, "transactions"),
         unless_zero(pool.pool_idle, "no time"),
         unless_zero(pool.queue_wait, "the reply's deadline"),
+        unless_zero(config.timeouts.give_back, "no amount"),
         pool.queue_max,
         show(pool.connect_timeout),
         unless_zero(pool.probe_interval, "start only"),
