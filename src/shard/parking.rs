@@ -35,6 +35,14 @@ const _: () = assert!(
 /// Rows looked at in one turn. More of them wait for the next, which follows at once.
 const ROWS_PER_TURN: usize = 512;
 
+/// Of these, looks at whether a client has spoken: each may take a receive buffer, and only so many are on offer.
+pub(super) const LOOKS_PER_TURN: usize = 32;
+
+/// No buffer was left to look with: the look is repeated after this part of the time waited so far, within bounds.
+const LOOK_AGAIN_PART: u32 = 8;
+const LOOK_AGAIN_MIN: Duration = Duration::from_millis(20);
+const LOOK_AGAIN_MAX: Duration = Duration::from_secs(1);
+
 /// What a row of the pit keeps for its client.
 pub enum Belongings {
     /// A client in its greet wait: it has not begun a session. `teasing`: the first line of the greeting is being sent.
@@ -221,7 +229,11 @@ impl<W: Wire> World<W> {
 
     /// Walks the rows whose time has come.
     pub(super) fn tend_pit(&mut self) {
+        let mut looks = 0;
         for _ in 0..ROWS_PER_TURN {
+            if looks == LOOKS_PER_TURN {
+                break;
+            }
             let Some(due) = self.pit.due(self.now) else {
                 return;
             };
@@ -232,19 +244,24 @@ impl<W: Wire> World<W> {
                         .add(bytes.as_bytes().len() as u64);
                     self.wire.send_now(slot, bytes.as_bytes());
                 }
-                Due::Ripe(id) => self.row_ripe(id),
+                Due::Ripe(id) => looks += usize::from(self.row_ripe(id)),
             }
         }
         // The rest waits for the next turn, which follows at once: the pit's own deadline has passed.
     }
 
-    fn row_ripe(&mut self, id: RowId) {
-        let Some(row) = self.pit.get(id) else { return };
+    /// True: it has to be seen first whether the client has spoken.
+    fn row_ripe(&mut self, id: RowId) -> bool {
+        let Some(row) = self.pit.get(id) else {
+            return false;
+        };
         if matches!(row.tenant.parked, Belongings::Newcomer { .. }) {
-            // The end of a greet wait: one look whether the client has spoken.
-            return self.wire.receive_now(row.tenant.slot, Group::Client);
+            // The end of a greet wait: one look.
+            self.wire.receive_now(row.tenant.slot, Group::Client);
+            return true;
         }
         self.resume_row(id);
+        false
     }
 
     /// What came of a drip, or of the first line of the greeting.
@@ -278,6 +295,7 @@ impl<W: Wire> World<W> {
         self.take_note(key, &ruling, "connect");
         if let Some(session) = self.sessions.get_mut(key) {
             session.bytes_in += u64::from(len);
+            session.intake = self.intakes.pop().unwrap_or_default();
             session.intake.push(Pending {
                 copied: false,
                 buffer,
@@ -288,15 +306,25 @@ impl<W: Wire> World<W> {
         self.greet(key, ruling.verdict);
     }
 
-    /// Nothing came before the greeting, or the client has left.
+    /// Nothing came before the greeting, or it could not be seen, or the client has left.
     pub(super) fn row_silent(&mut self, id: RowId, why: ReceiveEnd) {
-        if !matches!(why, ReceiveEnd::Stopped | ReceiveEnd::NoBuffers) {
-            return self.row_left(id);
-        }
-        if let Some(row) = self.pit.take(id)
-            && let Some(key) = self.session_of(row, PitEnd::Promoted)
-        {
-            self.greet(key, Verdict::Pass);
+        match why {
+            ReceiveEnd::Stopped => {
+                if let Some(row) = self.pit.take(id)
+                    && let Some(key) = self.session_of(row, PitEnd::Promoted)
+                {
+                    self.greet(key, Verdict::Pass);
+                }
+            }
+            // Whoever has spoken is not to pass for polite because weir was busy.
+            ReceiveEnd::NoBuffers => {
+                if let Some(row) = self.pit.get(id) {
+                    let part = self.now.since(row.since) / LOOK_AGAIN_PART;
+                    let again = part.clamp(LOOK_AGAIN_MIN, LOOK_AGAIN_MAX);
+                    self.pit.set_until(id, self.now + again);
+                }
+            }
+            ReceiveEnd::Eof | ReceiveEnd::Reset(_) => self.row_left(id),
         }
     }
 

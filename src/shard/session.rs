@@ -37,6 +37,10 @@ const CALLS_PER_TURN: usize = 32;
 /// How long a last reply may take to be sent before the connection is closed over it.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
+/// A session that stutters is parked with its next reply, and leaves its timer behind for nobody: none further ahead
+/// than this, or each parked client would pay for one.
+const STUTTERER_LOOK: Duration = Duration::from_secs(2);
+
 /// One client.
 pub struct Session {
     pub relay: Relay,
@@ -512,7 +516,10 @@ impl<W: Wire> World<W> {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let deadline = session.deadline();
+        let mut deadline = session.deadline();
+        if session.flags.stutter {
+            deadline = deadline.min(self.now + STUTTERER_LOOK);
+        }
         if deadline < session.armed {
             session.armed = deadline;
             self.wheel.insert(deadline, Who::Session(key).to_bits());

@@ -245,7 +245,10 @@ impl<W: Wire> World<W> {
             } => match self.step(owner.into()) {
                 Who::Session(key) => self.client_sent(key, result, flight),
                 Who::Leg(key) => self.leg_sent(key, result, flight),
-                Who::Row(row) => self.row_dripped(row, result),
+                Who::Row(row) => {
+                    self.flights.give_back(flight);
+                    self.row_dripped(row, result);
+                }
                 Who::Chore(_) | Who::Nobody => self.flights.give_back(flight),
             },
             Event::Closed { .. } => self.closing -= 1,

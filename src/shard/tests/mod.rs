@@ -63,6 +63,8 @@ pub struct FakeWire {
     refusing: Vec<SocketAddr>,
     /// Sockets that take no bytes now.
     stuffed: Vec<SlotId>,
+    /// Looks that find no buffer.
+    blind_looks: usize,
     slots_max: usize,
     buffers_max: usize,
 }
@@ -76,6 +78,7 @@ impl FakeWire {
             next_buffer: 0,
             refusing: Vec::new(),
             stuffed: Vec::new(),
+            blind_looks: 0,
             slots_max: 1000,
             buffers_max: 1000,
         }
@@ -199,6 +202,11 @@ impl Wire for FakeWire {
     }
 
     fn receive_now(&mut self, slot: SlotId, _: Group) {
+        if self.blind_looks > 0 {
+            self.blind_looks -= 1;
+            let blind = Due::Ended(slot, ReceiveEnd::NoBuffers);
+            return self.due.push_back(blind);
+        }
         let socket = self.socket(slot);
         assert!(!socket.armed, "not while a receive is armed");
         let unread = std::mem::take(&mut socket.unread);

@@ -3,6 +3,7 @@
 use super::*;
 use crate::metrics::PitEnd;
 use crate::policy::Actions;
+use crate::shard::parking::LOOKS_PER_TURN;
 
 fn waiting(span: u64) -> Stage {
     let mut config = settings();
@@ -53,6 +54,38 @@ fn who_speaks_first_is_noticed_and_still_served() {
     let finding = crate::policy::Finding::Pregreet as usize;
     let action = crate::policy::Action::Log as usize;
     assert_eq!(stage.counters.findings.at(finding, action).value(), 1);
+}
+
+#[test]
+fn who_speaks_first_is_noticed_when_buffers_were_short() {
+    let mut stage = waiting(5);
+    let client = stage.client();
+    stage.heard(client);
+    stage.say(client, "EHLO c\r\n");
+    stage.world.wire.blind_looks = 2;
+    stage.sleep(Duration::from_millis(5500));
+    assert_eq!(stage.heard(client), "", "not seen yet");
+    stage.sleep(Duration::from_secs(2));
+    assert!(stage.heard(client).starts_with("220 weir.example ESMTP"));
+    let finding = crate::policy::Finding::Pregreet as usize;
+    let action = crate::policy::Action::Log as usize;
+    assert_eq!(stage.counters.findings.at(finding, action).value(), 1);
+}
+
+#[test]
+fn many_greet_waits_end_a_few_looks_at_a_time() {
+    let mut stage = waiting(5);
+    let clients: Vec<_> = (0..100).map(|_| stage.client()).collect();
+    for client in &clients {
+        stage.heard(*client);
+        stage.say(*client, "QUIT\r\n");
+    }
+    stage.sleep(Duration::from_secs(6));
+    for client in clients {
+        assert!(stage.heard(client).starts_with("220 "));
+    }
+    assert!(stage.world.intakes.len() <= LOOKS_PER_TURN);
+    stage.assert_empty();
 }
 
 #[test]
