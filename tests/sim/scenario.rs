@@ -88,6 +88,7 @@ impl fmt::Display for Scenario {
             writeln!(f, "  {:?}", self.config.policy)?;
         }
         let config = &self.config;
+        writeln!(f, "  give_back {:?}", config.smtp.timeouts.give_back)?;
         writeln!(
             f,
             "  hold_max {}, window {}",
@@ -183,6 +184,12 @@ impl Scenario {
         if chance.one_in(8) {
             self.config.smtp.message_size_max = chance.within(200..30_000);
         }
+        self.config.smtp.timeouts.give_back = *chance.pick(&[
+            Duration::from_millis(50),
+            Duration::from_secs(1),
+            Duration::from_secs(1),
+            Duration::from_secs(20),
+        ]);
         if chance.one_in(8) {
             self.config.smtp.recipients_max = 1 + chance.below(100) as u32;
         }
@@ -210,10 +217,7 @@ impl Scenario {
         };
         for finding in policy::Finding::all().filter(|finding| *finding != policy::Finding::Relay) {
             if chance.one_in(3) {
-                let action = match *chance.pick(finding.allowed()) {
-                    policy::Action::Stutter => policy::Action::Delay,
-                    action => action,
-                };
+                let action = *chance.pick(finding.allowed());
                 let on = format!("{}={}", finding.word(), action.word());
                 policy.actions.set(on.parse().expect("an allowed action"));
             }

@@ -155,6 +155,7 @@ impl Server {
                     offers,
                     hello: false,
                     envelope: None,
+                    babbled: false,
                 };
                 let _over = talk.run().await;
                 talk.socket.close();
@@ -192,6 +193,8 @@ struct Talk {
     offers: Offers,
     hello: bool,
     envelope: Option<Envelope>,
+    /// It has said what is no reply: nobody has to make sense of what follows.
+    babbled: bool,
 }
 
 const SERVER_PATIENCE: Duration = Duration::from_secs(300);
@@ -489,7 +492,11 @@ impl Talk {
             format!("250 2.0.0 [u] kept as {token}")
         };
         let reply = self.plain(&reply) + "\r\n";
-        let said_at = self.socket.written() + reply.len() as u64;
+        // Behind what is no reply, the 250 need not be heard as one.
+        let said_at = match self.babbled {
+            true => u64::MAX,
+            false => self.socket.written() + reply.len() as u64,
+        };
         server.ledger.borrow_mut().accepted(
             server.index,
             id,
@@ -529,7 +536,10 @@ impl Talk {
                 self.socket.reset();
                 return Err(Over::Reset);
             }
-            Mood::Babble => self.babble(to),
+            Mood::Babble => {
+                self.babbled = true;
+                self.babble(to)
+            }
             Mood::Stall => {
                 let _gone = self
                     .socket

@@ -68,6 +68,8 @@ pub struct Caps {
     /// Endpoint to (upstream, most connections), 0 without limit. Probes do not count for the limit, one an endpoint.
     endpoints: BTreeMap<SocketAddr, (usize, u32)>,
     open: BTreeMap<usize, u32>,
+    /// Of these, connections that have carried a client's transaction.
+    busy: BTreeMap<usize, u32>,
     /// The most there ever were.
     pub most: u32,
 }
@@ -99,11 +101,30 @@ impl Caps {
         Ok(())
     }
 
-    fn left(&mut self, to: SocketAddr) {
-        if let Some((upstream, _)) = self.endpoints.get(&to)
-            && let Some(open) = self.open.get_mut(upstream)
-        {
+    /// A transaction goes up on this connection for the first time: so it is no probe, and the limit holds to the letter.
+    fn carries(&mut self, to: SocketAddr) -> Result<(), String> {
+        let Some(&(upstream, max)) = self.endpoints.get(&to) else {
+            return Ok(());
+        };
+        let busy = self.busy.entry(upstream).or_default();
+        *busy += 1;
+        if max > 0 && *busy > max {
+            return Err(format!(
+                "{busy} connections to upstream {upstream} carry mail, which may have {max}"
+            ));
+        }
+        Ok(())
+    }
+
+    fn left(&mut self, to: SocketAddr, carried: bool) {
+        let Some((upstream, _)) = self.endpoints.get(&to) else {
+            return;
+        };
+        if let Some(open) = self.open.get_mut(upstream) {
             *open -= 1;
+        }
+        if let Some(busy) = self.busy.get_mut(upstream).filter(|_| carried) {
+            *busy -= 1;
         }
     }
 }
@@ -113,6 +134,8 @@ struct Slot {
     end: End,
     owner: Owner,
     upstream: Option<SocketAddr>,
+    /// A client's transaction has gone up here.
+    carries: bool,
     connecting: bool,
     group: Group,
     receiving: bool,
@@ -370,6 +393,7 @@ impl SimWire {
             end,
             owner,
             upstream,
+            carries: false,
             connecting: upstream.is_some(),
             group: Group::Client,
             receiving: false,
@@ -577,8 +601,10 @@ impl SimWire {
 
     /// The connection counts no more for its upstream.
     fn leave(&mut self, index: u32) {
-        if let Some(endpoint) = self.slot(index).upstream {
-            self.caps.borrow_mut().left(endpoint);
+        let slot = self.slot(index);
+        let carried = slot.carries;
+        if let Some(endpoint) = slot.upstream {
+            self.caps.borrow_mut().left(endpoint, carried);
         }
     }
 }

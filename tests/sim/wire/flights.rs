@@ -49,12 +49,27 @@ impl SimWire {
                 }
             }
         }
+        self.count_carrier(slot.0, &flight.head);
         self.tamper(slot.0, &mut flight);
         self.slot(slot.0).flight = Some(flight);
         self.move_flight(slot.0);
     }
 
-    pub(super) fn tamper(&mut self, index: u32, flight: &mut Flight) {
+    /// Envelopes travel in heads; those of the start probe are weir's own.
+    fn count_carrier(&mut self, index: u32, head: &[u8]) {
+        let slot = self.slot(index);
+        let Some(endpoint) = slot.upstream.filter(|_| !slot.carries) else {
+            return;
+        };
+        if head.starts_with(b"MAIL FROM:") && !head.starts_with(b"MAIL FROM:<relay-test@") {
+            slot.carries = true;
+            if let Err(fault) = self.caps.borrow_mut().carries(endpoint) {
+                self.faults.push(fault);
+            }
+        }
+    }
+
+    fn tamper(&mut self, index: u32, flight: &mut Flight) {
         let upward = self.slot(index).upstream.is_some();
         let sabotage = self.options.sabotage;
         match sabotage {
