@@ -36,7 +36,7 @@ use scenario::Scenario;
 use wire::Sabotage;
 
 /// Seeds of the default run.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 300;
 
 /// How many failures are shown.
 const SHOWN: usize = 5;
