@@ -1,4 +1,31 @@
 //! weir: an SMTP proxy that passes sessions live to mail servers and keeps bad clients slow and cheap.
+//!
+//! The map of the house:
+//!
+//! ```text
+//!   main       flags -> configuration -> launch -> wait -> drain -> exit code; no decisions
+//!    |
+//!   cli        what was typed, what it means (all errors at once), the plan, the doctor
+//!   control    one thread: admin page, signals, reload, names of upstreams; mails the shards
+//!   demo       an embedded mail sink, for the first minute
+//!    |
+//!   shard      one core's world: sessions, upstream connections, pool, timers, pit, drain
+//!    |
+//!   policy     decisions as pure state: access, limits, rates, relay control, what a finding leads to
+//!   route      upstream sets: choice, health, weights
+//!   metrics    one table of metrics, plain cells of each shard, merged at scrape
+//!   maillog    one line per event, written by a thread of its own
+//!    |
+//!   ring       the hot ring: sockets on io_uring behind a safe API
+//!   rt         executors, placement, background tasks, mailboxes
+//!   net        listeners, steering, socket options, limits of the process
+//!    |
+//!   weir_smtp  the protocol core: bytes and time in, bytes and acts out; no sockets, no clock
+//! ```
+//!
+//! Arrows point down only; tests/tidy.rs checks that. To read: `weir_smtp::relay` (what a session is), `shard::world`
+//! (who is called for what), `ring::wire` (what a shard asks of its network), `policy::pipeline` (what is decided where).
+//! docs/ARCHITECTURE.md has the reasons.
 
 pub mod cli;
 pub mod control;
