@@ -129,6 +129,79 @@ class Limits(Case):
             self.assertEqual(clients[0].data(b"x\r\n").code, 250)
 
 
+class Shortage(Case):
+    """What runs out sheds load with 4xx, and comes back."""
+
+    def test_a_full_file_table(self):
+        weir = self.weir(upstreams=[self.upstream()], files=256, shards=1)
+        clients = []
+        for number in range(300):
+            try:
+                clients.append(Client(weir.port, greeting=False, source=f"127.0.13.{number % 200 + 1}", patience=0.05))
+            except OSError:
+                break
+        greeted = 0
+        for client in clients:
+            try:
+                code = client.reply().code
+                self.assertIn(code, (220, 421))
+                greeted += code == 220
+            except (TimeoutError, Closed):
+                continue
+        self.assertGreater(greeted, 50)
+        self.assertLess(greeted, 256)
+        for client in clients:
+            client.close()
+        wait_until(lambda: Client(weir.port).greeting.code == 220, "recovery", 20, 0.2)
+        self.assert_alive(weir)
+
+    def test_a_full_wait_queue(self):
+        mx = self.upstream(delay={".": 3})
+        weir = self.weir("--pool-max", 1, "--queue-max", 1, upstreams=[mx], shards=1)
+        busy = weir.client(hello="busy.test")
+        busy.envelope()
+        busy.expect(354, "DATA")
+        busy.send(b"x\r\n.\r\n")
+        time.sleep(0.3)
+        waiting = weir.client(hello="waits.test")
+        waiting.send(b"MAIL FROM:<a@client.test>\r\nRCPT TO:<b@weir.test>\r\n")
+        self.assertEqual(waiting.reply().code, 250)
+        time.sleep(0.3)
+        with weir.client(hello="late.test") as late:
+            late.expect(250, "MAIL FROM:<a@client.test>")
+            began = time.monotonic()
+            reply = late.command("RCPT TO:<b@weir.test>")
+            self.assertEqual((reply.code, reply.enhanced), (451, "4.3.2"))
+            self.assertLess(time.monotonic() - began, 1, "at once")
+        self.assertEqual(busy.reply().code, 250)
+        self.assertEqual(waiting.reply().code, 250)
+        for client in (busy, waiting):
+            client.close()
+
+    def test_an_upstream_slow_for_everybody(self):
+        mx = self.upstream(delay={".": 0.5})
+        weir = self.weir("--pool-max", 2, "--queue-wait", "1s", upstreams=[mx], shards=1)
+        clients = [weir.client(hello="many.test", source=f"127.0.14.{n + 1}") for n in range(20)]
+        for client in clients:
+            client.send(b"MAIL FROM:<a@client.test>\r\nRCPT TO:<b@weir.test>\r\n")
+        codes = []
+        for client in clients:
+            self.assertEqual(client.reply().code, 250)
+        for client in clients:
+            codes.append(client.reply().code)
+        self.assertTrue(set(codes) <= {250, 451}, codes)
+        for client in clients:
+            client.close()
+        self.assert_alive(weir)
+
+
+class Steering(Case):
+    def test_kernel_steering_relays_too(self):
+        weir = self.weir("--steer", "kernel", upstreams=[self.upstream()], shards=4)
+        for n in range(20):
+            self.assert_alive(weir, f"steered-{n}")
+
+
 class GreetWait(Case):
     def test_patient_client_is_greeted(self):
         weir = self.weir("--greet-wait", "1s", upstreams=[self.upstream()])

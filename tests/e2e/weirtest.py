@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import resource
 import select
 import shutil
 import signal
@@ -113,7 +114,7 @@ class Process:
 class Weir(Process):
     """The real binary, ready when this returns (unless ready=False)."""
 
-    def __init__(self, *flags, upstreams=(), folder, ready=True, relay=True, listen=None, shards=2, env=None, hostname="weir.test", relay_test=False):
+    def __init__(self, *flags, upstreams=(), folder, ready=True, relay=True, listen=None, shards=2, env=None, hostname="weir.test", relay_test=False, files=None):
         self.port = free_port()
         self.admin = free_port()
         argv = [BIN]
@@ -132,7 +133,8 @@ class Weir(Process):
         clean = {name: value for name, value in os.environ.items() if not name.startswith("WEIR_")}
         clean.setdefault("RUST_BACKTRACE", "0")
         clean.update(env or {})
-        super().__init__(argv, folder, f"weir-{self.port}", env=clean)
+        limit = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))) if files else None
+        super().__init__(argv, folder, f"weir-{self.port}", env=clean, preexec_fn=limit)
         if ready:
             self.wait_ready()
 
