@@ -98,14 +98,12 @@ pub struct Client {
 /// What a client has to bear in this scenario.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bears {
-    /// Weir has so few buffers that those who hold them can keep everybody else waiting.
+    /// Weir has so few slots that clients wait in the kernel's queue for one.
     pub lateness: bool,
     /// Weir limits, delays and refuses by policy.
     pub policy: bool,
-    /// The network, or want of buffers, may make its messages come slowly.
+    /// The network, or policy, may make its messages come slowly.
     pub slowness: bool,
-    /// The pit is so small that newcomers are displaced while their first line is under way, and then no other is begun.
-    pub displacement: bool,
 }
 
 impl Client {
@@ -358,7 +356,6 @@ impl Talk {
                 Over::Late if self.client.bears.lateness => {}
                 // What policy does to a client it may do with any refusal.
                 Over::Fin if self.client.bears.policy && !self.last_text.starts_with('2') => {}
-                Over::Fin if self.client.bears.displacement && waiting_for == "greeting" => {}
                 Over::Late => self.wrong(&format!("heard nothing to {waiting_for} in time")),
                 Over::Fin => self.wrong(&format!(
                     "was hung up on while waiting for a reply to {waiting_for}, after it had heard {:?}",

@@ -22,9 +22,6 @@ use crate::wire::{Sabotage, WireOptions};
 
 pub const SLOTS: usize = 64;
 
-/// Receive buffers with which no client has to wait for another's: each of 13 holds at most 4 of unread input and 150 KB of body.
-const BUFFERS_ENOUGH: u32 = 13 * (4 + 10);
-
 /// An upstream and what it does over time.
 #[derive(Clone, Debug)]
 pub struct UpstreamPlan {
@@ -124,9 +121,8 @@ impl Scenario {
         let wire = wire(&mut chance);
         let mut scenario = Scenario {
             bears: Bears {
-                lateness: wire.client_buffers < BUFFERS_ENOUGH,
-                slowness: wire.client_buffers < BUFFERS_ENOUGH || weather != Weather::Fair,
-                displacement: config.pit.rows_max < clients.len() as u32,
+                lateness: false,
+                slowness: weather != Weather::Fair,
                 policy: false,
             },
             shards: if chance.one_in(3) { 2 } else { 1 },
@@ -349,7 +345,7 @@ fn wire(chance: &mut Chance) -> WireOptions {
     WireOptions {
         slots: SLOTS,
         reserve: 16,
-        client_buffers: *chance.pick(&[4, 20, BUFFERS_ENOUGH, BUFFERS_ENOUGH]),
+        client_buffers: *chance.pick(&[4, 20, 182, 182]),
         upstream_buffers: *chance.pick(&[2, 8, 32]),
         chunks: 64,
         lag: *chance.pick(&[
