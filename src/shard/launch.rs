@@ -289,7 +289,6 @@ impl Shard {
         while let Some((to, mail)) = self.world.take_mail() {
             let mailer = &self.common.mailer;
             match to {
-                To::All => mailer.post(&mail),
                 To::Shard(shard) => mailer.post_to(shard, mail),
                 To::Others => {
                     for shard in (0..self.common.config.shards).filter(|shard| *shard != self.index)

@@ -77,7 +77,6 @@ impl ProbeFailure {
 /// To whom a shard writes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum To {
-    All,
     Others,
     Shard(usize),
 }

@@ -50,29 +50,35 @@ impl<W: Wire> World<W> {
             let next = self.now + self.config.probe.interval;
             self.wheel.insert(next, Who::Chore(Chore::Probe).to_bits());
         }
-        self.probe_endpoints(Errand::Greet);
+        self.probe_endpoints(|_| true);
     }
 
-    /// The table of upstreams is new: all endpoints are asked at once, strangers the relay question too.
+    /// The table of upstreams is new: who was not in it before is asked at once, and the relay question too.
     pub(super) fn probe_newcomers(&mut self) {
         if self.shard != PROBER || self.drain.is_on() {
             return;
         }
-        let errand = if self.config.probe.relay_test {
-            Errand::GreetAndTest
-        } else {
-            Errand::Greet
-        };
-        self.probe_endpoints(errand);
+        let routes = &self.routes;
+        let present =
+            |address: &SocketAddr| routes.iter().any(|(_, endpoint)| endpoint.addr == *address);
+        self.introduced.retain(present);
+        self.probe_endpoints(|new| new);
     }
 
-    fn probe_endpoints(&mut self, errand: Errand) {
+    fn probe_endpoints(&mut self, wanted: impl Fn(bool) -> bool) {
         let endpoints = self
             .routes
             .iter()
             .filter(|(_, endpoint)| !endpoint.is_retired());
-        let ids: Vec<EndpointId> = endpoints.map(|(id, _)| id).collect();
-        for id in ids {
+        let probes: Vec<(EndpointId, Errand)> = endpoints
+            .map(|(id, endpoint)| (id, !self.introduced.contains(&endpoint.addr)))
+            .filter(|(_, new)| wanted(*new))
+            .map(|(id, new)| match new && self.config.probe.relay_test {
+                true => (id, Errand::GreetAndTest),
+                false => (id, Errand::Greet),
+            })
+            .collect();
+        for (id, errand) in probes {
             // A probe that still hangs is answer enough; its own deadline ends it.
             let busy = self
                 .legs
@@ -146,6 +152,9 @@ impl<W: Wire> World<W> {
             return;
         };
         let upstream = self.upstream_of(endpoint);
+        if result.is_ok() && !self.introduced.contains(&address) {
+            self.introduced.push(address);
+        }
         let word = if result.is_ok() {
             Probe::Passed
         } else {

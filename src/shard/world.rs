@@ -11,6 +11,7 @@
 //! its owner gone does nothing. A step that panics ends its owner, with what it is attached to, and nobody else.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -102,6 +103,8 @@ pub struct World<W: Wire> {
     pub(super) sessions_seen: u64,
     /// Names of the upstreams by number, for the log.
     pub(super) upstream_names: Vec<String>,
+    /// Endpoints that a probe has spoken to, and asked whether they relay for the world.
+    pub(super) introduced: Vec<SocketAddr>,
     /// The answer to the connect gate of the session that is just being greeted.
     pub(super) welcome: Option<Verdict>,
     /// Slots whose end is awaited.
@@ -149,6 +152,7 @@ impl<W: Wire> World<W> {
             log: setup.log,
             sessions_seen: 0,
             upstream_names: Vec::new(),
+            introduced: Vec::new(),
             welcome: None,
             closing: 0,
             retry_armed: false,

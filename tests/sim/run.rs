@@ -423,7 +423,6 @@ impl Simulation {
         while let Some((to, mail)) = self.shards[from].take_mail() {
             for shard in 0..self.shards.len() {
                 let meant = match to {
-                    To::All => true,
                     To::Others => shard != from,
                     To::Shard(one) => shard == one,
                 };

@@ -6,6 +6,7 @@
 mod drain;
 mod parking;
 mod pool;
+mod probe;
 mod session;
 
 use std::collections::{HashMap, VecDeque};
