@@ -138,6 +138,7 @@ impl Config {
             smtp: self.smtp(),
             hold_max: self.messages.hold_size,
             slots: ring.slots as u32,
+            reserve: ring.reserve as u32,
             chunks_max: ring.chunks as u32,
             policy: Arc::new(self.policy()),
             health: Default::default(),

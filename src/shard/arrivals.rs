@@ -30,7 +30,10 @@ impl<W: Wire> World<W> {
         if self.drain.is_on() {
             return self.turn_away(slot, Refusal::Drain, &texts::SHUTDOWN);
         }
-        if !self.shared.client_enters() {
+        let slots = self.config.client_slots() as usize;
+        // The last few are for those who are told that there is none: who finds no slot at all waits in the kernel, unheard.
+        let full = self.client_slots_used() >= slots - (slots / 32).clamp(1, 64);
+        if full || !self.shared.client_enters() {
             return self.turn_away(slot, Refusal::Full, &texts::OVERLOAD);
         }
         self.weigh_load();

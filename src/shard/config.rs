@@ -42,8 +42,9 @@ pub struct WorldConfig {
     pub smtp: relay::Config,
     /// Octets of a body that are held before it streams.
     pub hold_max: u64,
-    /// Sockets of a shard, and copy buffers: what its load is measured against.
+    /// Sockets of a shard, of which so many are kept from clients, and copy buffers: what its load is measured against.
     pub slots: u32,
+    pub reserve: u32,
     pub chunks_max: u32,
     pub policy: Arc<policy::Config>,
     pub health: crate::route::health::Config,
@@ -58,6 +59,11 @@ pub struct WorldConfig {
 }
 
 impl WorldConfig {
+    /// Sockets that clients may take.
+    pub fn client_slots(&self) -> u32 {
+        self.slots - self.reserve
+    }
+
     /// What weir itself announces and holds to.
     pub fn own_limits(&self) -> OwnLimits {
         OwnLimits {

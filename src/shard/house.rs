@@ -64,11 +64,18 @@ impl<W: Wire> World<W> {
         counters.sessions_idle.set(idle as u64);
     }
 
+    /// Sockets that clients have, those that are being closed included.
+    pub(super) fn client_slots_used(&self) -> usize {
+        self.sessions.len() + self.pit.len() + self.closing
+    }
+
     /// The scarcest of slots, clients and buffers, in thousandths.
     fn load(&self) -> u16 {
         let part = |used: u64, all: u64| (used.min(all) * 1000 / all.max(1)) as u16;
-        let used = self.sessions.len() + self.pit.len() + self.legs.len() + self.closing;
-        let slots = part(used as u64, self.config.slots.into());
+        let slots = part(
+            self.client_slots_used() as u64,
+            self.config.client_slots().into(),
+        );
         // --max-connections is its own limit, and all of it can be used: near it timeouts get shorter, no more.
         let clients = self
             .shared

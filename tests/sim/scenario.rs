@@ -153,6 +153,7 @@ impl Scenario {
             self.wire.slots = chance.within(10..24) as usize;
             self.wire.reserve = chance.within(2..6) as usize;
             self.config.slots = self.wire.slots as u32;
+            self.config.reserve = self.wire.reserve as u32;
             self.bears.lateness = true;
         }
         if chance.one_in(4) {
@@ -307,6 +308,7 @@ fn config(chance: &mut Chance, newlines: Newlines) -> WorldConfig {
         smtp,
         hold_max: *chance.pick(&[1024, 16 * 1024, 128 * 1024, 1024 * 1024]),
         slots: SLOTS as u32,
+        reserve: 0,
         chunks_max: 64,
         policy: Arc::new(policy),
         health: weir::route::health::Config::default(),

@@ -331,6 +331,7 @@ pub fn settings() -> WorldConfig {
         },
         hold_max: 256 << 10,
         slots: 1000,
+        reserve: 100,
         chunks_max: 100,
         policy: Arc::new(policy::Config::default()),
         health: crate::route::health::Config::default(),

@@ -247,3 +247,18 @@ fn the_time_an_upstream_takes_for_its_final_reply_is_not_the_clients() {
     assert_eq!(stage.heard(client), "250 2.0.0 queued\r\n");
     assert_eq!(stage.closed(client), None);
 }
+
+#[test]
+fn a_full_table_is_told_to_whoever_still_comes() {
+    let mut config = settings();
+    (config.slots, config.reserve) = (32, 16);
+    let mut stage = Stage::new(config, 1, 10);
+    let clients: Vec<SlotId> = (0..20).map(|_| stage.client()).collect();
+    let codes: Vec<String> = clients
+        .into_iter()
+        .map(|client| stage.code(client))
+        .collect();
+    let greeted = codes.iter().filter(|code| *code == "220").count();
+    let told = codes.iter().filter(|code| *code == "421").count();
+    assert_eq!((greeted + told, greeted > 12), (20, true), "{codes:?}");
+}
