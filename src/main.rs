@@ -69,6 +69,7 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: Flags, config: &Config) -> io::Result<ExitCode> {
+    let small_pages = rt::keep_pages_small();
     let here = Circumstances {
         cores: rt::allowed_cores(),
         open_files: Limit::OpenFiles.raise()?.soft,
@@ -88,6 +89,9 @@ fn run(flags: Flags, config: &Config) -> io::Result<ExitCode> {
     writer
         .install(config.logging.level)
         .map_err(io::Error::other)?;
+    if let Err(error) = small_pages {
+        log::warn!("huge pages cannot be switched off, memory comes in steps of 2 MiB: {error}");
+    }
     troubles.iter().for_each(|lost| log::warn!("{lost}"));
     let outcome = relay(flags, config, &here, &writer);
     writer.finish();
