@@ -1,15 +1,16 @@
 //! A slab that grows and shrinks by chunks: the home of sessions, upstream legs and parked clients.
 //!
 //! A `Vec` doubles: at a million entries one insert copies the whole, and what a burst took never
-//! comes back. Here entries live in chunks of [`CHUNK`]; a new chunk moves nothing, and a chunk
+//! comes back. Here entries live in chunks of [`CHUNK_BYTES`]; a new chunk moves nothing, and a chunk
 //! that runs empty is freed (one is kept, so that a count that hovers at a boundary does not
 //! allocate). Inserts fill the lowest chunk with room, so that the high ones run empty.
 //!
 //! A [`Key`] carries a generation: a key of an entry that is gone finds nothing, also after its
 //! place was taken again. Timers and completions may thus outlive what they were meant for.
 
-/// Entries of one chunk.
-pub const CHUNK: usize = 128;
+/// A chunk has as many entries as fit: an even size wastes nothing in the allocator, and however large the entries are,
+/// a chunk of them runs empty soon enough.
+pub const CHUNK_BYTES: usize = 16 * 1024;
 
 /// Names an entry. Fits in 56 bits ([`Key::to_bits`]), so that an owner may add a tag of its own in the top byte.
 #[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]
@@ -100,7 +101,7 @@ impl<T> Slab<T> {
         let within = chunk.free as usize;
         let entry = &mut entries[within];
         let key = Key {
-            index: (number * CHUNK + within) as u32,
+            index: (number * Self::CHUNK + within) as u32,
             generation: entry.generation,
         };
         debug_assert!(entry.value.is_none());
@@ -116,7 +117,7 @@ impl<T> Slab<T> {
 
     /// Takes an entry out. None if it is gone already.
     pub fn remove(&mut self, key: Key) -> Option<T> {
-        let (number, within) = split(key.index);
+        let (number, within) = Self::split(key.index);
         let chunk = self.chunks.get_mut(number)?;
         let entry = chunk.entries.as_mut()?.get_mut(within)?;
         if entry.generation != key.generation {
@@ -136,13 +137,13 @@ impl<T> Slab<T> {
     }
 
     pub fn get(&self, key: Key) -> Option<&T> {
-        let (number, within) = split(key.index);
+        let (number, within) = Self::split(key.index);
         let entry = self.chunks.get(number)?.entries.as_ref()?.get(within)?;
         (entry.generation == key.generation).then_some(entry.value.as_ref())?
     }
 
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        let (number, within) = split(key.index);
+        let (number, within) = Self::split(key.index);
         let entry = self
             .chunks
             .get_mut(number)?
@@ -178,7 +179,7 @@ impl<T> Slab<T> {
             let entries = chunk.entries.iter().flat_map(|entries| entries.iter());
             entries.enumerate().filter_map(move |(within, entry)| {
                 let key = Key {
-                    index: (number * CHUNK + within) as u32,
+                    index: (number * Self::CHUNK + within) as u32,
                     generation: entry.generation,
                 };
                 entry.value.as_ref().map(|value| (key, value))
@@ -189,7 +190,7 @@ impl<T> Slab<T> {
     /// The first entry at place `from` or higher: lets a walk over everything stop and go on later,
     /// while entries come and go. Go on at `key.index() + 1`.
     pub fn next_from(&self, from: u32) -> Option<Key> {
-        let (first, mut within) = split(from);
+        let (first, mut within) = Self::split(from);
         for number in first..self.chunks.len() {
             if let Some(entries) = &self.chunks[number].entries
                 && let Some(step) = entries[within..]
@@ -198,7 +199,7 @@ impl<T> Slab<T> {
             {
                 let within = within + step;
                 return Some(Key {
-                    index: (number * CHUNK + within) as u32,
+                    index: (number * Self::CHUNK + within) as u32,
                     generation: entries[within].generation,
                 });
             }
@@ -209,7 +210,7 @@ impl<T> Slab<T> {
 
     /// The key of whatever lives at a place now.
     pub fn key_at(&self, index: u32) -> Option<Key> {
-        let (number, within) = split(index);
+        let (number, within) = Self::split(index);
         let entry = self.chunks.get(number)?.entries.as_ref()?.get(within)?;
         let generation = entry.generation;
         entry.value.is_some().then_some(Key { index, generation })
@@ -223,9 +224,22 @@ impl<T> Slab<T> {
             .filter(|chunk| chunk.entries.is_some())
             .count()
             + usize::from(self.spare.is_some());
-        chunks * CHUNK * size_of::<Entry<T>>()
+        chunks * Self::CHUNK * size_of::<Entry<T>>()
             + self.chunks.capacity() * size_of::<Chunk<T>>()
             + self.open.capacity() * size_of::<u64>()
+    }
+
+    /// Entries of one chunk.
+    const CHUNK: usize = {
+        let entries = CHUNK_BYTES / size_of::<Entry<T>>();
+        assert!(entries >= 8, "entries this large belong into boxes");
+        entries
+    };
+
+    /// Chunk and place in it.
+    const fn split(index: u32) -> (usize, usize) {
+        let index = index as usize;
+        (index / Self::CHUNK, index % Self::CHUNK)
     }
 
     /// Bytes one entry takes, a value of `T` included.
@@ -265,11 +279,11 @@ impl<T> Slab<T> {
                 next_free: NOWHERE,
                 value: None,
             };
-            std::iter::repeat_with(empty).take(CHUNK).collect()
+            std::iter::repeat_with(empty).take(Self::CHUNK).collect()
         });
         for (within, entry) in entries.iter_mut().enumerate() {
             entry.generation = chunk.generation;
-            entry.next_free = if within + 1 < CHUNK {
+            entry.next_free = if within + 1 < Self::CHUNK {
                 within as u32 + 1
             } else {
                 NOWHERE
@@ -294,10 +308,6 @@ impl<T> Slab<T> {
         chunk.free = NOWHERE;
         self.spare.get_or_insert(entries);
     }
-}
-
-fn split(index: u32) -> (usize, usize) {
-    (index as usize / CHUNK, index as usize % CHUNK)
 }
 
 fn following(generation: u32) -> u32 {
@@ -362,7 +372,7 @@ mod tests {
     #[test]
     fn a_count_that_hovers_at_a_boundary_keeps_its_memory() {
         let mut slab = Slab::new(1000);
-        assert!((0..CHUNK).all(|n| slab.insert(n).is_ok()));
+        assert!((0..Slab::<usize>::CHUNK).all(|n| slab.insert(n).is_ok()));
         let key = slab.insert(0).expect("room");
         let before = slab.memory();
         slab.remove(key);
@@ -393,17 +403,19 @@ mod tests {
         /// Against a list of pairs; keys are never given twice.
         #[test]
         fn it_does_what_a_naive_list_does(steps in prop::collection::vec((0u8..5, any::<prop::sample::Index>()), 1..800)) {
+            // Wide enough that there are several chunks.
+            let wide = |step: usize| [step; 24];
             let mut slab = Slab::new(400);
             let mut list: Vec<(Key, usize)> = Vec::new();
             let mut gone: Vec<Key> = Vec::new();
             for (step, (kind, index)) in steps.into_iter().enumerate() {
                 if kind < 3 && list.len() < 400 {
-                    let key = slab.insert(step).expect("room");
+                    let key = slab.insert(wide(step)).expect("room");
                     prop_assert!(!gone.contains(&key) && !list.iter().any(|(other, _)| *other == key));
                     list.push((key, step));
                 } else if kind == 3 && !list.is_empty() {
                     let (key, value) = list.swap_remove(index.index(list.len()));
-                    prop_assert_eq!(slab.remove(key), Some(value));
+                    prop_assert_eq!(slab.remove(key), Some(wide(value)));
                     gone.push(key);
                 } else if !gone.is_empty() {
                     let key = gone[index.index(gone.len())];
@@ -412,8 +424,8 @@ mod tests {
                 prop_assert_eq!(slab.len(), list.len());
             }
             list.sort_unstable();
-            prop_assert!(list.iter().all(|(key, value)| slab.get(*key) == Some(value)));
-            prop_assert_eq!(slab.iter().map(|(key, value)| (key, *value)).collect::<Vec<_>>(), list.clone());
+            prop_assert!(list.iter().all(|(key, value)| slab.get(*key) == Some(&wide(*value))));
+            prop_assert_eq!(slab.iter().map(|(key, value)| (key, value[0])).collect::<Vec<_>>(), list.clone());
             let walk = std::iter::successors(slab.next_from(0), |key| slab.next_from(key.index() + 1));
             prop_assert_eq!(walk.collect::<Vec<_>>(), list.iter().map(|(key, _)| *key).collect::<Vec<_>>());
         }
