@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use weir_smtp::extension::ExtensionSet;
 use weir_smtp::gate::RouteId;
+use weir_smtp::limits::REPLIES_GATHERED_MAX;
 use weir_smtp::pieces::BufferId;
 use weir_smtp::relay::{Act, Cx, Gone, Relay, UpstreamId};
 use weir_smtp::texts;
@@ -163,6 +164,8 @@ impl Session {
         !self.intake.is_empty()
             && !self.flags.closing
             && self.relay.wants_input()
+            // Who does not take what it is owed asks for no more.
+            && self.out.len() < REPLIES_GATHERED_MAX
             && (!self.flags.paced
                 || (self.hold_until <= now && self.out.is_empty() && !self.flags.sending))
     }

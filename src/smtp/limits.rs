@@ -42,6 +42,9 @@ pub const ATTACH_ATTEMPTS_MAX: u8 = 8;
 pub const RECIPIENTS_IN_FLIGHT_MAX: usize = 256;
 /// Recipients of a message where the operator sets no limit. Cost: 64 bytes each, and their text.
 pub const RECIPIENTS_LIMIT: usize = 50_000;
+/// Octets of replies that may wait for a client to take them, before its next command is read. Cost: a session whose client sends and
+/// does not read holds at most this much and the replies to one command.
+pub const REPLIES_GATHERED_MAX: usize = 64 * 1024;
 /// BDAT chunks of a streaming body whose replies may be outstanding.
 pub const CHUNKS_OWED_MAX: u8 = 8;
 /// A streaming body goes up in chunks of at least this many octets, but for the last.

@@ -40,6 +40,7 @@ use crate::envelope::Envelope;
 use crate::extension::{Capabilities, ExtensionSet};
 use crate::gate::{AskId, Finding, RouteId, Stage, Verdict};
 use crate::inbound::{Framed, Inbound};
+use crate::limits::REPLIES_GATHERED_MAX;
 use crate::line::Terminator;
 use crate::outbound::{LegLost, Outbound, Owed};
 use crate::pieces::BufferId;
@@ -359,7 +360,8 @@ impl Relay {
             }
             let commands = self.stats.commands;
             done.len += self.take_line(cx, rest);
-            if self.paced && self.stats.commands != commands {
+            let paced = self.paced && self.stats.commands != commands;
+            if paced || cx.out.len() >= REPLIES_GATHERED_MAX {
                 break;
             }
         }

@@ -116,7 +116,9 @@ impl FakeWire {
         socket.sent.extend_from_slice(bytes);
         let mut flight = flight;
         flight.clear();
-        self.due.push_back(Due::Sent(slot, Ok(bytes.len()), flight));
+        if !self.stuffed.contains(&slot) {
+            self.due.push_back(Due::Sent(slot, Ok(bytes.len()), flight));
+        }
     }
 
     fn event(&mut self) -> Option<Event> {
@@ -468,6 +470,19 @@ impl Stage {
         } else {
             socket.unread.extend_from_slice(text.as_bytes());
         }
+        self.settle();
+    }
+
+    /// A peer stops taking what is sent to it.
+    pub fn stuff(&mut self, slot: SlotId) {
+        self.world.wire.stuffed.push(slot);
+    }
+
+    /// It takes everything again, first what is under way.
+    pub fn unstuff(&mut self, slot: SlotId) {
+        self.world.wire.stuffed.retain(|stuffed| *stuffed != slot);
+        let taken = Due::Sent(slot, Ok(0), Vec::new());
+        self.world.wire.due.push_back(taken);
         self.settle();
     }
 

@@ -262,3 +262,34 @@ fn a_full_table_is_told_to_whoever_still_comes() {
     let told = codes.iter().filter(|code| *code == "421").count();
     assert_eq!((greeted + told, greeted > 12), (20, true), "{codes:?}");
 }
+
+#[test]
+fn who_does_not_take_its_replies_is_not_read_any_further() {
+    let mut stage = Stage::new(settings(), 1, 10);
+    let client = stage.client();
+    stage.ask(client);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.say(leg, "250 Ok\r\n250 Ok\r\n");
+    stage.heard(client);
+    stage.stuff(client);
+    // Chunks of nothing: each gets a reply, and none is an error or junk.
+    for _ in 0..200 {
+        stage.say(client, &"BDAT 0\r\n".repeat(2000));
+    }
+    let waiting: usize = stage
+        .world
+        .sessions
+        .iter()
+        .map(|(_, session)| session.out.len())
+        .sum();
+    assert!(waiting < 70_000, "{waiting} octets of replies wait");
+    let held = stage.world.wire.buffers.len();
+    assert!(held <= 5, "{held} receive buffers wait to be read");
+    stage.unstuff(client);
+    let replies = stage.heard(client).lines().count();
+    assert_eq!(replies, 400_000, "none is lost");
+    stage.say(client, "QUIT\r\n");
+    stage.say(leg, "250 Ok\r\n");
+    stage.assert_empty();
+}
