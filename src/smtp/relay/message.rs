@@ -306,6 +306,14 @@ impl Relay {
         let Some(leg) = cx.leg.as_deref_mut() else {
             return;
         };
+        if cx.config.bare_newline == BareNewline::Pass && leg.form() == Form::Data {
+            let found = tx.scanner.findings();
+            if found.bare_newline() {
+                // this server may see an end of data in it: not one octet of it goes up
+                self.fail_message(cx, &Violation::BareNewlineInBody.reply());
+                return self.stream_on(cx);
+            }
+        }
         if tx.stream == Stream::Held {
             tx.begin_stream(leg);
         }
