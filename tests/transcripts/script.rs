@@ -242,14 +242,15 @@ fn parse_event(event: &str) -> Result<Step, String> {
             let time = event
                 .strip_suffix(" pass")
                 .ok_or_else(|| format!("unknown event {event:?}"))?;
-            let (digits, unit) = time.split_at(time.len() - 1);
+            let (digits, unit) = time.split_at(time.trim_end_matches(char::is_alphabetic).len());
             let count: u64 = digits.parse().map_err(|_| format!("{time:?} is no time"))?;
-            let seconds = match unit {
-                "s" => count,
-                "m" => count * 60,
+            let millis = match unit {
+                "ms" => count,
+                "s" => count * 1000,
+                "m" => count * 60_000,
                 _ => return Err(format!("{time:?} has no unit")),
             };
-            Step::Pass(Duration::from_secs(seconds))
+            Step::Pass(Duration::from_millis(millis))
         }
     })
 }

@@ -268,10 +268,11 @@ impl Relay {
             (_, Phase::Ready) => cx.now + timeouts.idle,
             _ => cx.now + timeouts.command,
         };
-        self.rearm_give_back(cx);
+        self.rearm_give_back(cx, Moment::NEVER);
     }
 
-    fn rearm_give_back(&mut self, cx: &Cx<'_>) {
+    /// `latest`: when the client's time runs out that was running already.
+    fn rearm_give_back(&mut self, cx: &Cx<'_>, latest: Moment) {
         let after = cx.config.timeouts.give_back;
         let client_owes = self.waiting == Waiting::Nothing
             && matches!(
@@ -280,20 +281,23 @@ impl Relay {
             );
         let idle = client_owes && self.tx.as_ref().is_some_and(|tx| tx.may_give_back());
         self.give_back_at = if idle && !after.is_zero() {
-            cx.now + after
+            latest.min(cx.now + after)
         } else {
             Moment::NEVER
         };
     }
 
-    /// As `rearm`, but a client that sends a line octet by octet gains no time by it.
-    pub(super) fn rearm_after_input(&mut self, cx: &Cx<'_>, lines_read: bool) {
+    /// As `rearm`, but a client that sends a line octet by octet gains no time by it; nor does one that sends its body
+    /// in drops keep an upstream connection from others.
+    pub(super) fn rearm_after_input(&mut self, cx: &Cx<'_>, lines_read: bool, was_in_body: bool) {
         let body = matches!(self.phase, Phase::Data | Phase::Chunk);
         let idle = self.waiting == Waiting::Nothing && !self.awaits_recipients();
+        let give_back_at = self.give_back_at;
         if lines_read || body || !idle || self.phase == Phase::Closing {
             self.rearm(cx);
-        } else {
-            self.rearm_give_back(cx);
+        }
+        if was_in_body || !lines_read {
+            self.rearm_give_back(cx, give_back_at);
         }
     }
 }
