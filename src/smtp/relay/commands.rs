@@ -61,8 +61,8 @@ impl Relay {
                 };
                 self.stats.commands = self.stats.commands.saturating_add(1);
                 self.violation(cx, violation);
-                if violation == Violation::BadChunk {
-                    // nobody knows where this chunk ends and commands begin again
+                if is_chunk(line) {
+                    // its octets come whatever we answer, and nobody knows where commands begin again
                     self.close(cx, true);
                 }
                 true
@@ -328,6 +328,15 @@ impl Relay {
         cx.out.extend_from_slice(decimal(octets, &mut digits));
         cx.out.extend_from_slice(b" octets received\r\n");
     }
+}
+
+/// The line means to be BDAT, however badly it is written.
+fn is_chunk(line: &[u8]) -> bool {
+    let line = line.trim_ascii_start();
+    let word = line
+        .get(..4)
+        .is_some_and(|word| word.eq_ignore_ascii_case(b"BDAT"));
+    word && !line.get(4).is_some_and(u8::is_ascii_alphanumeric)
 }
 
 /// The size limit in force: our own, or a smaller one of an upstream.
