@@ -235,3 +235,19 @@ fn who_is_displaced_with_bytes_under_way_hears_421_behind_them() {
     stage.sleep(Duration::from_secs(6));
     assert_eq!(stage.code(second), "220");
 }
+
+#[test]
+fn who_still_owes_a_refused_chunk_is_not_parked() {
+    let mut stage = Stage::new(minding("pipelining=stutter"), 1, 10);
+    let client = stage.client();
+    stage.say(client, "EHLO c\r\nNOOP\r\n");
+    stage.sleep(Duration::from_secs(300));
+    stage.heard(client);
+    stage.say(client, "BDAT 20 LAST\r\n");
+    stage.sleep(Duration::from_secs(250));
+    assert!(stage.heard(client).starts_with("503 "));
+    stage.say(client, "VRFY forged\r\nQUIT\r\n\n");
+    stage.sleep(Duration::from_secs(250));
+    assert_eq!(stage.heard(client), "", "octets of a chunk are no commands");
+    assert_eq!(stage.closed(client), None);
+}

@@ -310,7 +310,7 @@ impl Relay {
             }
             Waiting::Chunk(_) => {
                 let (size, last) = (self.tx().chunk_left, self.tx().chunk_last);
-                self.tx_mut().fail(&reply);
+                self.fail_message(cx, &reply);
                 return self.begin_chunk(cx, size, last);
             }
             _ => {}

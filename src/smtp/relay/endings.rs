@@ -149,7 +149,7 @@ impl Relay {
     /// lines.
     pub fn park(&mut self) -> Parked {
         assert!(
-            self.is_between_transactions() && !self.inbound.is_mid_line(),
+            self.is_between_transactions() && !self.inbound.is_mid_line() && self.swallow == 0,
             "a client is parked only between transactions"
         );
         let stats = self.stats;
@@ -168,7 +168,10 @@ impl Relay {
 
     /// May `park` be called?
     pub fn is_parkable(&self) -> bool {
-        self.is_between_transactions() && !self.inbound.is_mid_line() && self.ended.is_none()
+        self.is_between_transactions()
+            && !self.inbound.is_mid_line()
+            && self.swallow == 0
+            && self.ended.is_none()
     }
 
     /// A parked session comes back as it was.

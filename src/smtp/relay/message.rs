@@ -236,7 +236,7 @@ impl Relay {
 
     /// The message will be refused with `reply` at its end. What is held is let go; what went up
     /// is undone by closing the upstream connection.
-    fn fail_message(&mut self, cx: &mut Cx<'_>, reply: &ReplyText) {
+    pub(super) fn fail_message(&mut self, cx: &mut Cx<'_>, reply: &ReplyText) {
         let tx = self.tx_mut();
         tx.fail(reply);
         tx.let_go(cx);

@@ -851,3 +851,18 @@ fn an_idle_session_is_small() {
     let kinds = vec![size_of::<Transaction>()];
     assert!(kinds[0] <= 1024, "{kinds:?}");
 }
+
+#[test]
+fn a_chunk_refused_by_the_data_gate_lets_the_upstream_go_at_once() {
+    for step in [1, usize::MAX] {
+        let mut pair = Pair::greeted(FULL, step);
+        pair.say("MAIL FROM:<a@b.c>\r\nRCPT TO:<d@e.f>\r\n");
+        pair.reply("250 ok\r\n250 ok\r\n");
+        pair.verdicts = |stage| match stage {
+            Stage::Data => Verdict::Refuse(crate::texts::INTERNAL),
+            _ => Verdict::Pass,
+        };
+        pair.say("BDAT 100 LAST\r\nnot all");
+        assert_eq!(pair.detached, [Detach::Reset]);
+    }
+}
