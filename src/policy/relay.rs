@@ -41,6 +41,9 @@ impl Relay {
         if matches!(self.domains, RelayDomains::Any) {
             return true;
         }
+        if !hops(path).all(|hop| self.is_our_domain(hop)) {
+            return false;
+        }
         if path.domain.is_empty() {
             return path.local.eq_ignore_ascii_case(b"postmaster");
         }
@@ -48,9 +51,7 @@ impl Relay {
             .local
             .iter()
             .any(|byte| matches!(byte, b'@' | b'%' | b'!'));
-        !forwards
-            && self.is_our_domain(path.domain)
-            && hops(path).all(|hop| self.is_our_domain(hop))
+        !forwards && self.is_our_domain(path.domain)
     }
 
     /// Nothing is allowed but what everybody must take.
@@ -301,6 +302,9 @@ mod tests {
             ("<user@xn--bcher-kva.example>", false),
             ("<user@other.example>", false),
             ("<postmaster>", true),
+            ("<@ours.example:postmaster>", true),
+            ("<@evil.example:postmaster>", false),
+            ("<@ours.example,@evil.example:postmaster>", false),
             ("<PostMaster>", true),
             ("<user>", false),
             ("<>", false),
