@@ -300,6 +300,8 @@ impl<W: Wire> World<W> {
             return;
         };
         let (duty, endpoint) = (leg.duty, leg.endpoint);
+        // One that had served before and is closed just when it is needed again says nothing of its server.
+        let stale = why == LegLost::Closed && leg.uses > 1;
         self.close_leg(key, Some(reason));
         match duty {
             Duty::Attached(session) => {
@@ -308,7 +310,9 @@ impl<W: Wire> World<W> {
                 }
                 if let Some(session) = self.sessions.get_mut(session) {
                     session.leg = None;
-                    session.want.tried.insert(endpoint);
+                    if !stale {
+                        session.want.tried.insert(endpoint);
+                    }
                 }
                 self.relay_call(session, |relay, cx| relay.handle_leg_lost(cx, why));
                 self.settle(session);

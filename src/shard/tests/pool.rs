@@ -234,3 +234,19 @@ fn a_starving_shard_gets_a_permit_from_another() {
     poor.greet(leg);
     poor.deliver(client, leg);
 }
+
+#[test]
+fn a_stale_connection_is_replaced_by_a_fresh_one_to_the_same_server() {
+    let mut stage = Stage::new(settings(), 1, 10);
+    let client = stage.client();
+    stage.ask(client);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.deliver(client, leg);
+    stage.ask(client);
+    stage.hang_up(leg);
+    assert_eq!(stage.heard(client), "", "the client does not notice");
+    let fresh = stage.legs(1)[0];
+    stage.greet(fresh);
+    stage.deliver(client, fresh);
+}

@@ -166,7 +166,7 @@ impl Relay {
         }
     }
 
-    /// May `park` be called?
+    /// May `park` be called? Not while the octets of a refused chunk are still to come: they would be read as commands.
     pub fn is_parkable(&self) -> bool {
         self.is_between_transactions()
             && !self.inbound.is_mid_line()
