@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{COMMAND, Kind, RCPT, Style, Talk};
+use crate::ledger::RUDE;
 use crate::tasks::Over;
 
 /// The longest of weir's timeouts, and some for what it is busy with before that runs.
@@ -151,6 +152,8 @@ impl Talk {
         }
         for _ in 0..self.client.chance.within(1..30) {
             let long = "x".repeat(self.client.chance.within(1..9000) as usize);
+            let mail = format!("MAIL FROM:<{RUDE}>\r\n");
+            let mail_foo = format!("MAIL FROM:<{RUDE}> FOO=BAR\r\n");
             let noise: &[&str] = &[
                 "GET / HTTP/1.1\r\n",
                 "Subject: hello\r\n",
@@ -160,8 +163,8 @@ impl Talk {
                 "BDAT 99999999999999999999 LAST\r\n",
                 "BDAT 3000\r\n",
                 "RCPT TO:<a@sim.example>\r\n",
-                "MAIL FROM:<rude@client.example>\r\n",
-                "MAIL FROM:<rude@client.example> FOO=BAR\r\n",
+                &mail,
+                &mail_foo,
                 "MAIL FROM:rude\r\n",
                 "EHLO rude.example\r\n",
                 "HELO rude.example\r\n",
@@ -182,7 +185,6 @@ impl Talk {
                 let wait = self.client.chance.millis(0..3000);
                 self.socket.host.sleep(wait).await;
             }
-            // A rude message without its last dot: nobody may ever get it.
             let _heard = self.socket.drain();
         }
         let wait = self.client.chance.millis(0..30_000);
