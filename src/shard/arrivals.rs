@@ -11,8 +11,8 @@ use weir_smtp::texts;
 
 use crate::maillog::{SessionRecord, TransactionRecord, Value};
 use crate::metrics::{self, Body, Ended, Refusal};
-use crate::policy::Standing;
 use crate::policy::overload::Rung;
+use crate::policy::{Finding, Standing};
 use crate::ring::{Close, SlotId, Wire};
 use crate::route::Tried;
 
@@ -127,12 +127,21 @@ impl<W: Wire> World<W> {
         self.closing += 1;
     }
 
+    /// Takes a session out of the slab.
+    pub(super) fn take_session(&mut self, key: Key) -> Option<Session> {
+        let session = self.sessions.remove(key)?;
+        if session.flags.idle {
+            self.idle_sessions -= 1;
+        }
+        Some(session)
+    }
+
     /// The relay has nothing left to do and the socket is closed.
     pub(super) fn end_session(&mut self, key: Key) {
         self.cancel_attach(key);
         self.drop_intake(key);
         self.forget_room(key);
-        let Some(mut session) = self.sessions.remove(key) else {
+        let Some(mut session) = self.take_session(key) else {
             return;
         };
         session.out.clear();
@@ -151,8 +160,11 @@ impl<W: Wire> World<W> {
             client: session.peer.into(),
             helo: session.relay.helo(),
             ended: session.ended,
-            why: session.why,
-            reply: b"",
+            why: session.why.map_or("", Finding::word),
+            reply: session
+                .last_words
+                .as_ref()
+                .map_or(b"", |text| text.as_bytes()),
             lasted: self.now.since(session.accepted),
             parked: Duration::from_millis(session.parked_millis.into()),
             transactions: stats.transactions.into(),
@@ -290,14 +302,14 @@ impl<W: Wire> World<W> {
                 }
             }),
             lasted,
-            queue_wait: session.want.waited,
+            queue_wait: Duration::from_millis(session.want.waited.into()),
             data: ended.data_took(),
             answer,
         };
         let all = 0..ended.envelope.recipient_count() as u16;
         self.log
             .transaction(&record, all.map(|index| ended.envelope.recipient(index)));
-        session.want.waited = Duration::ZERO;
+        session.want.waited = 0;
         session.want.tried = Tried::default();
         if self.drain.is_on() {
             session.flags.send_off = true;

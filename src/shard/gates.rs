@@ -89,7 +89,7 @@ impl<W: Wire> World<W> {
         if let Some((finding, action)) = ruling.by {
             match action {
                 Action::Delay | Action::Stutter => session.blame = Some(finding),
-                _ => session.why = finding.word(),
+                _ => session.why = Some(finding),
             }
             self.feel_temper(key);
         }

@@ -56,12 +56,7 @@ impl<W: Wire> World<W> {
         counters
             .held_bytes
             .set(self.wire.held_chunks() as u64 * 16 * 1024);
-        let idle = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| session.relay.is_between_transactions())
-            .count();
-        counters.sessions_idle.set(idle as u64);
+        counters.sessions_idle.set(self.idle_sessions as u64);
     }
 
     /// Sockets that clients have, those that are being closed included.

@@ -21,6 +21,9 @@ use super::world::World;
 /// Received pieces that may wait to be read, before receiving stops: 16 KiB each. One under pressure.
 const INTAKE_MAX: usize = 4;
 
+/// Empty lists kept for reuse: 64 bytes each.
+const INTAKES_KEPT: usize = 256;
+
 /// Body input this short is copied out of its receive buffer: a quarter of one.
 const COPY_BELOW: u32 = 4096;
 
@@ -158,7 +161,8 @@ impl<W: Wire> World<W> {
         if consumed.len == bytes.len() {
             session.intake.remove(0);
             if session.intake.is_empty() {
-                self.intakes.push(std::mem::take(&mut session.intake));
+                let intake = std::mem::take(&mut session.intake);
+                give_back(&mut self.intakes, intake);
             }
             // The session's own reference passes to the relay, or ends here.
             match owed {
@@ -302,9 +306,7 @@ impl<W: Wire> World<W> {
         for piece in intake.drain(..) {
             self.wire.release(piece.buffer);
         }
-        if intake.capacity() > 0 {
-            self.intakes.push(intake);
-        }
+        give_back(&mut self.intakes, intake);
     }
 
     /// The body is over: nothing of it needs room any more.
@@ -316,5 +318,12 @@ impl<W: Wire> World<W> {
         if let Some(chunk) = session.chunk.take() {
             self.wire.release(chunk);
         }
+    }
+}
+
+/// Keeps an emptied list for the next session that has input.
+fn give_back(intakes: &mut Vec<Vec<Pending>>, intake: Vec<Pending>) {
+    if intake.capacity() > 0 && intakes.len() < INTAKES_KEPT {
+        intakes.push(intake);
     }
 }

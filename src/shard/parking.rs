@@ -101,7 +101,7 @@ fn millis(span: Duration) -> u32 {
 }
 
 /// Where the last of several replies begins.
-fn last_reply(replies: &[u8]) -> usize {
+pub(super) fn last_reply(replies: &[u8]) -> usize {
     let mut start = 0;
     let mut at = 0;
     while let Some(len) = memchr::memchr(b'\n', &replies[at..]) {
@@ -182,7 +182,7 @@ impl<W: Wire> World<W> {
 
     fn park_session(&mut self, key: Key, slot: SlotId) {
         self.forget_room(key);
-        let Some(mut session) = self.sessions.remove(key) else {
+        let Some(mut session) = self.take_session(key) else {
             return;
         };
         let reply = self.replies.share(&session.out);

@@ -174,7 +174,8 @@ impl<W: Wire> World<W> {
         };
         let waited = self.now.since(session.want.since);
         session.want.ticket = Ticket::NONE;
-        session.want.waited += waited;
+        let millis = u32::try_from(waited.as_millis()).unwrap_or(u32::MAX);
+        session.want.waited = session.want.waited.saturating_add(millis);
         session.leg = Some(leg_key);
         leg.duty = Duty::Attached(key);
         leg.uses += 1;
@@ -208,7 +209,8 @@ impl<W: Wire> World<W> {
         match self.waiters.push(key, class) {
             Ok(ticket) => {
                 session.want.ticket = ticket;
-                session.want.until = self.now + self.config.wait.time.min(DOWN_WAIT);
+                let patience = self.config.wait.time.min(DOWN_WAIT);
+                session.want.be_patient_for(patience);
                 self.counters.waiters.set(self.waiters.len() as u64);
                 self.retry_later();
             }
@@ -243,7 +245,7 @@ impl<W: Wire> World<W> {
             leg.connected && endpoint.is_some_and(|endpoint| endpoint.route() == want.route)
         });
         if answered && self.now < end {
-            session.want.until = end;
+            session.want.be_patient_for(self.config.wait.time);
             return;
         }
         let why = if answered {

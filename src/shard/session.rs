@@ -26,7 +26,9 @@ use crate::route::Tried;
 
 use super::house::smtp_config;
 use super::intake::Pending;
+use super::parking::last_reply;
 use super::pit::Peer;
+use super::replies::{SharedText, TEXT_MAX};
 use super::slab::Key;
 use super::waiters::Ticket;
 use super::who::Who;
@@ -82,8 +84,10 @@ pub struct Session {
     pub pinned: u16,
     pub flags: Flags,
     pub ended: Ended,
-    /// The word of what ended it, or empty.
-    pub why: &'static str,
+    /// What it was refused or ended for.
+    pub why: Option<Finding>,
+    /// The last reply of a session that weir ends, for the log.
+    pub last_words: Option<SharedText>,
     /// What the client is slowed down for.
     pub blame: Option<Finding>,
 }
@@ -108,6 +112,8 @@ pub struct Flags {
     pub parking: bool,
     /// weir goes down: the session ends with its transaction.
     pub send_off: bool,
+    /// Counted among those that are between transactions.
+    pub idle: bool,
 }
 
 /// The upstream connection a session waits for, and what it must not be.
@@ -117,14 +123,25 @@ pub struct Want {
     pub needs: ExtensionSet,
     pub route: RouteId,
     pub since: Moment,
-    /// When it is looked whether waiting is still worth it.
-    pub until: Moment,
-    /// How long the transaction waited, all attaches together.
-    pub waited: Duration,
+    /// Milliseconds after `since`: when it is looked whether waiting is still worth it.
+    pub patience: u32,
+    /// Milliseconds that the transaction waited, all attaches together.
+    pub waited: u32,
     /// Endpoints that failed this transaction.
     pub tried: Tried,
     /// The upstream that has accepted recipients of it.
     pub prefer: Option<UpstreamId>,
+}
+
+impl Want {
+    /// How long it is worth waiting.
+    pub fn be_patient_for(&mut self, span: Duration) {
+        self.patience = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
+    }
+
+    pub fn until(&self) -> Moment {
+        self.since + Duration::from_millis(self.patience.into())
+    }
 }
 
 impl Session {
@@ -154,7 +171,8 @@ impl Session {
             pinned: 0,
             flags: Flags::default(),
             ended: Ended::ClientClosed,
-            why: "",
+            why: None,
+            last_words: None,
             blame: None,
         }
     }
@@ -174,7 +192,7 @@ impl Session {
     fn deadline(&self) -> Moment {
         let mut earliest = self.relay.deadline().min(self.close_at);
         if !self.want.ticket.is_none() {
-            earliest = earliest.min(self.want.until);
+            earliest = earliest.min(self.want.until());
         }
         if self.hold_until > Moment::ZERO && (!self.out.is_empty() || !self.intake.is_empty()) {
             earliest = earliest.min(self.hold_until);
@@ -241,6 +259,9 @@ impl<W: Wire> World<W> {
                             session.ended = ended_by(&session.out);
                         }
                         session.flags.closing = true;
+                        let last = &session.out[last_reply(&session.out)..];
+                        let last = &last[..last.len().min(TEXT_MAX)];
+                        session.last_words = Some(self.replies.share(last));
                         session.close_at = self.now + LAST_WORDS;
                     }
                 }
@@ -265,6 +286,7 @@ impl<W: Wire> World<W> {
         }
         self.flush(key);
         self.go_on_receiving(key);
+        self.count_idleness(key);
         if !self.dismiss_if_done(key) {
             self.queue_if_readable(key);
             self.put_aside(key);
@@ -423,6 +445,22 @@ impl<W: Wire> World<W> {
         }
     }
 
+    /// Keeps the number of sessions that are between transactions: to count them would mean to walk over all.
+    fn count_idleness(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let idle = session.relay.is_between_transactions();
+        if idle != session.flags.idle {
+            session.flags.idle = idle;
+            if idle {
+                self.idle_sessions += 1
+            } else {
+                self.idle_sessions -= 1
+            }
+        }
+    }
+
     /// The end of the client's stream is news for the relay only when everything before it has been read.
     fn hear_the_end(&mut self, key: Key) {
         let Some(session) = self.sessions.get_mut(key) else {
@@ -543,7 +581,7 @@ impl<W: Wire> World<W> {
             // It did not even take its last reply.
             return self.client_lost(key);
         }
-        let waited_out = !session.want.ticket.is_none() && session.want.until <= now;
+        let waited_out = !session.want.ticket.is_none() && session.want.until() <= now;
         if session.hold_until <= now {
             session.hold_until = Moment::ZERO;
         }
@@ -564,3 +602,8 @@ impl<W: Wire> World<W> {
         self.feed(key);
     }
 }
+
+const _: () = assert!(
+    size_of::<Session>() <= 424,
+    "an idle session costs 640 bytes with its slot, timer and address"
+);

@@ -101,6 +101,8 @@ pub struct World<W: Wire> {
     pub(super) counters: Arc<Counters>,
     pub(super) log: LogBuffer,
     pub(super) sessions_seen: u64,
+    /// Sessions that are between transactions.
+    pub(super) idle_sessions: usize,
     /// Names of the upstreams by number, for the log.
     pub(super) upstream_names: Vec<String>,
     /// Endpoints that a probe has spoken to, and asked whether they relay for the world.
@@ -151,6 +153,7 @@ impl<W: Wire> World<W> {
             counters: setup.counters,
             log: setup.log,
             sessions_seen: 0,
+            idle_sessions: 0,
             upstream_names: Vec::new(),
             introduced: Vec::new(),
             welcome: None,
@@ -366,7 +369,7 @@ impl<W: Wire> World<W> {
         self.acts.clear();
         self.guarded_once(|world| world.end_session(key));
         // Should even that have failed, the entry itself must not stay.
-        self.sessions.remove(key);
+        self.take_session(key);
         leg
     }
 

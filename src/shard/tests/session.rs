@@ -293,3 +293,30 @@ fn who_does_not_take_its_replies_is_not_read_any_further() {
     stage.say(leg, "250 Ok\r\n");
     stage.assert_empty();
 }
+
+#[test]
+fn a_defect_ends_its_own_session_only() {
+    let mut stage = Stage::new(settings(), 1, 10);
+    let (bystander, victim) = (stage.client(), stage.client());
+    stage.heard(bystander);
+    stage.ask(victim);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.world.wire.explosive = Some(leg);
+    stage.say(leg, "250 Ok\r\n250 Ok\r\n");
+    stage.say(victim, "DATA\r\n");
+    stage.say(victim, "x\r\n.\r\n");
+    assert_eq!(stage.counters.panics.value(), 1);
+    assert_eq!(stage.closed(victim), Some(Close::Reset));
+    assert!(
+        stage.closed(leg).is_some(),
+        "what it was attached to goes with it"
+    );
+    stage.world.wire.explosive = None;
+    stage.ask(bystander);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.deliver(bystander, leg);
+    stage.say(bystander, "QUIT\r\n");
+    stage.assert_empty();
+}
