@@ -12,6 +12,7 @@ use weir_smtp::time::Moment;
 use crate::metrics::{ClosedLeg, Ended, PitEnd};
 use crate::ring::Wire;
 
+use super::leg::Duty;
 use super::slab::Key;
 use super::who::{Chore, Who};
 use super::world::World;
@@ -87,6 +88,9 @@ impl<W: Wire> World<W> {
 
     /// One turn's share of telling.
     pub(super) fn drain_some(&mut self) {
+        if self.drain.is_on() && self.sessions.is_empty() && self.pit.is_empty() {
+            self.let_go_of_legs();
+        }
         if !self.drain.has_work() {
             return;
         }
@@ -114,6 +118,16 @@ impl<W: Wire> World<W> {
             if told || idle {
                 self.send_off(key);
             }
+        }
+    }
+
+    /// Nobody is left whom a connection being opened, or a probe, could serve.
+    fn let_go_of_legs(&mut self) {
+        let idle = |duty: &Duty| matches!(duty, Duty::Opening | Duty::Probing(_));
+        let legs = self.legs.iter().filter(|(_, leg)| idle(&leg.duty));
+        let legs: Vec<Key> = legs.map(|(key, _)| key).collect();
+        for leg in legs {
+            self.close_leg(leg, Some(ClosedLeg::Drain));
         }
     }
 

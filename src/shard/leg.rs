@@ -49,6 +49,8 @@ pub struct Leg {
     pub duty: Duty,
     pub connected: bool,
     pub sending: bool,
+    /// A send failed: nothing more goes out, and what is still to be read does not take long.
+    pub broken: bool,
     pub born: Moment,
     pub uses: u32,
     /// The deadline of the present duty.
@@ -75,6 +77,7 @@ impl Leg {
             duty,
             connected: false,
             sending: false,
+            broken: false,
             born: now,
             uses: 0,
             due,
@@ -236,7 +239,7 @@ impl<W: Wire> World<W> {
         let Some(leg) = self.legs.get_mut(key) else {
             return;
         };
-        if leg.sending || !leg.connected || leg.outbound.poll_output().is_empty() {
+        if leg.sending || leg.broken || !leg.connected || leg.outbound.poll_output().is_empty() {
             return;
         }
         let form = leg.outbound.form();
@@ -264,6 +267,7 @@ impl<W: Wire> World<W> {
         leg.sending = false;
         if result.is_err() {
             // The reason may still lie unread before us: a 421, or the final reply. The receive tells.
+            leg.broken = true;
             leg.due = leg.due.min(self.now + self.config.leg.quit);
             return self.arm_leg(key);
         }
@@ -363,7 +367,7 @@ impl<W: Wire> World<W> {
         let Some(leg) = self.legs.get_mut(key) else {
             return;
         };
-        if !leg.outbound.is_reusable() {
+        if leg.broken || !leg.outbound.is_reusable() {
             return self.close_leg(key, Some(reason));
         }
         if leg.duty == Duty::Idle {
@@ -403,6 +407,7 @@ impl<W: Wire> World<W> {
             return self.arm_leg(key);
         }
         match leg.duty {
+            _ if leg.broken => self.lose_leg(key, LegLost::Closed, ClosedLeg::Peer),
             Duty::Opening if !leg.connected => {
                 self.lose_leg(key, LegLost::Timeout, ClosedLeg::ConnectFailed)
             }

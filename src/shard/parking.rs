@@ -144,10 +144,12 @@ impl<W: Wire> World<W> {
 
     /// Parks a session whose reply is to stutter, if this is the moment for it. True: the session is gone.
     pub(super) fn park_if_due(&mut self, key: Key) -> bool {
+        let stays = !self.drain.is_on();
         let Some(session) = self.sessions.get_mut(key) else {
             return true;
         };
-        let ripe = session.flags.stutter
+        let ripe = stays
+            && session.flags.stutter
             && !session.flags.closing
             && !session.flags.eof
             && !session.out.is_empty()

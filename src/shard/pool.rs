@@ -315,6 +315,7 @@ impl<W: Wire> World<W> {
             let endpoint = leg.endpoint;
             let worn_out = leg.worn_out(&self.config.leg, self.now);
             let reason = match worn_out {
+                None if leg.broken => Some(ClosedLeg::Peer),
                 None if !leg.outbound.is_reusable() => Some(ClosedLeg::Protocol),
                 other => other,
             };

@@ -328,6 +328,9 @@ impl<W: Wire> World<W> {
         let Some(leg) = self.legs.get_mut(leg_key) else {
             return;
         };
+        if leg.broken {
+            return;
+        }
         let config = self.policy.config().pace;
         let pace = leg
             .pace

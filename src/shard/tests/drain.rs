@@ -103,3 +103,14 @@ fn parked_clients_hear_421_on_a_line_of_its_own() {
     assert!(stage.world.is_over());
     stage.assert_empty();
 }
+
+#[test]
+fn a_connection_that_nobody_waits_for_does_not_hold_the_end_up() {
+    let mut stage = Stage::new(settings(), 1, 10);
+    let client = stage.client();
+    stage.ask(client);
+    assert_eq!(stage.legs(1).len(), 1, "its greeting is awaited");
+    stage.reset(client);
+    drain(&mut stage, 30);
+    assert!(stage.world.is_over());
+}

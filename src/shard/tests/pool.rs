@@ -250,3 +250,21 @@ fn a_stale_connection_is_replaced_by_a_fresh_one_to_the_same_server() {
     stage.greet(fresh);
     stage.deliver(client, fresh);
 }
+
+#[test]
+fn a_connection_that_takes_nothing_more_is_given_up_soon() {
+    let mut stage = Stage::new(settings(), 2, 10);
+    let client = stage.client();
+    stage.ask(client);
+    let leg = [stage.legs(1), stage.legs(2)].concat()[0];
+    stage.greet(leg);
+    stage.heard(leg);
+    let broken = io::Error::from(io::ErrorKind::BrokenPipe);
+    let sent = Due::Sent(leg, Err(broken), Vec::new());
+    stage.world.wire.due.push_back(sent);
+    stage.sleep(Duration::from_secs(6));
+    assert!(stage.closed(leg).is_some());
+    let next = [stage.legs(1), stage.legs(2)].concat()[0];
+    stage.greet(next);
+    stage.deliver(client, next);
+}
