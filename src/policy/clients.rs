@@ -6,8 +6,9 @@
 //! The number of entries is bounded. A clock hand looks for one to give up when a new address
 //! comes: first one that holds nothing any more (no connection, all rates whole, no errors, not
 //! known), else one that was not used since the hand last passed. An entry with a connection is
-//! never given up, so a [`ClientId`] is good for as long as its connection. The index is allocated whole
-//! at the start (5 bytes a place) and never rehashes; entries come in chunks as addresses do.
+//! never given up, so a [`ClientId`] is good for as long as its connection. Entries come in chunks as
+//! addresses do; the index (5 bytes a place) doubles. Allocated whole it would never rehash, but each
+//! address would touch a page of its own in it, and few shards ever know a hundred thousand.
 
 use std::net::IpAddr;
 
@@ -24,6 +25,8 @@ use super::temper;
 
 /// Entries of one chunk.
 const CHUNK: usize = 1024;
+/// Addresses for which the index has room at first.
+const INDEX_FIRST: usize = 2048;
 /// Entries the hand looks at before it gives up: bounds the work of one new connection.
 const SWEEP_MAX: usize = 64;
 /// Longer than any rate looks ahead; what was not touched for this long is as new.
@@ -161,7 +164,7 @@ impl Clients {
     /// Room for `clients_max` addresses. Should exceed the connections a shard may have.
     pub fn new(clients_max: u32, temper: temper::Config) -> Clients {
         Clients {
-            index: HashTable::with_capacity(clients_max as usize),
+            index: HashTable::with_capacity(INDEX_FIRST.min(clients_max as usize)),
             hasher: RandomState::default(),
             chunks: Vec::new(),
             used: 0,
