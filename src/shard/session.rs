@@ -504,6 +504,13 @@ impl<W: Wire> World<W> {
         if session.intake.len() >= most || session.pause_until > self.now {
             return;
         }
+        // What it has sent already will get a reply that stutters: to arm a receive now would be to cancel it then.
+        if session.flags.stutter
+            && !session.intake.is_empty()
+            && session.relay.is_between_transactions()
+        {
+            return;
+        }
         if let Some(slot) = session.slot {
             session.flags.receiving = true;
             self.wire.start_receive(slot, Group::Client);
