@@ -145,12 +145,12 @@ def memory():
     count = options.held
     sink = start_sink()
 
-    weir = start_weir(sink.port, "--max-connections", str(count + 2000))
+    weir = start_weir(sink.port, "--max-connections", str(count * 2))
     figures["idle_session_bytes"] = growth(weir, "ehlo", count)
     print(f"\nd. user memory per idle session after EHLO, {count} held: {figures['idle_session_bytes']:.0f} bytes (target 640)")
     end(weir)
 
-    weir = start_weir(sink.port, "--max-connections", str(count + 2000), "--greet-wait", "60s")
+    weir = start_weir(sink.port, "--max-connections", str(count * 2), "--greet-wait", "60s")
     figures["greet_wait_bytes"] = growth(weir, "silent", count)
     print(f"d. user memory per client that waits for its greeting:   {figures['greet_wait_bytes']:.0f} bytes (target 256)")
     end(weir)
@@ -160,7 +160,7 @@ def memory():
     allow = os.path.join(FOLDER, "allow")
     with open(allow, "w") as file:
         file.write("127.4.0.0/16\n")
-    flags = ["--max-connections", str(count + 2000), "--greet-wait", "100ms", "--on", "pregreet=stutter", "--stutter-interval", "30s", "--allow-list", allow]
+    flags = ["--max-connections", str(count * 2), "--greet-wait", "100ms", "--on", "pregreet=stutter", "--stutter-interval", "30s", "--allow-list", allow]
     weir = start_weir(sink.port, *flags)
     messages = max(options.sessions, int(WORKLOADS["b"][2] * options.scale))
     without = busy(weir, messages)
