@@ -270,8 +270,12 @@ impl BodyScanner {
                 return false;
             }
             (State::Dot, b'.') => {
-                if self.open() {
-                    into.push_dot_in_place();
+                // In place only next to its twin: a dot that came with an earlier piece lies elsewhere, and the octet before
+                // this one may be anybody's.
+                match self.open() {
+                    true if at > 0 => into.push_dot_in_place(),
+                    true => into.push_dot(),
+                    false => {}
                 }
                 self.state = State::Text;
                 return false;

@@ -421,4 +421,25 @@ mod tests {
             }
         }
     }
+
+    /// Buffers can be shared: what lies between two pieces of one body in the same buffer is not its own.
+    #[test]
+    fn a_doubled_dot_cut_in_two_is_not_looked_for_between_two_pieces() {
+        let line = b"0123456789012345678901234567890123456789\r\n";
+        let (shared, own) = (BufferId(0), BufferId(1));
+        let len = line.len() as u32;
+        let mut pieces = Pieces::new();
+        let mut scanner = BodyScanner::data(BareNewline::Reject);
+        scanner.scan_data(shared, 0, line, &mut pieces);
+        scanner.scan_data(own, 0, b".", &mut pieces);
+        let dotted = [&b"."[..], line].concat();
+        scanner.scan_data(shared, len + 1, &dotted, &mut pieces);
+        let span = |start, len| Piece::Span {
+            buffer: shared,
+            start,
+            len,
+        };
+        let want = [span(0, len), Piece::Insert(b"."), span(len + 1, len + 1)];
+        assert_eq!(pieces.iter(Form::Data).collect::<Vec<_>>(), want);
+    }
 }
