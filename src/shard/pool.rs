@@ -408,6 +408,7 @@ impl<W: Wire> World<W> {
     pub(super) fn open_for_waiters(&mut self) {
         self.retry_armed = false;
         let missing = self.waiters.len().saturating_sub(self.pools.opening);
+        let mut passed_over = 0;
         for _ in 0..missing.min(OPENED_AT_ONCE) {
             // Connections under way are for those who came first.
             let sessions = &self.sessions;
@@ -416,7 +417,7 @@ impl<W: Wire> World<W> {
                     .get(key)
                     .is_some_and(|session| session.want.ticket == ticket)
             };
-            let Some(key) = self.waiters.nth(self.pools.opening, waits) else {
+            let Some(key) = self.waiters.nth(self.pools.opening + passed_over, waits) else {
                 break;
             };
             let Some(want) = self.sessions.get(key).map(|session| session.want) else {
@@ -432,11 +433,16 @@ impl<W: Wire> World<W> {
                         break;
                     }
                 }
-                Err(AttachFailure::NoSlot) => {
-                    self.starve(want.route);
-                    break;
+                Err(why) => {
+                    if why == AttachFailure::NoSlot {
+                        self.starve(want.route);
+                    }
+                    if want.prefer.is_none() && want.needs.is_empty() {
+                        break;
+                    }
+                    // It waits for one upstream or for a capable one; the next may be content with another.
+                    passed_over += 1;
                 }
-                Err(_) => break,
             }
         }
         self.retry_later();

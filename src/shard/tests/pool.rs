@@ -268,3 +268,44 @@ fn a_connection_that_takes_nothing_more_is_given_up_soon() {
     stage.greet(next);
     stage.deliver(client, next);
 }
+
+#[test]
+fn who_waits_for_one_upstream_keeps_nobody_from_another() {
+    let mut stage = Stage::new(settings(), 2, 1);
+    let (a, b, c, d) = (
+        stage.client(),
+        stage.client(),
+        stage.client(),
+        stage.client(),
+    );
+    stage.ask(a);
+    let (x, y) = if stage.legs(1).is_empty() {
+        (2, 1)
+    } else {
+        (1, 2)
+    };
+    let first = stage.legs(x)[0];
+    stage.greet(first);
+    stage.say(first, "250 Ok\r\n250 Ok\r\n");
+    stage.say(a, "DATA\r\n");
+    stage.sleep(Duration::from_millis(1100));
+    stage.say(first, "250 given back\r\n");
+    stage.ask(b);
+    assert!(
+        stage.heard(first).ends_with("RCPT TO:<b@d.example>\r\n"),
+        "the idle one"
+    );
+    stage.ask(d);
+    let second = stage.legs(y)[0];
+    stage.greet(second);
+    assert!(stage.heard(second).ends_with("RCPT TO:<b@d.example>\r\n"));
+    // Both are busy: A waits for its own upstream, C behind it for any.
+    stage.say(a, "body\r\n.\r\n");
+    stage.ask(c);
+    assert_eq!(stage.world.waiters.len(), 2);
+    stage.hang_up(second);
+    stage.sleep(Duration::from_millis(1100));
+    let fresh = stage.legs(y)[0];
+    stage.greet(fresh);
+    stage.deliver(c, fresh);
+}
