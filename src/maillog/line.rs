@@ -4,7 +4,11 @@
 //! become `\xNN` or `\\`. Then the form's own quoting goes around it. So no peer byte can end a line, forge a field or move a
 //! terminal's cursor, and an internationalised address stays readable.
 
-use std::{io::Write as _, net::SocketAddr, time::Duration};
+use std::{
+    io::Write as _,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Format {
@@ -82,14 +86,16 @@ impl<'a> Line<'a> {
 
     pub fn session(&mut self, session: u64) {
         self.key("session");
-        let quote = self.json_quote();
-        self.print(format_args!("{quote}{session:x}{quote}"));
+        self.json_quote();
+        push_number(self.out, session, 16);
+        self.json_quote();
     }
 
     pub fn word(&mut self, key: &str, word: &str) {
         self.key(key);
-        let quote = self.json_quote();
-        self.print(format_args!("{quote}{word}{quote}"));
+        self.json_quote();
+        self.out.extend_from_slice(word.as_bytes());
+        self.json_quote();
     }
 
     pub fn word_if(&mut self, key: &str, word: &str) {
@@ -100,7 +106,7 @@ impl<'a> Line<'a> {
 
     pub fn number(&mut self, key: &str, n: u64) {
         self.key(key);
-        self.print(format_args!("{n}"));
+        push_number(self.out, n, 10);
     }
 
     pub fn number_if(&mut self, key: &str, n: u64) {
@@ -112,22 +118,30 @@ impl<'a> Line<'a> {
     /// `[address]:port`, IPv4 as well: one form to grep for.
     pub fn address(&mut self, key: &str, address: SocketAddr) {
         self.key(key);
-        let quote = self.json_quote();
-        self.print(format_args!(
-            "{quote}[{}]:{}{quote}",
-            address.ip().to_canonical(),
-            address.port()
-        ));
+        self.json_quote();
+        self.out.push(b'[');
+        match address.ip().to_canonical() {
+            IpAddr::V4(ip) => {
+                for (number, octet) in ip.octets().into_iter().enumerate() {
+                    if number > 0 {
+                        self.out.push(b'.');
+                    }
+                    push_number(self.out, octet.into(), 10);
+                }
+            }
+            IpAddr::V6(ip) => write!(self.out, "{ip}").expect("writing to a vector cannot fail"),
+        }
+        self.out.extend_from_slice(b"]:");
+        push_number(self.out, address.port().into(), 10);
+        self.json_quote();
     }
 
     /// In seconds with milliseconds.
     pub fn seconds(&mut self, key: &str, duration: Duration) {
         self.key(key);
-        self.print(format_args!(
-            "{}.{:03}",
-            duration.as_secs(),
-            duration.subsec_millis()
-        ));
+        push_number(self.out, duration.as_secs(), 10);
+        self.out.push(b'.');
+        push_padded::<3>(self.out, duration.subsec_millis().into());
     }
 
     pub fn seconds_if(&mut self, key: &str, duration: Duration) {
@@ -161,10 +175,13 @@ impl<'a> Line<'a> {
     }
 
     fn key(&mut self, key: &str) {
-        match self.format {
-            Format::Text => self.print(format_args!(" {key}=")),
-            Format::Json => self.print(format_args!(",\"{key}\":")),
-        }
+        let (before, after): (&[u8], &[u8]) = match self.format {
+            Format::Text => (b" ", b"="),
+            Format::Json => (b",\"", b"\":"),
+        };
+        self.out.extend_from_slice(before);
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(after);
     }
 
     fn quoted(&mut self, bytes: &[u8]) {
@@ -173,22 +190,45 @@ impl<'a> Line<'a> {
         self.out.push(b'"');
     }
 
-    fn json_quote(&self) -> &'static str {
-        match self.format {
-            Format::Text => "",
-            Format::Json => "\"",
+    /// A quote where JSON has one and text has none.
+    fn json_quote(&mut self) {
+        if self.format == Format::Json {
+            self.out.push(b'"');
         }
     }
+}
 
-    fn print(&mut self, words: std::fmt::Arguments<'_>) {
-        self.out
-            .write_fmt(words)
-            .expect("writing to a vector cannot fail");
+/// A number without the formatting machinery: a transaction's line has a dozen of them.
+fn push_number(out: &mut Vec<u8>, mut n: u64, base: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789abcdef"[(n % base) as usize];
+        n /= base;
+        if n == 0 {
+            return out.extend_from_slice(&digits[at..]);
+        }
     }
+}
+
+/// The last `WIDTH` decimal digits, zeros included.
+fn push_padded<const WIDTH: usize>(out: &mut Vec<u8>, mut n: u64) {
+    let mut digits = [b'0'; WIDTH];
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (n % 10) as u8;
+        n /= 10;
+    }
+    out.extend_from_slice(&digits);
 }
 
 fn push_escaped(out: &mut Vec<u8>, bytes: &[u8], format: Format) {
     let cut = cut_at(bytes);
+    // Nearly always there is nothing to escape.
+    let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if cut == bytes.len() && bytes.iter().all(plain) {
+        return out.extend_from_slice(bytes);
+    }
     for chunk in bytes[..cut].utf8_chunks() {
         for c in chunk.valid().chars() {
             match c {
@@ -263,11 +303,20 @@ fn push_time(out: &mut Vec<u8>, wall: u64) {
         second % 60,
         wall / 1000 % 1000,
     );
-    write!(
-        out,
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z"
-    )
-    .expect("writing to a vector cannot fail");
+    push_padded::<4>(out, year);
+    out.push(b'-');
+    push_padded::<2>(out, month);
+    out.push(b'-');
+    push_padded::<2>(out, day);
+    out.push(b'T');
+    push_padded::<2>(out, hour);
+    out.push(b':');
+    push_padded::<2>(out, minute);
+    out.push(b':');
+    push_padded::<2>(out, second);
+    out.push(b'.');
+    push_padded::<3>(out, milli);
+    out.push(b'Z');
 }
 
 /// Days since 1970-01-01 to a date, counted in eras of 400 years that begin on the first of March.
