@@ -178,7 +178,9 @@ impl Domains {
             Some(name) => (&mut self.below, name),
             None => (&mut self.exact, word),
         };
-        if !is_domain(name) && literal(name.as_bytes()).is_none() {
+        // Meant as the word that lifts the rule, it would shut everybody out instead.
+        let meant_any = name.eq_ignore_ascii_case("any");
+        if meant_any || !is_domain(name) && literal(name.as_bytes()).is_none() {
             return Err(DomainError {
                 word: word.chars().take(60).collect(),
             });
@@ -408,6 +410,7 @@ mod tests {
                 (5, "not_a/domain"),
                 (6, "."),
                 (7, "..x"),
+                (8, "any"),
                 (9, "user@c.example")
             ]
         );
@@ -417,6 +420,7 @@ mod tests {
             .err()
             .expect("a star alone is not any");
         assert!(errors[0].to_string().contains("\"*\" is not a domain"));
+        assert!(RelayDomains::parse("ours.example,any").is_err());
     }
 
     #[test]
