@@ -342,7 +342,6 @@ impl Relay {
     pub fn handle_input(&mut self, cx: &mut Cx<'_>, input: Input<'_>) -> Consumed {
         self.recycle_ended(cx);
         let commands_before = self.stats.commands;
-        let was_in_body = self.body_octets().is_some();
         let mut done = Consumed { len: 0, kept: 0 };
         while done.len < input.bytes.len() && self.wants_input() && self.ended.is_none() {
             let rest = &input.bytes[done.len..];
@@ -368,7 +367,7 @@ impl Relay {
         }
         let lines_read = self.stats.commands != commands_before;
         self.finish_if_drained(cx);
-        self.rearm_after_input(cx, lines_read, was_in_body);
+        self.rearm_after_input(cx, lines_read);
         done
     }
 

@@ -290,18 +290,16 @@ impl Relay {
         };
     }
 
-    /// As `rearm`, but a client that sends a line octet by octet gains no time by it; nor does one that sends its body
-    /// in drops keep an upstream connection from others.
-    pub(super) fn rearm_after_input(&mut self, cx: &Cx<'_>, lines_read: bool, was_in_body: bool) {
+    /// As `rearm`, but a client that sends a line octet by octet gains no time by it; nor does one keep an upstream
+    /// connection from others by a body in drops or by commands that lead nowhere.
+    pub(super) fn rearm_after_input(&mut self, cx: &Cx<'_>, lines_read: bool) {
         let body = matches!(self.phase, Phase::Data | Phase::Chunk);
         let idle = self.waiting == Waiting::Nothing && !self.awaits_recipients();
         let give_back_at = self.give_back_at;
         if lines_read || body || !idle || self.phase == Phase::Closing {
             self.rearm(cx);
         }
-        if was_in_body || !lines_read {
-            self.rearm_give_back(cx, give_back_at);
-        }
+        self.rearm_give_back(cx, give_back_at);
     }
 }
 
