@@ -104,7 +104,7 @@ impl<W: Wire> World<W> {
     /// One line instead of a session.
     fn turn_away(&mut self, slot: SlotId, why: Refusal, reply: &ReplyText) {
         self.counters.sessions_refused.at(why).inc();
-        let mut words = self.flights.take();
+        let mut words = self.flights.take(reply.as_bytes().len());
         words.extend_from_slice(reply.as_bytes());
         self.wire.send(slot, words);
         self.close_slot(slot, Close::Linger);

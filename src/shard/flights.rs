@@ -7,13 +7,16 @@ use weir_smtp::pieces::{Form, Piece, Pieces};
 
 use crate::ring::{Part, Wire};
 
-/// Buffers kept for reuse, and the capacity beyond which one is given back to the allocator: 256 × 16 KiB a shard.
+/// Buffers kept for reuse, of each size, and the capacity beyond which one is cut: 256 × (512 B + 16 KiB) a shard.
 const KEPT_MAX: usize = 256;
 const KEPT_BYTES: usize = 16 * 1024;
 
+/// What replies and commands fit into. Larger flights have buffers of their own: mixed, each would grow the small ones anew.
+const SMALL: usize = 512;
+
 /// Flights up to this size are copied into one buffer and sent as plain bytes. A gathered send costs the kernel the
 /// import of its vector and two references per buffer, which is dearer than the copy of a page or two.
-const COPY_FLIGHT: u64 = 8 * 1024;
+pub const COPY_FLIGHT: u64 = 8 * 1024;
 
 /// Spans shorter than this are copied even into a large flight.
 const COPY_SPAN: u32 = 1024;
@@ -21,30 +24,41 @@ const COPY_SPAN: u32 = 1024;
 /// Parts of one gathered send; the kernel takes 1024.
 pub const PARTS_MAX: usize = 512;
 
-/// The free list of one shard.
+/// The free lists of one shard.
 #[derive(Debug, Default)]
 pub struct Flights {
-    free: Vec<Vec<u8>>,
+    small: Vec<Vec<u8>>,
+    large: Vec<Vec<u8>>,
 }
 
 impl Flights {
-    pub fn take(&mut self) -> Vec<u8> {
-        self.free.pop().unwrap_or_default()
+    /// An empty buffer for about `len` bytes.
+    pub fn take(&mut self, len: usize) -> Vec<u8> {
+        let (list, least) = match len {
+            0..=SMALL => (&mut self.small, SMALL),
+            _ => (&mut self.large, COPY_FLIGHT as usize + SMALL),
+        };
+        list.pop()
+            .unwrap_or_else(|| Vec::with_capacity(least.max(len)))
     }
 
     pub fn give_back(&mut self, mut flight: Vec<u8>) {
-        if flight.capacity() == 0 || self.free.len() >= KEPT_MAX {
-            return;
-        }
         flight.clear();
-        flight.shrink_to(KEPT_BYTES);
-        self.free.push(flight);
+        let list = match flight.capacity() {
+            0..SMALL => return,
+            capacity if capacity < COPY_FLIGHT as usize => &mut self.small,
+            _ => &mut self.large,
+        };
+        if list.len() < KEPT_MAX {
+            flight.shrink_to(KEPT_BYTES);
+            list.push(flight);
+        }
     }
 
     /// Makes sure `bytes` has memory to grow in, before somebody writes to it.
     pub fn equip(&mut self, bytes: &mut Vec<u8>) {
         if bytes.capacity() == 0 {
-            *bytes = self.take();
+            *bytes = self.take(0);
         }
     }
 

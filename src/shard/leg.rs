@@ -16,7 +16,7 @@ use crate::ring::{BufferId, Close, Group, ReceiveEnd, SlotId, Wire};
 use crate::route::{EndpointId, Failure};
 
 use super::config::LegConfig;
-use super::flights::gather;
+use super::flights::{COPY_FLIGHT, gather};
 use super::probe::Errand;
 use super::session::Session;
 use super::slab::Key;
@@ -244,8 +244,8 @@ impl<W: Wire> World<W> {
         }
         let form = leg.outbound.form();
         let pieces = leg.outbound.poll_output();
-        let mut head = self.flights.take();
         let octets = pieces.wire_len(form);
+        let mut head = self.flights.take(octets.min(COPY_FLIGHT) as usize);
         gather(&self.wire, pieces, form, &mut head, &mut self.parts);
         if self.parts.is_empty() {
             self.wire.send(leg.slot, head);

@@ -137,7 +137,7 @@ impl<W: Wire> World<W> {
         let Some(id) = self.park_row(row) else { return };
         self.wire.set_owner(slot, Who::Row(id).owner());
         self.count_sessions();
-        let mut teaser = self.flights.take();
+        let mut teaser = self.flights.take(0);
         texts::write_teaser(&mut teaser, &self.config.smtp.hostname);
         self.wire.send(slot, teaser);
     }
@@ -170,7 +170,7 @@ impl<W: Wire> World<W> {
         let last = last_reply(&session.out);
         if last > 0 {
             // Replies to earlier commands go out as ever; it is the last one that stutters.
-            let mut earlier = self.flights.take();
+            let mut earlier = self.flights.take(last);
             earlier.extend_from_slice(&session.out[..last]);
             session.out.drain(..last);
             session.bytes_out += last as u64;
@@ -394,7 +394,7 @@ impl<W: Wire> World<W> {
             return self.cut_after_flight(row, how, reply);
         }
         self.row_ended(&row, how);
-        let mut last_words = self.flights.take();
+        let mut last_words = self.flights.take(0);
         if row.is_mid_reply() {
             last_words.extend_from_slice(row.rest());
         }

@@ -534,7 +534,8 @@ impl<W: Wire> World<W> {
         };
         // Who may still be sending must not lose our last words to a reset; who has ended its stream is simply closed.
         let linger = !session.flags.eof;
-        let over = linger || !session.flags.sending || session.close_at <= self.now;
+        // To close in the middle of a send would do as well, but the buffer of that flight would not come back.
+        let over = !session.flags.sending || session.close_at <= self.now;
         if session.flags.closing
             && session.out.is_empty()
             && over
