@@ -158,6 +158,7 @@ impl<W: Wire> World<W> {
             None => self.leg_settled(key),
         }
         if let Some(session) = served {
+            self.step(Who::Session(session));
             self.feed(session);
         }
     }
@@ -197,9 +198,11 @@ impl<W: Wire> World<W> {
                         _ => {}
                     }
                 }
+                self.step(Who::Session(session));
                 self.relay_call(session, |relay, cx| relay.handle_reply(cx, owed, &reply));
                 self.reply = text;
                 self.settle(session);
+                self.step(Who::Leg(key));
             }
             Duty::Probing(errand) => self.probe_replied(key, errand, owed, code),
             Duty::Opening | Duty::Offered | Duty::Idle | Duty::Resetting | Duty::Quitting => {}
@@ -278,6 +281,7 @@ impl<W: Wire> World<W> {
         if let Duty::Attached(session) = leg.duty
             && !leg.sending
         {
+            self.step(Who::Session(session));
             self.relay_call(session, |relay, cx| relay.handle_leg_drained(cx));
             self.settle(session);
             self.feed(session);
@@ -318,6 +322,7 @@ impl<W: Wire> World<W> {
                         session.want.tried.insert(endpoint);
                     }
                 }
+                self.step(Who::Session(session));
                 self.relay_call(session, |relay, cx| relay.handle_leg_lost(cx, why));
                 self.settle(session);
                 let again =
