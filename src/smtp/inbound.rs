@@ -23,7 +23,7 @@ pub(crate) enum Framed {
     /// The line began in an earlier receive; `Carried` has all of it.
     Carried { line: Carried, used: usize },
     /// A line over the limit ended here.
-    TooLong { used: usize },
+    TooLong { used: usize, began: Began },
 }
 
 /// A line put together from several receives. Give it back with [`Inbound::put_back`] if it can
@@ -45,13 +45,29 @@ impl Carried {
 #[derive(Debug, Default)]
 pub(crate) struct Inbound {
     carry: Vec<u8>,
-    overlong: bool,
+    overlong: Option<Began>,
+}
+
+/// What an overlong line began with: behind a BDAT come octets that are no commands.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) enum Began {
+    Bdat,
+    Otherwise,
+}
+
+impl Began {
+    fn of(line: &[u8]) -> Self {
+        match line.get(..4) {
+            Some(verb) if verb.eq_ignore_ascii_case(b"BDAT") => Self::Bdat,
+            _ => Self::Otherwise,
+        }
+    }
 }
 
 impl Inbound {
     /// Something of a line was read and its end was not.
     pub(crate) fn is_mid_line(&self) -> bool {
-        self.overlong || !self.carry.is_empty()
+        self.overlong.is_some() || !self.carry.is_empty()
     }
 
     /// What came of the line so far is the beginning of a TLS handshake record.
@@ -65,10 +81,11 @@ impl Inbound {
             self.keep(bytes);
             return Framed::Partial;
         };
-        if self.overlong || self.carry.len() + len > COMMAND_LINE_MAX {
-            self.overlong = false;
+        if self.overlong.is_some() || self.carry.len() + len > COMMAND_LINE_MAX {
+            let began = self.overlong.take();
+            let began = began.unwrap_or_else(|| self.began(&bytes[..len]));
             self.carry = Vec::new();
-            return Framed::TooLong { used };
+            return Framed::TooLong { used, began };
         }
         if self.carry.is_empty() {
             return Framed::Here {
@@ -102,17 +119,30 @@ impl Inbound {
 
     /// The line that was found to be too long stays unhandled: what is left of it still counts as
     /// too long when it is offered again.
-    pub(crate) fn remember_overlong(&mut self) {
-        self.overlong = true;
+    pub(crate) fn remember_overlong(&mut self, began: Began) {
+        self.overlong = Some(began);
+    }
+
+    /// How the line begins whose latest octets are `bytes`.
+    fn began(&self, bytes: &[u8]) -> Began {
+        match self.carry.len() {
+            0 => Began::of(bytes),
+            1..4 => {
+                let mut start = self.carry.clone();
+                start.extend_from_slice(&bytes[..bytes.len().min(4)]);
+                Began::of(&start)
+            }
+            _ => Began::of(&self.carry),
+        }
     }
 
     fn keep(&mut self, bytes: &[u8]) {
-        if self.overlong {
+        if self.overlong.is_some() {
             return;
         }
         // one more for a CR whose LF has not come yet
         if self.carry.len() + bytes.len() > COMMAND_LINE_MAX + 1 {
-            self.overlong = true;
+            self.overlong = Some(self.began(bytes));
             self.carry = Vec::new();
             return;
         }

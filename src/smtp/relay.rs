@@ -39,7 +39,7 @@ use crate::body::BareNewline;
 use crate::envelope::Envelope;
 use crate::extension::{Capabilities, ExtensionSet};
 use crate::gate::{AskId, Finding, RouteId, Stage, Verdict};
-use crate::inbound::{Framed, Inbound};
+use crate::inbound::{Began, Framed, Inbound};
 use crate::limits::REPLIES_GATHERED_MAX;
 use crate::line::Terminator;
 use crate::outbound::{LegLost, Outbound, Owed};
@@ -519,15 +519,19 @@ impl Relay {
                     0
                 }
             }
-            Framed::TooLong { used } => {
+            Framed::TooLong { used, began } => {
                 if self.awaits_recipients() {
                     // the reply has to wait its turn; the line's tail stays as the reminder
-                    self.inbound.remember_overlong();
+                    self.inbound.remember_overlong(began);
                     self.waiting = Waiting::Recipients;
                     return 0;
                 }
                 self.stats.commands += 1;
                 self.violation(cx, Violation::LineTooLong);
+                if began == Began::Bdat {
+                    // how many octets follow it stood somewhere in the line
+                    self.close(cx, true);
+                }
                 used
             }
         }

@@ -99,6 +99,9 @@ impl Relay {
     fn obey(&mut self, cx: &mut Cx<'_>, command: Command<'_>, more: bool) -> bool {
         if self.phase == Phase::Unwelcome && !matches!(command, Command::Quit) {
             self.violation(cx, Violation::BadSequence);
+            if let Command::Bdat { size, .. } = command {
+                self.swallow = size;
+            }
             return true;
         }
         match command {

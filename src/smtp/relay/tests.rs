@@ -713,6 +713,33 @@ fn a_refused_chunk_is_read_over() {
 }
 
 #[test]
+fn an_overlong_bdat_ends_the_session() {
+    whole_and_split(|step| {
+        let mut pair = Pair::greeted(FULL, step);
+        pair.say(&["BDAT 6 LAST", &" ".repeat(5000), "\r\nQUIT\r\n"].concat());
+        assert_eq!(pair.heard(), "500 5.5.2 Error: line too long\r\n");
+        assert_eq!(pair.closed, Some(true));
+        let mut pair = Pair::greeted(FULL, step);
+        pair.say(&["NOOP ", &" ".repeat(5000), "\r\nNOOP\r\n"].concat());
+        let heard = pair.heard();
+        assert!(heard.ends_with("too long\r\n250 2.0.0 Ok\r\n"), "{heard}");
+    });
+}
+
+#[test]
+fn a_chunk_after_an_unwelcoming_greeting_is_read_over() {
+    let mut pair = Pair::new(FULL, usize::MAX);
+    pair.heard();
+    pair.relay = Relay::new(pair.now);
+    pair.verdicts = |_| Verdict::Refuse(ReplyText::fixed("554 5.7.1 no\r\n"));
+    pair.call(|relay, cx| relay.start(cx));
+    pair.heard();
+    pair.say("BDAT 6 LAST\r\nQUIT\r\nHELP\r\n");
+    assert_eq!(pair.heard().matches("503").count(), 2);
+    assert_eq!(pair.closed, None);
+}
+
+#[test]
 fn text_behind_data_is_neither_message_nor_command() {
     let mut pair = Pair::greeted(FULL, usize::MAX);
     envelope(&mut pair);
