@@ -163,10 +163,13 @@ def memory():
     flags = ["--max-connections", str(count * 2), "--greet-wait", "100ms", "--on", "pregreet=stutter", "--stutter-interval", "30s", "--allow-list", allow]
     weir = start_weir(sink.port, *flags)
     messages = max(options.sessions, int(WORKLOADS["b"][2] * options.scale))
-    without = busy(weir, messages)
     figures["parked_bytes"], holder = growth(weir, "early", count, keep=True)
     print(f"d. user memory per tarpitted (stuttered) client:         {figures['parked_bytes']:.0f} bytes (target 256)")
-    beside = busy(weir, messages)
+    # A second weir without any, and rounds of both interleaved: the machine's mood is the same for both.
+    other = start_weir(sink.port, *flags)
+    rounds = [(busy(other, messages), busy(weir, messages)) for _ in range(options.rounds)]
+    without, beside = (statistics.median(column) for column in zip(*rounds))
+    end(other)
     figures["cpu_beside_parked"] = {"without_us": without, "beside_us": beside, "ratio": beside / without}
     print(f"d. CPU per message beside {count} parked: {beside:.1f} µs, without {without:.1f} µs, ratio {beside / without:.2f} (target 1.1)")
     resting = cpu_share(weir.pid, 10)
@@ -179,13 +182,10 @@ def memory():
 
 
 def busy(weir, messages):
-    rounds = []
-    for _ in range(3):
-        before = cpu_seconds(weir.pid)
-        load(weir.port, WORKLOADS["b"][1], messages)
-        time.sleep(0.3)
-        rounds.append((cpu_seconds(weir.pid) - before) / messages * 1e6)
-    return statistics.median(rounds)
+    before = cpu_seconds(weir.pid)
+    load(weir.port, WORKLOADS["b"][1], messages)
+    time.sleep(0.3)
+    return (cpu_seconds(weir.pid) - before) / messages * 1e6
 
 
 def growth(weir, mode, count, keep=False):
