@@ -611,4 +611,6 @@ impl Waiting {
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod pair;
+#[cfg(test)]
 mod tests;

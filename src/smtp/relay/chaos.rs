@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use super::tests::{BARE, FULL, PLAIN, Pair};
+use super::pair::{BARE, FULL, PLAIN, Pair};
 use super::*;
 
 struct Chance(u64);
