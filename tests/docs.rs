@@ -63,6 +63,8 @@ fn every_flag_of_a_tuning_profile_is_accepted() {
         let out = weir()
             .arg("check")
             .arg(format!("@{}", profile.display()))
+            .args(["--upstream", "mx1.example:25"])
+            .args(["--relay-domains", "example.org"])
             .output()
             .expect("weir runs");
         let words = String::from_utf8_lossy(&out.stderr).into_owned();
