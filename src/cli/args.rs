@@ -18,6 +18,7 @@ use super::{
 #[derive(Parser, Debug)]
 #[command(
     name = "weir",
+    bin_name = "weir",
     version,
     about = "An SMTP proxy: relays sessions live over a small pool of upstream connections, and keeps bad clients slow, cheap and outside.",
     long_about = None,
@@ -34,9 +35,9 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Every flag can also be set by environment (--pool-max by WEIR_POOL_MAX; several values separated by blanks) and from a file:
-weir @FILE, with one flag per line as on the command line, and # for comments. The command line has the last word, then come
-files where they stand, then the environment.
+Every flag can also be set by environment (--pool-max by WEIR_POOL_MAX; several values separated by blanks) and from a file: \
+weir @FILE, with one flag per line as on the command line, and # for comments. A file counts where it stands on the command \
+line. Of a flag given twice the later counts; repeatable flags add up. The environment counts for flags given nowhere else.
 
 Signals: TERM and INT drain (a second one ends at once), HUP reopens the log and reads @FILE lists and access lists again.
 Exit codes: 0 after a drain, 64 for a wrong command line, 69 if something needed is not there, 70 for a defect.";

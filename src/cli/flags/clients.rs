@@ -96,7 +96,7 @@ pub struct Flags {
     /// File of networks exempt from limits and tarpit
     ///
     /// One network or address per line, # for comments. Relay control and what protects messages hold for them too. Read again at
-    /// SIGHUP; of two entries that match, the more specific counts.
+    /// SIGHUP; of two entries that match, the more specific counts, at a tie the one here.
     ///
     /// Range: a readable file. Default: none. Cost: about 30 bytes per network.
     #[arg(long, value_name = "FILE")]

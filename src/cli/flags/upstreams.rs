@@ -53,8 +53,8 @@ pub struct Flags {
 
     /// Longest wait of a transaction for an upstream connection
     ///
-    /// Then the client gets 451: 4.3.2 if all connections were in use, 4.4.1 if no upstream is up. The deadlines of
-    /// --deadline-rcpt and --deadline-final hold besides.
+    /// Then the client gets 451: 4.3.2 if all connections were in use, 4.4.1 if no upstream is up, which is waited for 10s at
+    /// most. The deadlines of --deadline-rcpt and --deadline-final hold besides.
     ///
     /// Range: 100ms to 9m, or 0: only those deadlines. Cost: short, mail is deferred that a moment later had gone through;
     /// long, sessions pile up while all upstreams are down.
