@@ -91,7 +91,7 @@ metrics! {
     pool_idle: Vector<Upstreams, Gauge>, Sum, "weir_pool_idle", "Upstream connections waiting for the next transaction.";
     waiters: Gauge, Shard, "weir_waiters", "Transactions that wait for an upstream connection now. Steadily above 0: raise --pool-max.";
     wait_seconds: Histogram, Sum, "weir_wait_seconds", "How long transactions waited for an upstream connection (0 when one was idle).";
-    waits_expired: Counter, Sum, "weir_waits_expired_total", "Waits that ended with 451 4.3.2 because --queue-wait or the reply's deadline was over.";
+    waits_expired: Counter, Sum, "weir_waits_expired_total", "Waits that ended with 451 4.3.2 or 4.4.1 because --queue-wait or the reply's deadline was over.";
     waits_refused: Counter, Sum, "weir_waits_refused_total", "Transactions deferred at once because the wait queue was full.";
 
     // the pit

@@ -172,10 +172,8 @@ impl<W: Wire> World<W> {
         let Some(leg) = self.legs.get_mut(leg_key) else {
             return;
         };
-        let waited = self.now.since(session.want.since);
+        let waited = session.want.waited_until(self.now);
         session.want.ticket = Ticket::NONE;
-        let millis = u32::try_from(waited.as_millis()).unwrap_or(u32::MAX);
-        session.want.waited = session.want.waited.saturating_add(millis);
         session.leg = Some(leg_key);
         leg.duty = Duty::Attached(key);
         leg.uses += 1;
@@ -227,6 +225,7 @@ impl<W: Wire> World<W> {
             return;
         };
         if !session.want.ticket.is_none() {
+            session.want.waited_until(self.now);
             session.want.ticket = Ticket::NONE;
             self.waiters.forget();
             self.counters.waiters.set(self.waiters.len() as u64);

@@ -142,6 +142,14 @@ impl Want {
     pub fn until(&self) -> Moment {
         self.since + Duration::from_millis(self.patience.into())
     }
+
+    /// A wait has ended, with a connection or without: it is added to the transaction's.
+    pub fn waited_until(&mut self, now: Moment) -> Duration {
+        let waited = now.since(self.since);
+        let millis = u32::try_from(waited.as_millis()).unwrap_or(u32::MAX);
+        self.waited = self.waited.saturating_add(millis);
+        waited
+    }
 }
 
 impl Session {

@@ -84,6 +84,16 @@ fn all_upstreams_down_is_451_after_a_wait_and_they_come_back() {
         stage.heard(client).starts_with("451 4.4.1"),
         "nobody answers"
     );
+    let waited: u32 = stage
+        .world
+        .sessions
+        .iter()
+        .map(|(_, s)| s.want.waited)
+        .sum();
+    assert!(
+        (10_000..12_000).contains(&waited),
+        "{waited} ms for the log"
+    );
     stage.world.wire.refusing.clear();
     stage.sleep(Duration::from_secs(60));
     stage.say(client, "RSET\r\n");
