@@ -248,6 +248,7 @@ impl Work {
                 (self.mail)(Mail::Relay(lists.relay));
                 self.book.replace(&lists.upstreams);
                 self.publish();
+                log::info!("reloaded");
             }
             Err(errors) => errors
                 .iter()
