@@ -40,7 +40,7 @@ weir @FILE, with one flag per line as on the command line, and # for comments. A
 line. Of a flag given twice the later counts; repeatable flags add up. The environment counts for flags given nowhere else.
 
 Signals: TERM and INT drain (a second one ends at once), HUP reopens the log and reads @FILE lists and access lists again.
-Exit codes: 0 after a drain, 64 for a wrong command line, 69 if something needed is not there, 70 for a defect.";
+Exit codes: 0 after a drain, 1 after a second signal, 64 for a wrong command line, 69 if something needed is not there, 70 for a defect.";
 
 #[derive(Subcommand, Debug)]
 enum Command {
