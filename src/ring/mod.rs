@@ -83,7 +83,7 @@ impl Default for RingConfig {
             upstream_buffers: 256,
             buffer_size: 16 << 10,
             chunks: 2048,
-            gather: Duration::from_micros(500),
+            gather: Duration::from_millis(1),
         }
     }
 }

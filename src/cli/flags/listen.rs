@@ -92,7 +92,7 @@ pub struct Flags {
     ///
     /// Range: 10us to 10ms, or 0: never. Cost: up to this much latency per step of a dialogue; without it about a quarter
     /// more CPU per message.
-    #[arg(long, value_name = "DURATION", default_value = "500us")]
+    #[arg(long, value_name = "DURATION", default_value = "1ms")]
     pub gather: String,
 }
 
@@ -258,7 +258,7 @@ mod tests {
             ("mx.example", None, Steer::Client)
         );
         assert_eq!((meant.connections_max, meant.backlog), (100_000, 4096));
-        assert_eq!(meant.gather, Duration::from_micros(500));
+        assert_eq!(meant.gather, Duration::from_millis(1));
     }
 
     #[test]
