@@ -17,10 +17,8 @@ macro_rules! texts {
 texts! {
     OK = "250 2.0.0 Ok";
     MAIL_OK = "250 2.1.0 Ok";
-    RCPT_OK = "250 2.1.5 Ok";
     RSET_OK = "250 2.0.0 Ok";
     NOOP_OK = "250 2.0.0 Ok";
-    CHUNK_OK = "250 2.0.0 Ok: chunk received";
     GO_AHEAD = "354 End data with <CR><LF>.<CR><LF>";
     VRFY_MAYBE = "252 2.1.5 Cannot VRFY user, but will accept message and attempt delivery";
     EXPN_REFUSED = "502 5.5.1 EXPN is not served here";
@@ -41,23 +39,14 @@ texts! {
     REPLAY_REFUSED = "451 4.3.0 Envelope no longer accepted, try again later";
     /// The recipient belongs to another set of upstreams than the attached one.
     OTHER_ROUTE = "452 4.5.3 Send this recipient in another transaction";
-    BODY_TOO_SLOW = "451 4.4.2 Error: message arrives too slowly";
-    HOLD_FULL = "452 4.3.1 Error: insufficient system storage";
 
     TIMEOUT = "421 4.4.2 Error: timeout exceeded";
     SHUTDOWN = "421 4.3.2 Service shutting down";
     OVERLOAD = "421 4.3.2 All server ports are busy";
-    TOO_MANY_CONNECTIONS = "421 4.7.0 Error: too many connections";
-    TOO_MANY_ERRORS = "421 4.7.0 Error: too many errors";
     TOO_MANY_MESSAGES = "421 4.7.0 Error: too many messages, reconnect";
-    MESSAGE_RATE = "450 4.7.1 Error: too much mail, try again later";
-    RECIPIENT_RATE = "450 4.7.1 Error: too many recipients, try again later";
-    RELAY_DENIED = "550 5.7.1 Relaying denied";
-    DENIED = "521 5.3.2 Service currently unavailable";
     DENIED_FOR_NOW = "450 4.3.2 Service currently unavailable";
     /// Something of ours went wrong.
     INTERNAL = "451 4.3.0 Error: internal error, try again later";
-    INTERNAL_CLOSE = "421 4.3.0 Error: internal error, try again later";
 }
 
 /// The greeting; after a teaser it is the last line of the same reply.
