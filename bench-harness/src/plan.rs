@@ -1,0 +1,199 @@
+//! What a run is to do: one [`Plan`] is handed, as JSON, to every process of the crew.
+//!
+//! A plan has streams, and streams run side by side: "2,000 messages a second of good clients while 60,000 bots are held" is two.
+//! Nothing here reads a clock, a flag or a file.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// One run. Bounded: it ends after `lasts`, and no stream starts more than `starts_max` sessions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Where the mail goes.
+    pub target: SocketAddr,
+    /// The sink's control port, asked for its ledger at the end. Without it nothing is said about lost messages.
+    pub ledger: Option<SocketAddr>,
+    /// How long sessions are started. Sessions under way then may end, within `grace`.
+    pub lasts: Duration,
+    /// Starts of the first so-long are made but not counted in the histograms.
+    pub warmup: Duration,
+    /// How long the last sessions may take after `lasts`; what is still open then is cut and counted as unfinished.
+    pub grace: Duration,
+    pub streams: Vec<Stream>,
+    /// Seed of everything random: arrivals, sizes, hang-ups.
+    pub seed: u64,
+    /// Marks the messages of this run for the sink. Never 0.
+    pub run: u64,
+}
+
+/// Sessions of one kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stream {
+    /// Short name for reports: `good`, `bots`.
+    pub name: String,
+    pub profile: Profile,
+    pub arrivals: Arrivals,
+    /// Never more starts than this.
+    pub starts_max: u64,
+    /// Starts that find so many sessions of their stream open are dropped, and counted as dropped.
+    pub open_max: u32,
+    /// Messages a connection carries, for profiles that keep it.
+    pub messages: u32,
+    /// Recipients of a message.
+    pub recipients: u32,
+    pub bodies: Bodies,
+    pub sources: Sources,
+    /// HELO name, reverse-path and forward-path. `{}` in a path becomes the number of the start.
+    pub helo: String,
+    pub sender: String,
+    pub recipient: String,
+    /// How long one reply may take before the session is given up as timed out.
+    pub patience: Duration,
+}
+
+/// How a session behaves. The latency of every stage is kept for all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Profile {
+    /// A connection for each message: greeting, EHLO, MAIL, RCPT, DATA, body, QUIT, each waiting for its reply.
+    PerMessage,
+    /// Connections are kept; a start is one transaction on an idle one, or on a new one where none is idle.
+    Persistent,
+    /// As `Persistent`, MAIL, RCPTs and DATA in one flight (RFC 2920).
+    Pipelined,
+    /// As `Pipelined`, the body as one BDAT LAST in the same flight (RFC 3030).
+    Bdat,
+    /// As `PerMessage`; the body goes out at so many octets a second.
+    SlowBody { bytes_per_second: u32 },
+    /// Talks before the greeting, then goes on as `PerMessage` and keeps listening as long as it is kept.
+    Pregreet,
+    /// Sends a command one octet at a time, one every `every`, for ever.
+    SlowLoris { every: Duration },
+    /// Connects, says EHLO where it is greeted, and stays silent.
+    Idle,
+    /// Connects and never says anything.
+    Silent,
+    /// Sends everything in one flight and looks at no reply; stays as long as it is kept.
+    Spambot,
+    /// As `PerMessage`, but resets the connection after a random octet of what it has to send.
+    HangUp,
+}
+
+impl Profile {
+    /// Held clients are opened once, up to their number, and kept; the others come and go.
+    pub fn is_kept(self) -> bool {
+        matches!(
+            self,
+            Profile::Pregreet
+                | Profile::SlowLoris { .. }
+                | Profile::Idle
+                | Profile::Silent
+                | Profile::Spambot
+        )
+    }
+}
+
+/// When sessions start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Arrivals {
+    /// A plan made in advance: starts never wait for replies.
+    Open { pattern: Pattern, steps: Vec<Step> },
+    /// So many sessions in a circle: the next start of each is the end of its last. Says nothing about latency under a planned load.
+    Closed { sessions: u32 },
+    /// Opened at `per_second`, kept open, replaced when they are lost.
+    Held { connections: u32, per_second: u32 },
+}
+
+/// How planned starts are spread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pattern {
+    Constant,
+    Poisson,
+}
+
+/// A piece of the plan: from one rate to another, linearly. A constant rate has both equal.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Starts per second.
+    pub from: f64,
+    pub to: f64,
+    pub lasts: Duration,
+}
+
+/// What the messages of a stream are made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Bodies {
+    /// Made text of these sizes in octets (header and id included), each with its weight.
+    Sizes { weights: Vec<(u32, u32)> },
+    /// Real messages, one file each (`*.eml`, or any file of a Maildir), or one mbox file, used in turn.
+    Files { from: PathBuf },
+}
+
+/// Addresses clients come from: `count` following addresses from `first`, used in turn.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Sources {
+    pub first: IpAddr,
+    pub count: u32,
+}
+
+impl Plan {
+    /// The share of process `index` of `of`: rates, sessions and numbers divided, seeds and source addresses its own.
+    ///
+    /// Shares add up to the whole: what does not divide goes to the first ones.
+    pub fn share(&self, index: u32, of: u32) -> Plan {
+        let mut plan = self.clone();
+        plan.seed = self
+            .seed
+            .wrapping_add(u64::from(index).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        for stream in &mut plan.streams {
+            stream.starts_max = share_of(stream.starts_max, index, of);
+            stream.open_max = share_of(u64::from(stream.open_max), index, of) as u32;
+            match &mut stream.arrivals {
+                Arrivals::Open { steps, .. } => {
+                    for step in steps {
+                        step.from /= f64::from(of);
+                        step.to /= f64::from(of);
+                    }
+                }
+                Arrivals::Closed { sessions } => {
+                    *sessions = share_of(u64::from(*sessions), index, of) as u32
+                }
+                Arrivals::Held {
+                    connections,
+                    per_second,
+                } => {
+                    *connections = share_of(u64::from(*connections), index, of) as u32;
+                    *per_second = (*per_second).div_ceil(of);
+                }
+            }
+        }
+        plan
+    }
+}
+
+fn share_of(whole: u64, index: u32, of: u32) -> u64 {
+    whole / u64::from(of) + u64::from(u64::from(index) < whole % u64::from(of))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up_to_the_whole() {
+        for whole in [0, 1, 2, 7, 60_000] {
+            for of in [1, 2, 3, 4, 7] {
+                assert_eq!(
+                    (0..of).map(|index| share_of(whole, index, of)).sum::<u64>(),
+                    whole
+                );
+            }
+        }
+    }
+}
