@@ -166,7 +166,8 @@ fn mail_reaches_a_sleeping_shard() {
     while sent < 100 {
         match sender.send(1) {
             Ok(()) => sent += 1,
-            Err(rt::Undelivered(_)) => std::thread::yield_now(),
+            Err(rt::Undelivered::Full(_)) => std::thread::yield_now(),
+            Err(rt::Undelivered::Ended(_)) => panic!("the shard has ended"),
         }
     }
     shards.join().expect("all mail was read");

@@ -15,9 +15,14 @@ pub struct MailSender<T> {
     doorbell: Doorbell,
 }
 
-/// The mailbox is full, or its shard has ended. The message comes back.
+/// Why a message could not be left; it comes back.
 #[derive(Debug)]
-pub struct Undelivered<T>(pub T);
+pub enum Undelivered<T> {
+    /// The shard has not read its letters for long.
+    Full(T),
+    /// The shard is no more.
+    Ended(T),
+}
 
 /// A mailbox for `capacity` messages, whose senders ring `doorbell`.
 pub fn mailbox<T>(capacity: usize, doorbell: Doorbell) -> (MailSender<T>, Mailbox<T>) {
@@ -40,9 +45,8 @@ impl<T> MailSender<T> {
                 self.doorbell.ring();
                 Ok(())
             }
-            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => {
-                Err(Undelivered(message))
-            }
+            Err(TrySendError::Full(message)) => Err(Undelivered::Full(message)),
+            Err(TrySendError::Disconnected(message)) => Err(Undelivered::Ended(message)),
         }
     }
 }

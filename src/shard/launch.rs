@@ -15,7 +15,7 @@ use crate::maillog::LogBuffer;
 use crate::metrics::Counters;
 use crate::net::{CloseTogether, ListenerGroup};
 use crate::ring::{Doorbell, Event, Group, Ring};
-use crate::rt::{self, MailSender, Mailbox, ShardIndex};
+use crate::rt::{self, MailSender, Mailbox, ShardIndex, Undelivered};
 
 use super::config::ShardsConfig;
 use super::mail::{Mail, To};
@@ -48,7 +48,8 @@ pub struct Mailer {
 }
 
 impl Mailer {
-    /// To all shards. A shard whose mailbox is full or that has ended misses it; that is logged.
+    /// To all shards. One whose mailbox is full misses it, which is logged; one that has ended needs no letters (at a second
+    /// signal some have), and that it has ended is told by whoever waits for it.
     pub fn post(&self, mail: &Mail) {
         for shard in 0..self.senders.len() {
             self.post_to(shard, mail.clone());
@@ -56,8 +57,8 @@ impl Mailer {
     }
 
     fn post_to(&self, shard: usize, mail: Mail) {
-        if self.senders[shard].send(mail).is_err() {
-            log::warn!("shard {shard} did not take a letter: its mailbox is full, or it has ended");
+        if let Err(Undelivered::Full(_)) = self.senders[shard].send(mail) {
+            log::warn!("shard {shard} did not take a letter: its mailbox is full");
         }
     }
 }
