@@ -138,6 +138,9 @@ fn announce(config: &Config, here: &Circumstances, shards: &Shards, control: &Co
     for warning in check::warnings(config, config.shards(cores), cores) {
         log::warn!("{warning}");
     }
+    for name in ignored_variables() {
+        log::warn!("{name} is set in the environment and is no flag of weir's: ignored");
+    }
     if let (true, Some(first)) = (config.running.demo, listening.first()) {
         print(&demo::welcome(*first, control.admin_address()));
     }
@@ -163,7 +166,18 @@ fn plan(config: &Config) -> String {
     for lost in doctor::ring_troubles() {
         plan.push_str(&format!("warning: {lost}\n"));
     }
+    for name in ignored_variables() {
+        plan.push_str(&format!(
+            "warning: {name} is set in the environment and is no flag of weir's: ignored\n"
+        ));
+    }
     plan
+}
+
+fn ignored_variables() -> Vec<String> {
+    args::unknown_variables(
+        std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()),
+    )
 }
 
 fn examine(config: &Config) -> ExitCode {

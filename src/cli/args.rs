@@ -3,7 +3,7 @@
 //! Nothing here means anything yet; `config.rs` reads the values. What clap itself refuses (an unknown flag, a missing value) is
 //! collected and parsing goes on without it, so that it is reported together with the wrong values.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use clap::{
     CommandFactory, FromArgMatches, Parser, Subcommand,
@@ -37,7 +37,8 @@ struct Cli {
 const AFTER_HELP: &str = "\
 Every flag can also be set by environment (--pool-max by WEIR_POOL_MAX; several values separated by blanks) and from a file: \
 weir @FILE, with one flag per line as on the command line, and # for comments. A file counts where it stands on the command \
-line. Of a flag given twice the later counts; repeatable flags add up. The environment counts for flags given nowhere else.
+line. Of a flag given twice the later counts; repeatable flags add up. The environment counts for flags given nowhere else; a WEIR_ \
+variable that is no flag is warned of.
 
 Signals: TERM and INT drain (a second one ends at once), HUP reopens the log and reads @FILE lists and access lists again.
 Exit codes: 0 after a drain, 1 after a second signal, 64 for a wrong command line, 69 if something needed is not there, 70 for a defect.";
@@ -130,6 +131,17 @@ pub fn environment(long: &str) -> String {
             .replace('-', "_")
             .to_uppercase()
     )
+}
+
+/// Those of `names` that look like settings of weir's and are none: `WEIR_RELAY_DOMIANS` would be a relay rule that nobody obeys.
+pub fn unknown_variables(names: impl IntoIterator<Item = String>) -> Vec<String> {
+    let command = command();
+    let known: BTreeSet<String> = command
+        .get_arguments()
+        .filter_map(|arg| arg.get_long().map(environment))
+        .collect();
+    let is_meant = |name: &String| name.starts_with("WEIR_") && !known.contains(name);
+    names.into_iter().filter(is_meant).collect()
 }
 
 fn wanted(cli: Cli) -> Wanted {
@@ -402,6 +414,21 @@ mod tests {
             );
         }
         assert_eq!(environment("--pool-max"), "WEIR_POOL_MAX");
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_noticed() {
+        let names = [
+            "WEIR_POOL_MAX",
+            "WEIR_POOLMAX",
+            "HOME",
+            "WEIR_LISTEN",
+            "WEIR_",
+        ];
+        assert_eq!(
+            unknown_variables(names.map(str::to_owned)),
+            ["WEIR_POOLMAX", "WEIR_"]
+        );
     }
 
     #[test]
