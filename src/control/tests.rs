@@ -162,6 +162,31 @@ fn the_pages_tell_what_the_counters_say() {
 }
 
 #[test]
+fn every_key_of_the_status_is_in_the_manual() {
+    let bench = Bench::start();
+    let status: serde_json::Value = serde_json::from_str(&bench.get("/status").1).unwrap();
+    bench.finish();
+    let manual = include_str!("../../docs/OPERATING.md");
+    let chapter = manual.split("## The status page").nth(1).unwrap();
+    let parts = [
+        &status,
+        &status["totals"],
+        &status["shards"][0],
+        &status["upstreams"][0],
+    ];
+    for key in parts
+        .iter()
+        .flat_map(|part| part.as_object().unwrap().keys())
+    {
+        let written = [format!("`{key}`"), format!("`{key}[]`")];
+        assert!(
+            written.iter().any(|name| chapter.contains(name)),
+            "docs/OPERATING.md does not explain {key}"
+        );
+    }
+}
+
+#[test]
 fn only_reading_is_possible_and_unknown_pages_are_told() {
     let bench = Bench::start();
     assert_eq!(
