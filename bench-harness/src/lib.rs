@@ -16,5 +16,8 @@
 //! `sink`, `hold`, `peers`, `report`.
 #![forbid(unsafe_op_in_unsafe_fn)]
 
+pub mod machine;
 pub mod outcome;
 pub mod plan;
+pub mod proc;
+mod sys;

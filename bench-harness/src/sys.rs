@@ -1,0 +1,70 @@
+//! The few system calls that have no safe wrapper: limits, clocks of other processes.
+
+use std::io;
+use std::time::Duration;
+
+/// Soft and hard limit of open files.
+pub fn open_files() -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel writes one rlimit where the pointer leads, and it leads to one.
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } {
+        0 => Ok((limit.rlim_cur, limit.rlim_max)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Raises the soft limit of open files to the hard one and returns it. Child processes inherit it.
+pub fn raise_open_files() -> io::Result<u64> {
+    let (soft, hard) = open_files()?;
+    if soft == hard {
+        return Ok(hard);
+    }
+    let limit = libc::rlimit {
+        rlim_cur: hard,
+        rlim_max: hard,
+    };
+    // SAFETY: the kernel reads one rlimit where the pointer leads.
+    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
+        0 => Ok(hard),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// User plus system time of a process, threads that have ended included, to the nanosecond.
+pub fn process_cpu_time(pid: u32) -> io::Result<Duration> {
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    let mut clock: libc::clockid_t = 0;
+    // SAFETY: the C library writes one clock id where the pointer leads.
+    match unsafe { libc::clock_getcpuclockid(pid, &mut clock) } {
+        0 => {}
+        error => return Err(io::Error::from_raw_os_error(error)),
+    }
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel writes one timespec where the pointer leads.
+    match unsafe { libc::clock_gettime(clock, &mut time) } {
+        0 => Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+pub fn page_octets() -> u64 {
+    // SAFETY: asks for a number, takes no pointer.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_soft_limit_rises_to_the_hard_one() {
+        let limit = raise_open_files().unwrap();
+        assert_eq!(open_files().unwrap(), (limit, limit));
+    }
+}
