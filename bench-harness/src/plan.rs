@@ -27,6 +27,8 @@ pub struct Plan {
     pub seed: u64,
     /// Marks the messages of this run for the sink. Never 0.
     pub run: u64,
+    /// Which process of the crew this share is for: the second part of a message's id.
+    pub process: u16,
 }
 
 /// Sessions of one kind.
@@ -148,6 +150,7 @@ impl Plan {
     /// Shares add up to the whole: what does not divide goes to the first ones.
     pub fn share(&self, index: u32, of: u32) -> Plan {
         let mut plan = self.clone();
+        plan.process = u16::try_from(index).expect("a crew has less than 65,536 processes");
         plan.seed = self
             .seed
             .wrapping_add(u64::from(index).wrapping_mul(0x9E37_79B9_7F4A_7C15));
