@@ -16,6 +16,7 @@
 //! `sink`, `hold`, `peers`, `report`.
 #![forbid(unsafe_op_in_unsafe_fn)]
 
+pub mod ledger;
 pub mod machine;
 pub mod outcome;
 pub mod plan;
