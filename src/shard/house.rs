@@ -40,6 +40,7 @@ impl<W: Wire> World<W> {
     pub(super) fn keep_house(&mut self) {
         self.wheel
             .insert(self.now + EVERY, Who::Chore(Chore::Housekeeping).to_bits());
+        self.let_gathered_go();
         self.weigh_load();
         self.count_pools();
         self.policy.sweep(self.now);

@@ -8,13 +8,12 @@
 //! session that needs room is ended with 421.
 
 use weir_smtp::pieces::BufferId;
-use weir_smtp::relay::{Cx, Input};
+use weir_smtp::relay::Input;
 use weir_smtp::texts;
 
 use crate::metrics::{Ended, Way};
 use crate::ring::{Group, Wire};
 
-use super::house::smtp_config;
 use super::slab::Key;
 use super::world::World;
 
@@ -120,25 +119,18 @@ impl<W: Wire> World<W> {
         };
         let in_body = session.relay.body_octets().is_some();
         let piece = session.intake[0];
-        self.flights.equip(&mut session.out);
-        let leg = session.leg.and_then(|leg| self.legs.get_mut(leg));
-        let mut cx = Cx {
-            now: self.now,
-            config: smtp_config(&self.config, &self.stressed, &self.ladder),
-            announced: &self.announced,
-            out: &mut session.out,
-            leg: leg.map(|leg| &mut leg.outbound),
-            acts: &mut self.acts,
-            spare: &mut self.spare,
-            hold_max: self.hold_max,
+        let consumed = self.relay_reads(key, |relay, cx, wire| {
+            let bytes = &wire.buffer(piece.buffer)[piece.start as usize..][..piece.len as usize];
+            let input = Input {
+                buffer: piece.buffer,
+                start: piece.start,
+                bytes,
+            };
+            relay.handle_input(cx, input)
+        });
+        let (Some(consumed), Some(session)) = (consumed, self.sessions.get_mut(key)) else {
+            return;
         };
-        let bytes = &self.wire.buffer(piece.buffer)[piece.start as usize..][..piece.len as usize];
-        let input = Input {
-            buffer: piece.buffer,
-            start: piece.start,
-            bytes,
-        };
-        let consumed = session.relay.handle_input(&mut cx, input);
         if in_body
             && let Some(pace) = session
                 .leg
@@ -148,7 +140,7 @@ impl<W: Wire> World<W> {
             pace.count(consumed.len as u64);
         }
         assert!(
-            consumed.len <= bytes.len(),
+            consumed.len <= piece.len as usize,
             "the relay took more than it was given"
         );
         if session.flags.paced && !in_body && consumed.len > 0 {
@@ -158,7 +150,7 @@ impl<W: Wire> World<W> {
             session.pinned += 1;
         }
         let mut owed = consumed.kept;
-        if consumed.len == bytes.len() {
+        if consumed.len == piece.len as usize {
             session.intake.remove(0);
             if session.intake.is_empty() {
                 let intake = std::mem::take(&mut session.intake);

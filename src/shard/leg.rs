@@ -187,7 +187,10 @@ impl<W: Wire> World<W> {
                 if let Some(session) = self.sessions.get_mut(session) {
                     match owed {
                         // A final reply is never delayed.
-                        Owed::End => session.hold_until = Moment::ZERO,
+                        Owed::End => {
+                            session.hold_until = Moment::ZERO;
+                            session.flags.prompt = true;
+                        }
                         // In a replay the client hears nothing of it.
                         Owed::Rcpt
                             if session.relay.body_octets().is_none()

@@ -4,7 +4,8 @@
 //! acts drained (some lead to further calls), then [`World::finish_step`]: what was gathered for the upstream goes out
 //! as one flight, what was gathered for the client as one flight, and the earliest deadline is armed.
 //!
-//! Input is `intake.rs`'s business. Replies gather in `out` while a send is under way or a delay is running.
+//! Input is `intake.rs`'s business. Replies gather in `out` while a send is under way, a delay is running, or the next
+//! reply to the client's flight is still to be made: then they leave in one send (RFC 2920, 3.2), a second later at most.
 
 use std::io;
 use std::time::Duration;
@@ -114,6 +115,10 @@ pub struct Flags {
     pub send_off: bool,
     /// Counted among those that are between transactions.
     pub idle: bool,
+    /// What has gathered waits for nothing more: a final reply is among it, or it has waited for long.
+    pub prompt: bool,
+    /// Stands on the list of those whose replies wait for the next one.
+    pub gathering: bool,
 }
 
 /// The upstream connection a session waits for, and what it must not be.
@@ -196,6 +201,14 @@ impl Session {
                 || (self.hold_until <= now && self.out.is_empty() && !self.flags.sending))
     }
 
+    /// The next reply to what the client has sent comes from an upstream or from policy: what has gathered may go with it.
+    fn may_gather(&self) -> bool {
+        let flags = self.flags;
+        self.relay.owes_reply()
+            && !(flags.prompt || flags.closing || flags.paced || flags.stutter)
+            && self.out.len() < REPLIES_GATHERED_MAX
+    }
+
     /// When something has to happen even if nothing else does.
     fn deadline(&self) -> Moment {
         let mut earliest = self.relay.deadline().min(self.close_at);
@@ -219,6 +232,15 @@ impl<W: Wire> World<W> {
         key: Key,
         call: impl FnOnce(&mut Relay, &mut Cx<'_>) -> R,
     ) -> Option<R> {
+        self.relay_reads(key, |relay, cx, _| call(relay, cx))
+    }
+
+    /// The same for a call that reads from a buffer of the wire.
+    pub(super) fn relay_reads<R>(
+        &mut self,
+        key: Key,
+        call: impl FnOnce(&mut Relay, &mut Cx<'_>, &W) -> R,
+    ) -> Option<R> {
         let session = self.sessions.get_mut(key)?;
         self.flights.equip(&mut session.out);
         let leg = session.leg.and_then(|leg| self.legs.get_mut(leg));
@@ -232,7 +254,7 @@ impl<W: Wire> World<W> {
             spare: &mut self.spare,
             hold_max: self.hold_max,
         };
-        Some(call(&mut session.relay, &mut cx))
+        Some(call(&mut session.relay, &mut cx, &self.wire))
     }
 
     /// A call into the relay and all that follows from it.
@@ -399,7 +421,7 @@ fn ended_by(out: &[u8]) -> Ended {
 
 /// The socket: what goes out, what comes in, how it ends.
 impl<W: Wire> World<W> {
-    /// Sends what has gathered, unless a send is under way or a delay is running.
+    /// Sends what has gathered, unless a send is under way, a delay is running, or it may wait for the next reply.
     pub(super) fn flush(&mut self, key: Key) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -417,6 +439,14 @@ impl<W: Wire> World<W> {
         {
             return;
         }
+        if session.may_gather() {
+            if !session.flags.gathering {
+                session.flags.gathering = true;
+                self.gathering.push(key);
+            }
+            return;
+        }
+        session.flags.prompt = false;
         let bytes = std::mem::take(&mut session.out);
         count_replies(&self.counters, &bytes);
         session.bytes_out += bytes.len() as u64;
@@ -426,6 +456,19 @@ impl<W: Wire> World<W> {
             .at(Way::Out)
             .add(bytes.len() as u64);
         self.wire.send(slot, bytes);
+    }
+
+    /// Once a second: replies that wait for the next one have waited long enough. Most sessions on the list have gone on
+    /// since; no timer is armed for any of them.
+    pub(super) fn let_gathered_go(&mut self) {
+        while let Some(key) = self.gathering.pop() {
+            self.step(Who::Session(key));
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.flags.gathering = false;
+                session.flags.prompt = !session.out.is_empty();
+                self.flush(key);
+            }
+        }
     }
 
     pub(super) fn client_sent(&mut self, key: Key, result: io::Result<usize>, flight: Vec<u8>) {

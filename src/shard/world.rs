@@ -94,6 +94,8 @@ pub struct World<W: Wire> {
     pub(super) aside: Option<BufferId>,
     /// Sessions with more input than one turn's share.
     pub(super) readable: VecDeque<Key>,
+    /// Sessions whose replies wait for the next one.
+    pub(super) gathering: Vec<Key>,
     /// Connections free for the next transaction.
     pub(super) offers: VecDeque<Key>,
     pub(super) outgoing: VecDeque<(To, Mail)>,
@@ -147,6 +149,7 @@ impl<W: Wire> World<W> {
             copied: Vec::new(),
             aside: None,
             readable: VecDeque::new(),
+            gathering: Vec::new(),
             offers: VecDeque::new(),
             outgoing: VecDeque::new(),
             shared: setup.shared,

@@ -611,6 +611,8 @@ impl Waiting {
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod flights;
+#[cfg(test)]
 mod pair;
 #[cfg(test)]
 mod tests;

@@ -440,6 +440,9 @@ class Upstream:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
+    def dialogue(self, sock):
+        return Dialogue(self, sock)
+
     def _serve(self, sock):
         with self.lock:
             self.socks.add(sock)
@@ -447,7 +450,7 @@ class Upstream:
             self.open_now += 1
             self.open_max = max(self.open_max, self.open_now)
         try:
-            Dialogue(self, sock).run()
+            self.dialogue(sock).run()
         except (OSError, EndOfDialogue):
             pass
         finally:

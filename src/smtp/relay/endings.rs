@@ -140,6 +140,17 @@ impl Relay {
         self.phase == Phase::Final
     }
 
+    /// A command has been read whose reply is still to be made, and it takes nothing more of the client to make it: the
+    /// replies before it may wait and go with it. Not so inside a body: clients that send a chunk's command with their
+    /// recipients want to hear of those before they send its octets (Exim does).
+    pub fn owes_reply(&self) -> bool {
+        match self.waiting {
+            Waiting::Nothing => self.awaits_recipients(),
+            Waiting::Stream | Waiting::EndOfHeaders(_) => false,
+            _ => true,
+        }
+    }
+
     /// The end of the message is on its way up: only the upstream can say what becomes of it.
     fn is_committed(&self) -> bool {
         self.owes_final() && self.tx.as_ref().is_some_and(|tx| tx.committed)
