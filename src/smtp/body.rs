@@ -14,8 +14,8 @@
 //!   any --LF--> bare LF,  Cr --not LF--> bare CR
 //! ```
 //! Most bytes never meet it: whole blocks in which no CR lacks its LF, no LF its CR, no line begins with a dot and no NUL stands are passed
-//! over by comparisons that the compiler turns into vector code. A block where any of it occurs goes through the machine. The header is read
-//! a second time, line by line, for Received fields.
+//! over by comparisons that the compiler turns into vector code. Where any of it occurs, a smaller block around it goes through the machine.
+//! The header is read a second time, line by line, for Received fields.
 
 use memchr::{memchr, memrchr};
 
@@ -202,8 +202,11 @@ struct Run<'a> {
     from: usize,
 }
 
-/// Bytes judged at once. Long enough to make up for the final "any of them?", short enough that a dot costs little.
+/// Bytes judged at once. Long enough to make up for the final "any of them?".
 const BLOCK: usize = 128;
+
+/// Bytes judged at once near an event or an end, and the bytes of one event that go through the machine: one vector.
+const SMALL_BLOCK: usize = 16;
 
 impl BodyScanner {
     fn scan(
@@ -223,7 +226,9 @@ impl BodyScanner {
         let mut ended = false;
         while at < bytes.len() && !ended {
             at = self.skip_clean(bytes, at);
-            let stop = bytes.len().min(at + BLOCK);
+            // The first byte has none before it to be judged by.
+            let steps = if at == 0 { 1 } else { SMALL_BLOCK };
+            let stop = bytes.len().min(at + steps);
             while at < stop && !ended {
                 ended = self.step(&mut run, at, into);
                 at += 1;
@@ -396,22 +401,24 @@ impl BodyScanner {
 const LINE_OCTETS_MAX: usize = TEXT_LINE_MAX + 3;
 
 /// From `at` on (at least 1: the byte before is looked at too), the end of the last whole block in which nothing happens.
-fn clean_until(bytes: &[u8], mut at: usize) -> usize {
-    while let (Some(before), Some(block)) = (block_at(bytes, at - 1), block_at(bytes, at)) {
+fn clean_until(bytes: &[u8], at: usize) -> usize {
+    let at = clean_blocks::<BLOCK>(bytes, at);
+    clean_blocks::<SMALL_BLOCK>(bytes, at)
+}
+
+fn clean_blocks<const LEN: usize>(bytes: &[u8], mut at: usize) -> usize {
+    let block_at = |at: usize| bytes.get(at..)?.first_chunk::<LEN>();
+    while let (Some(before), Some(block)) = (block_at(at - 1), block_at(at)) {
         if eventful(before, block) {
             break;
         }
-        at += BLOCK;
+        at += LEN;
     }
     at
 }
 
-fn block_at(bytes: &[u8], at: usize) -> Option<&[u8; BLOCK]> {
-    bytes.get(at..)?.first_chunk()
-}
-
 /// Whether any byte of `block` meets the machine; `before` is the block one byte earlier. No early exit: this is what makes it vector code.
-fn eventful(before: &[u8; BLOCK], block: &[u8; BLOCK]) -> bool {
+fn eventful<const LEN: usize>(before: &[u8; LEN], block: &[u8; LEN]) -> bool {
     let mut any = 0u8;
     for (&before, &byte) in before.iter().zip(block) {
         let half_newline = u8::from(byte == b'\n') ^ u8::from(before == b'\r');
