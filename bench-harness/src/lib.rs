@@ -19,6 +19,7 @@
 pub mod ledger;
 pub mod machine;
 pub mod outcome;
+pub mod peers;
 pub mod plan;
 pub mod proc;
 mod sys;

@@ -1,6 +1,8 @@
-//! The few system calls that have no safe wrapper: limits, clocks of other processes.
+//! The few system calls that have no safe wrapper: limits, clocks of other processes, signals.
 
 use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 /// Soft and hard limit of open files.
@@ -51,6 +53,47 @@ pub fn process_cpu_time(pid: u32) -> io::Result<Duration> {
         0 => Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32)),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Sends a signal to one process.
+pub fn signal(pid: u32, signal: i32) -> io::Result<()> {
+    kill(
+        libc::pid_t::try_from(pid).map_err(io::Error::other)?,
+        signal,
+    )
+}
+
+/// Sends a signal to a process group: a server started by us and what it forked.
+pub fn signal_group(group: u32, signal: i32) -> io::Result<()> {
+    kill(
+        -libc::pid_t::try_from(group).map_err(io::Error::other)?,
+        signal,
+    )
+}
+
+fn kill(target: libc::pid_t, signal: i32) -> io::Result<()> {
+    // 0, 1 and -1 are everybody, or init: never meant.
+    if target.unsigned_abs() < 2 {
+        return Err(io::Error::other("no such target of a signal"));
+    }
+    // SAFETY: takes no pointer.
+    match unsafe { libc::kill(target, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Has the kernel end the child with SIGTERM when the thread that started it ends, whatever ends it.
+pub fn end_with_parent(command: &mut Command) {
+    let ask = || {
+        // SAFETY: takes no pointer; a system call and nothing else, so it may run between fork and exec.
+        match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: the closure allocates nothing and takes no lock.
+    unsafe { command.pre_exec(ask) };
 }
 
 pub fn page_octets() -> u64 {
