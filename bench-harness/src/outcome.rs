@@ -65,8 +65,10 @@ impl Default for Latencies {
 
 impl Latencies {
     pub fn record(&mut self, latency: Duration) {
+        // Not `saturating_record`: that one never grows a histogram, it cuts the value to what fits today.
         self.0
-            .saturating_record((latency.as_micros() as u64).clamp(1, LATENCY_MAX_US));
+            .record((latency.as_micros() as u64).clamp(1, LATENCY_MAX_US))
+            .expect("a histogram that grows takes every value");
     }
 
     pub fn merge(&mut self, other: &Latencies) {
@@ -378,6 +380,18 @@ mod tests {
         }
         let text = serde_json::to_string(&latencies).unwrap();
         assert_eq!(serde_json::from_str::<Latencies>(&text).unwrap(), latencies);
+    }
+
+    #[test]
+    fn long_latencies_are_not_cut() {
+        let mut latencies = Latencies::default();
+        latencies.record(Duration::from_micros(100));
+        latencies.record(Duration::from_secs(2 * 3600));
+        let longest = latencies.at(100.0);
+        assert!(
+            longest.abs_diff(Duration::from_micros(LATENCY_MAX_US)) < Duration::from_secs(4),
+            "{longest:?}"
+        );
     }
 
     #[test]
