@@ -32,8 +32,9 @@ const _: () = assert!(
     "a drip fits one non-blocking send"
 );
 
-/// Rows looked at in one turn. More of them wait for the next, which follows at once.
-const ROWS_PER_TURN: usize = 512;
+/// Rows looked at in one turn. More of them wait for the next, which follows at once: a drip takes the kernel some
+/// microseconds, and nobody else is served in between.
+const ROWS_PER_TURN: usize = 64;
 
 /// Of these, looks at whether a client has spoken: each may take a receive buffer, and only so many are on offer.
 pub(super) const LOOKS_PER_TURN: usize = 32;

@@ -24,7 +24,7 @@ use weir_smtp::time::Moment;
 use super::parking::Belongings;
 use super::replies::{SharedText, TEXT_MAX};
 use super::slab::{Key, Slab};
-use super::wheel::Wheel;
+use super::wheel::{TICK_MICROS, Wheel};
 use crate::policy::errors::Errors;
 use crate::policy::{Finding, Standing};
 use crate::ring::wire::SlotId;
@@ -332,8 +332,24 @@ impl<P> Pit<P> {
             .get_mut(id)
             .expect("only called for rows that are there");
         row.due = next.min(row.until);
-        self.wheel.insert(row.moment(row.due), id.to_bits());
+        let mut at = row.moment(row.due);
+        if row.due < row.until {
+            at = together(at, row.interval);
+        }
+        self.wheel.insert(at, id.to_bits());
     }
+}
+
+/// Drips are put off by up to this part of their interval, and at most so many ticks of the wheel, to go out together: a
+/// shard that has a client due in every tick would wake sixty times a second to send a few bytes.
+const PUT_OFF_PART: u64 = 32;
+const PUT_OFF_TICKS: u64 = 8;
+
+/// The moment, at or after `at`, at which all rows of such an interval are due that are due about then.
+fn together(at: Moment, interval: u32) -> Moment {
+    let ticks = u64::from(interval) * 1000 / PUT_OFF_PART / TICK_MICROS;
+    let grain = ticks.clamp(1, PUT_OFF_TICKS) * TICK_MICROS;
+    Moment::from_micros(at.as_micros().next_multiple_of(grain))
 }
 
 /// `due` of a row for which nothing is scheduled.

@@ -56,6 +56,40 @@ fn a_holding_row_is_ripe_once_at_its_time() {
 }
 
 #[test]
+fn drips_far_apart_go_out_together_and_never_early() {
+    let mut pit = Pit::new(200, Overflow::Refuse, at(0));
+    let reply = Text::new(REPLY.as_bytes());
+    for number in 0..200 {
+        let began = at(u64::from(number) * 10);
+        let row = Row::drip_out(
+            offender(number),
+            reply.clone(),
+            Duration::from_secs(10),
+            began,
+        );
+        parked(pit.park(row));
+    }
+    let mut wakes = 0;
+    let mut sent = 0;
+    while sent < 200 {
+        let now = pit.next().expect("drips are due");
+        wakes += 1;
+        while let Some(due) = pit.due(now) {
+            let Due::Drip { row, .. } = due else {
+                panic!("{due:?}");
+            };
+            let since = pit.get(row).expect("parked").since;
+            let waited = now.since(since);
+            let late = waited.saturating_sub(Duration::from_secs(10));
+            assert!(waited >= Duration::from_secs(10) && late <= Duration::from_millis(132));
+            sent += 1;
+        }
+    }
+    // Two seconds of parking, at one tick in eight.
+    assert!(wakes <= 17, "{wakes} wakes for 200 drips");
+}
+
+#[test]
 fn a_dripping_row_sends_its_reply_byte_by_byte() {
     let mut pit = Pit::new(10, Overflow::Refuse, at(0));
     let reply = Text::new(REPLY.as_bytes());
@@ -229,7 +263,14 @@ struct Model {
 impl Model {
     fn arm(&mut self, due: u64, now: u64) {
         self.due = due.min(self.until);
-        self.fires = self.due.max(now + TICK_MICROS);
+        let put_off = match self.interval {
+            Some(interval) if self.due < self.until => {
+                let grain = (interval / 32 / TICK_MICROS).clamp(1, 8) * TICK_MICROS;
+                self.due.next_multiple_of(grain)
+            }
+            _ => self.due,
+        };
+        self.fires = put_off.max(now + TICK_MICROS);
     }
 }
 
