@@ -276,6 +276,36 @@ impl<W: Wire> World<W> {
         }
     }
 
+    /// The octets that wait to be read.
+    pub(super) fn copy_intake(&self, key: Key) -> Box<[u8]> {
+        let Some(session) = self.sessions.get(key) else {
+            return Box::default();
+        };
+        let pieces = session.intake.iter().map(|piece| {
+            &self.wire.buffer(piece.buffer)[piece.start as usize..][..piece.len as usize]
+        });
+        pieces.collect::<Vec<_>>().concat().into()
+    }
+
+    /// What a client said before it was parked waits again, in a chunk that it shares with others.
+    pub(super) fn read_again(&mut self, key: Key, mut octets: &[u8]) {
+        while !octets.is_empty() {
+            let Some(piece) = Self::copy(&mut self.wire, &mut self.aside, octets) else {
+                return self.overrun(key);
+            };
+            octets = &octets[piece.len as usize..];
+            match self.sessions.get_mut(key) {
+                Some(session) => {
+                    if session.intake.capacity() == 0 {
+                        session.intake = self.intakes.pop().unwrap_or_default();
+                    }
+                    session.intake.push(piece);
+                }
+                None => return self.wire.release(piece.buffer),
+            }
+        }
+    }
+
     /// No room is left for what this client sends.
     fn overrun(&mut self, key: Key) {
         let Some(session) = self.sessions.get_mut(key) else {

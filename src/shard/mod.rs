@@ -1,5 +1,6 @@
 //! One core's world: sessions, upstream connections, timers, the pit.
 
+mod ahead;
 mod arrivals;
 pub mod clock;
 pub mod config;

@@ -3,7 +3,7 @@
 //! Two ways lead there. A client that just came and must not speak for a while (the greet wait) is a row from the start:
 //! the first line of the greeting goes out, and at the deadline one look at the socket tells whether it kept quiet. A
 //! client whose replies stutter is parked with each reply, between transactions only, and is a session again when the
-//! reply is out. A row has nothing armed on its socket: that its client has left shows when bytes are sent to it, or at
+//! reply is out; what it has said ahead by then waits beside the pit. A row has nothing armed on its socket: that its client has left shows when bytes are sent to it, or at
 //! its deadline.
 
 use std::time::Duration;
@@ -19,6 +19,7 @@ use crate::policy::{Admission, Finding};
 use crate::ring::wire::SEND_NOW_MAX;
 use crate::ring::{BufferId, Close, Group, ReceiveEnd, SlotId, Wire};
 
+use super::ahead::AHEAD_MAX;
 use super::intake::Pending;
 use super::pit::{DRIP_BYTES_MAX, Dripped, Due, Parking, Peer, Row, RowId, Tenant};
 use super::replies::TEXT_MAX;
@@ -156,7 +157,7 @@ impl<W: Wire> World<W> {
             && !session.out.is_empty()
             && session.out.len() <= TEXT_MAX
             && !session.flags.sending
-            && session.intake.is_empty()
+            && session.waiting_octets() <= AHEAD_MAX
             && session.leg.is_none()
             && session.relay.is_parkable();
         session.flags.parking = ripe;
@@ -185,9 +186,12 @@ impl<W: Wire> World<W> {
 
     fn park_session(&mut self, key: Key, slot: SlotId) {
         self.forget_room(key);
+        let ahead = self.copy_intake(key);
+        self.drop_intake(key);
         let Some(mut session) = self.take_session(key) else {
             return;
         };
+        self.ahead.put(slot, ahead);
         let reply = self.replies.share(&session.out);
         session.bytes_out += reply.as_bytes().len() as u64;
         session.out.clear();
@@ -335,9 +339,13 @@ impl<W: Wire> World<W> {
     fn resume_row(&mut self, id: RowId) {
         let Some(row) = self.pit.take(id) else { return };
         let rest = row.rest().to_vec();
+        let ahead = self.ahead.take(row.tenant.slot);
         let Some(key) = self.session_of(row, PitEnd::Promoted) else {
             return;
         };
+        if let Some(ahead) = ahead {
+            self.read_again(key, &ahead);
+        }
         if let Some(session) = self.sessions.get_mut(key)
             && !rest.is_empty()
         {
@@ -423,6 +431,9 @@ impl<W: Wire> World<W> {
         self.counters.pit_ended.at(how).inc();
         self.counters.pit_seconds.observe(self.now.since(row.since));
         self.counters.pit_rows.set(self.pit.len() as u64);
+        if !self.ahead.is_empty() {
+            self.ahead.take(row.tenant.slot);
+        }
     }
 
     /// Writes the last line of a client that ends as a row.

@@ -190,6 +190,11 @@ impl Session {
         }
     }
 
+    /// What has been received and not read yet.
+    pub fn waiting_octets(&self) -> usize {
+        self.intake.iter().map(|piece| piece.len as usize).sum()
+    }
+
     /// Whether the relay may be given input now.
     fn may_read(&self, now: Moment) -> bool {
         !self.intake.is_empty()

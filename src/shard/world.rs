@@ -27,6 +27,7 @@ use crate::policy::overload::Ladder;
 use crate::ring::{BufferId, Close, Event, Part, Wire};
 use crate::route::Routes;
 
+use super::ahead::Ahead;
 use super::config::WorldConfig;
 use super::drain::Drain;
 use super::flights::Flights;
@@ -74,6 +75,7 @@ pub struct World<W: Wire> {
     pub(super) sessions: Slab<Session>,
     pub(super) legs: Slab<Leg>,
     pub(super) pit: Pit<Belongings>,
+    pub(super) ahead: Ahead,
     pub(super) wheel: Wheel,
     pub(super) policy: Policy,
     pub(super) routes: Routes,
@@ -133,6 +135,7 @@ impl<W: Wire> World<W> {
             sessions: Slab::new(slots),
             legs: Slab::new(slots),
             pit: Pit::new(config.pit.rows_max, config.pit.overflow, now),
+            ahead: Ahead::default(),
             wheel: Wheel::new(now),
             policy: Policy::new(config.policy.clone(), setup.access, setup.relay),
             routes: Routes::new(config.health),

@@ -217,6 +217,34 @@ fn of_several_replies_only_the_last_one_stutters() {
     assert!(stage.heard(client).starts_with('5'));
 }
 
+/// Who talked early and went on talking was delayed, reply by reply, and never parked: a session and a receive buffer each.
+#[test]
+fn who_says_its_whole_dialogue_at_once_is_parked_with_what_it_said() {
+    let mut config = minding("pregreet=stutter");
+    config.session.greet_wait = Duration::from_secs(5);
+    let mut stage = Stage::new(config, 1, 10);
+    let client = stage.client();
+    stage.say(client, "NOOP\r\nRSET\r\nVRFY x\r\nQUIT\r\n");
+    stage.sleep(Duration::from_secs(6));
+    let greeting = "220-weir.example ESMTP weir\r\n220 weir.example ESMTP\r\n";
+    let mut heard = stage.heard(client);
+    for _ in 0..3 {
+        assert_eq!((stage.world.sessions.len(), stage.world.pit.len()), (0, 1));
+        let (buffers, _) = stage.world.wire.buffers(Group::Client);
+        assert_eq!(buffers, 0, "a parked client holds no buffer");
+        stage.sleep(Duration::from_secs(20));
+        heard += &stage.heard(client);
+    }
+    stage.sleep(Duration::from_secs(120));
+    heard += &stage.heard(client);
+    let replies = "250 2.0.0 Ok\r\n250 2.0.0 Ok\r\n252 ";
+    assert!(heard.starts_with(greeting), "{heard}");
+    assert!(heard[greeting.len()..].starts_with(replies), "{heard}");
+    assert!(heard.ends_with("221 2.0.0 Bye\r\n"), "{heard}");
+    assert!(stage.world.ahead.is_empty());
+    stage.assert_empty();
+}
+
 #[test]
 fn who_is_displaced_with_bytes_under_way_hears_421_behind_them() {
     let mut config = settings();

@@ -178,8 +178,10 @@ impl Relay {
     }
 
     /// May `park` be called? Not while the octets of a refused chunk are still to come: they would be read as commands.
+    /// Nor when a verdict on the next line has been given: it would be asked for again.
     pub fn is_parkable(&self) -> bool {
         self.is_between_transactions()
+            && matches!(self.line_verdict, LineVerdict::None)
             && !self.inbound.is_mid_line()
             && self.swallow == 0
             && self.ended.is_none()
