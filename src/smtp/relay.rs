@@ -577,6 +577,9 @@ impl Relay {
     /// Says `reply` and closes; whatever was open is given up.
     fn say_and_close(&mut self, cx: &mut Cx<'_>, reply: &ReplyText) {
         self.say(cx, reply);
+        if let Some(tx) = self.tx.as_mut() {
+            tx.note_refusal(reply.as_bytes());
+        }
         self.close(cx, true);
     }
 
@@ -614,5 +617,7 @@ mod chaos;
 mod flights;
 #[cfg(test)]
 mod pair;
+#[cfg(test)]
+mod tales;
 #[cfg(test)]
 mod tests;

@@ -309,6 +309,7 @@ impl Relay {
                 self.announced = Default::default();
             }
             Waiting::Mail(_) => {
+                self.tx_mut().note_refusal(reply.as_bytes());
                 self.abandon(cx);
             }
             Waiting::Chunk(_) => {

@@ -228,9 +228,11 @@ impl Relay {
             None => outcome,
         };
         if tx.reply.is_empty() {
-            let refusal = mem::take(&mut tx.mail_refusal);
-            tx.reply.extend_from_slice(&refusal);
-            tx.mail_refusal = refusal;
+            let last = match tx.refusal.is_empty() {
+                false => &tx.refusal,
+                true => &tx.mail_refusal,
+            };
+            tx.reply.extend_from_slice(last);
         }
         self.end_transaction(cx, outcome);
     }

@@ -86,7 +86,10 @@ impl Relay {
         if !in_data {
             tx.chunk_left -= len as u64;
         }
-        tx.octets += grown;
+        // Nothing of a body that is refused for its newlines gets into the list any more: it is measured as it came.
+        let dropped =
+            cx.config.bare_newline == BareNewline::Reject && tx.scanner.findings().bare_newline();
+        tx.octets += if dropped { len as u64 } else { grown };
         tx.scratch.clear();
         let octets = tx.octets;
         let limit = size_limit(cx);

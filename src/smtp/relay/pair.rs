@@ -39,6 +39,8 @@ pub(super) struct Pair {
     pub(super) preferred: Vec<Option<UpstreamId>>,
     pub(super) detached: Vec<Detach>,
     pub(super) outcomes: Vec<Outcome>,
+    /// The reply and the octets of each transaction that ended.
+    pub(super) tales: Vec<(String, u64)>,
     pub(super) closed: Option<bool>,
     /// Messages the upstream answered with 2xx.
     pub(super) agreed: usize,
@@ -88,6 +90,7 @@ impl Pair {
             preferred: Vec::new(),
             detached: Vec::new(),
             outcomes: Vec::new(),
+            tales: Vec::new(),
             closed: None,
             agreed: 0,
         };
@@ -148,6 +151,8 @@ impl Pair {
                 Act::TransactionEnd => {
                     let ended = self.relay.ended().expect("a transaction ended");
                     self.outcomes.push(ended.outcome);
+                    let reply = String::from_utf8_lossy(ended.reply).into_owned();
+                    self.tales.push((reply, ended.octets));
                 }
                 Act::Violation(_) => {}
                 Act::Close { linger } => self.closed = Some(linger),

@@ -261,16 +261,18 @@ impl Relay {
         );
         tx.heard = true;
         tx.told += 1;
+        let said = cx.out.len();
+        carry(cx.out, reply);
         if reply.is_positive() {
             row.state = RecipientState::Accepted;
             self.stats.recipients = self.stats.recipients.saturating_add(1);
         } else {
             row.state = RecipientState::Refused;
+            tx.note_refusal(&cx.out[said..]);
             if reply.code >= 500 {
                 self.stats.errors = self.stats.errors.saturating_add(1);
             }
         }
-        carry(cx.out, reply);
         self.pump(cx);
     }
 
@@ -302,6 +304,7 @@ impl Transaction {
             self.envelope.recipients[self.told].state = RecipientState::Refused;
             self.told += 1;
             errors += u16::from(reply.code() >= 500);
+            self.note_refusal(reply.as_bytes());
             cx.out.extend_from_slice(reply.as_bytes());
         }
         errors

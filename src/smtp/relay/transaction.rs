@@ -48,7 +48,8 @@ pub struct Summary<'a> {
     pub octets: u64,
     /// The last upstream attached.
     pub upstream: Option<UpstreamId>,
-    /// The final reply as the client got it (or would have, had it stayed); empty if none came.
+    /// The final reply as the client got it (or would have, had it stayed). Where none came: the last refusal of MAIL or
+    /// a recipient, or what the session was closed with; empty if there was none.
     pub reply: &'a [u8],
     /// The client did not wait for the final reply.
     pub unheard: bool,
@@ -150,9 +151,11 @@ pub(super) struct Transaction {
     pub(super) heard: bool,
     /// MAIL was refused: every RCPT gets this. Empty: it was not.
     pub(super) mail_refusal: Vec<u8>,
+    /// What the client heard last of a refused MAIL or recipient, or in place of its message; for the log.
+    pub(super) refusal: Vec<u8>,
     /// The message will be refused with this, whatever still comes. Empty: it will not.
     pub(super) failure: Vec<u8>,
-    /// The final reply as it went to the client.
+    /// The final reply as it went to the client; at the end of a transaction without one, what was refused last.
     pub(super) reply: Vec<u8>,
     pub(super) scanner: BodyScanner,
     pub(super) held: Held,
@@ -195,6 +198,7 @@ impl Transaction {
             mail_sent: false,
             heard: false,
             mail_refusal: Vec::new(),
+            refusal: Vec::new(),
             failure: Vec::new(),
             reply: Vec::new(),
             scanner: BodyScanner::data(BareNewline::Reject),
@@ -265,6 +269,12 @@ impl Transaction {
         }
     }
 
+    /// Remembers what the client was told, should it be the last word in this transaction.
+    pub(super) fn note_refusal(&mut self, reply: &[u8]) {
+        self.refusal.clear();
+        self.refusal.extend_from_slice(reply);
+    }
+
     pub(super) fn is_failed(&self) -> bool {
         !self.failure.is_empty()
     }
@@ -302,6 +312,7 @@ impl Transaction {
         self.scratch.shrink(PARTS_KEPT, INSERTED_KEPT);
         for (slot, mut kept) in [
             (&mut self.mail_refusal, old.mail_refusal),
+            (&mut self.refusal, old.refusal),
             (&mut self.failure, old.failure),
             (&mut self.reply, old.reply),
         ] {
