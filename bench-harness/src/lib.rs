@@ -22,4 +22,5 @@ pub mod outcome;
 pub mod peers;
 pub mod plan;
 pub mod proc;
+pub mod source;
 mod sys;

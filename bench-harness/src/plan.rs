@@ -3,7 +3,7 @@
 //! A plan has streams, and streams run side by side: "2,000 messages a second of good clients while 60,000 bots are held" is two.
 //! Nothing here reads a clock, a flag or a file.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -85,6 +85,23 @@ pub enum Profile {
 }
 
 impl Profile {
+    /// As in JSON and on the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Profile::PerMessage => "per-message",
+            Profile::Persistent => "persistent",
+            Profile::Pipelined => "pipelined",
+            Profile::Bdat => "bdat",
+            Profile::SlowBody { .. } => "slow-body",
+            Profile::Pregreet => "pregreet",
+            Profile::SlowLoris { .. } => "slow-loris",
+            Profile::Idle => "idle",
+            Profile::Silent => "silent",
+            Profile::Spambot => "spambot",
+            Profile::HangUp => "hang-up",
+        }
+    }
+
     /// Held clients are opened once, up to their number, and kept; the others come and go.
     pub fn is_kept(self) -> bool {
         matches!(
@@ -144,6 +161,39 @@ pub struct Sources {
     pub count: u32,
 }
 
+impl Sources {
+    /// The address of the client with this number. None: the kernel is to choose, since no particular one is named.
+    pub fn address(&self, number: u64) -> Option<IpAddr> {
+        if self.first.is_unspecified() {
+            return None;
+        }
+        let offset = (number % u64::from(self.count.max(1))) as u32;
+        Some(after(self.first, offset))
+    }
+
+    /// Its own addresses for each process, where there are enough.
+    fn share(&self, index: u32, of: u32) -> Sources {
+        if self.first.is_unspecified() || self.count < of {
+            return *self;
+        }
+        let before: u64 = (0..index).map(|i| share_of(self.count.into(), i, of)).sum();
+        Sources {
+            first: after(self.first, before as u32),
+            count: share_of(self.count.into(), index, of) as u32,
+        }
+    }
+}
+
+/// The address so many after `first`.
+fn after(first: IpAddr, offset: u32) -> IpAddr {
+    match first {
+        IpAddr::V4(first) => IpAddr::V4(Ipv4Addr::from_bits(first.to_bits().wrapping_add(offset))),
+        IpAddr::V6(first) => IpAddr::V6(Ipv6Addr::from_bits(
+            first.to_bits().wrapping_add(offset.into()),
+        )),
+    }
+}
+
 impl Plan {
     /// The share of process `index` of `of`: rates, sessions and numbers divided, seeds and source addresses its own.
     ///
@@ -156,6 +206,7 @@ impl Plan {
             .wrapping_add(u64::from(index).wrapping_mul(0x9E37_79B9_7F4A_7C15));
         for stream in &mut plan.streams {
             stream.starts_max = share_of(stream.starts_max, index, of);
+            stream.sources = stream.sources.share(index, of);
             stream.open_max = share_of(u64::from(stream.open_max), index, of) as u32;
             match &mut stream.arrivals {
                 Arrivals::Open { steps, .. } => {
@@ -187,6 +238,28 @@ fn share_of(whole: u64, index: u32, of: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sources_are_shared_out_without_overlap() {
+        let whole = Sources {
+            first: "127.1.0.254".parse().unwrap(),
+            count: 7,
+        };
+        let mut all: Vec<IpAddr> = Vec::new();
+        for index in 0..3 {
+            let share = whole.share(index, 3);
+            all.extend((0..share.count).filter_map(|number| share.address(number.into())));
+        }
+        let want: Vec<IpAddr> = (0..7).filter_map(|number| whole.address(number)).collect();
+        assert_eq!(all, want);
+        assert_eq!(all[2], "127.1.1.0".parse::<IpAddr>().unwrap());
+        assert_eq!(whole.share(5, 8), whole, "too few to share");
+        let any = Sources {
+            first: "0.0.0.0".parse().unwrap(),
+            count: 1,
+        };
+        assert_eq!(any.address(3), None);
+    }
 
     #[test]
     fn shares_add_up_to_the_whole() {

@@ -1,9 +1,13 @@
-//! The few system calls that have no safe wrapper: limits, clocks of other processes, signals.
+//! The few system calls that have no safe wrapper: limits, clocks of other processes, signals, timers, one socket option.
 
 use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Soft and hard limit of open files.
 pub fn open_files() -> io::Result<(u64, u64)> {
@@ -99,6 +103,60 @@ pub fn end_with_parent(command: &mut Command) {
 pub fn page_octets() -> u64 {
     // SAFETY: asks for a number, takes no pointer.
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
+}
+
+/// A timer of the monotonic clock, which the tokio runtime waits for.
+pub fn timer() -> io::Result<AsyncFd<OwnedFd>> {
+    let flags = libc::TFD_NONBLOCK | libc::TFD_CLOEXEC;
+    // SAFETY: takes no pointer.
+    let timer = match unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) } {
+        -1 => return Err(io::Error::last_os_error()),
+        // SAFETY: the descriptor was made just now, and nobody else has it.
+        timer => unsafe { OwnedFd::from_raw_fd(timer) },
+    };
+    // SAFETY: an OwnedFd stays open and the same as long as it is owned.
+    unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE) }.map_err(io::Error::from)
+}
+
+/// Has the timer go off once, `after` from now; forgets what it was set to, and that it went off.
+pub fn set_timer(timer: BorrowedFd<'_>, after: Duration) -> io::Result<()> {
+    let never = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let setting = libc::itimerspec {
+        it_interval: never,
+        it_value: libc::timespec {
+            tv_sec: after.as_secs() as libc::time_t,
+            tv_nsec: libc::c_long::from(after.subsec_nanos().max(1)),
+        },
+    };
+    // SAFETY: the kernel reads one itimerspec where the pointer leads; a null pointer says that the old setting is not wanted.
+    match unsafe { libc::timerfd_settime(timer.as_raw_fd(), 0, &setting, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Has `bind` to port 0 leave the choice of the port to `connect`, which looks at both ends: a source address then has its ports once for
+/// every target, instead of once.
+pub fn bind_without_port(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let length = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the kernel reads `length` octets of an int where the pointer leads, and it leads to one.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            length,
+        )
+    };
+    match set {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 #[cfg(test)]
