@@ -22,5 +22,6 @@ pub mod outcome;
 pub mod peers;
 pub mod plan;
 pub mod proc;
+pub mod sink;
 pub mod source;
 mod sys;

@@ -1,0 +1,275 @@
+//! The sink: an upstream for more than 100,000 messages a second and core, that judges strictly, counts every message by its id, and does
+//! wrong where it is told to.
+//!
+//! ```text
+//! thread (one a core, own runtime, SO_REUSEPORT)
+//!    listener ──> connection: read ──> session: commands ──> content: dots, newlines ──> ledger::Checker
+//!                     ^                   │ faults: delays, refusals, resets                  │
+//!                     └── replies <───────┘                                       ledgers, counters
+//! control port (own thread): ledger of a run, counters, other faults ──────────────────────────┘
+//! ```
+//! Reading order: `announce`, `fault`, `delay` (what it says and does wrong), `session`, `content` (what it does right, without a socket),
+//! `connection`, `thread` (sockets), `ledgers`, `counters`, `control`.
+//!
+//! A message is counted before its 250 is written, and stays counted if the 250 cannot be: a server that accepts mail has it, heard or not.
+//! One whose final reply is a fault was not accepted. Memory: a connection costs about 600 octets and what waits to be written; a run 2 bits
+//! a message.
+
+pub mod announce;
+mod connection;
+mod content;
+mod control;
+pub mod counters;
+pub mod delay;
+pub mod fault;
+mod ledgers;
+mod session;
+mod thread;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::watch;
+
+use crate::ledger::Arrived;
+use announce::{Announce, Texts};
+use counters::Counters;
+use fault::Faults;
+use thread::{Open, Thread};
+
+/// What a sink is to be.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Port 0 is any free one.
+    pub listen: Vec<SocketAddr>,
+    pub control: SocketAddr,
+    /// Each has its own runtime and its own listeners.
+    pub threads: usize,
+    pub hostname: String,
+    pub announce: Announce,
+    pub faults: Faults,
+    /// Of everything random.
+    pub seed: u64,
+    /// A connection on which nothing was heard for so long, or up to twice so long, is closed.
+    pub idle_max: Duration,
+}
+
+impl Default for Config {
+    /// One thread, any free ports of 127.0.0.1, no faults.
+    fn default() -> Config {
+        Config {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            control: SocketAddr::from(([127, 0, 0, 1], 0)),
+            threads: 1,
+            hostname: "sink.example".to_owned(),
+            announce: Announce::default(),
+            faults: Faults::default(),
+            seed: 1,
+            idle_max: Duration::from_secs(300),
+        }
+    }
+}
+
+const THREADS_MAX: usize = 256;
+
+/// A sink at work. It stops when this is dropped.
+pub struct Handle {
+    /// In the order of `Config::listen`, ports filled in.
+    pub smtp: Vec<SocketAddr>,
+    pub control: SocketAddr,
+    threads: Arc<[Arc<Thread>]>,
+    stop: watch::Sender<bool>,
+    running: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Handle {
+    /// What was seen so far, without the control port.
+    pub fn counters(&self) -> Counters {
+        control::counters(&self.threads)
+    }
+
+    pub fn arrived(&self, run: u64) -> Arrived {
+        control::arrived(&self.threads, run)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // a thread that does not listen any more has ended already
+        self.stop.send_replace(true);
+        for thread in self.running.drain(..) {
+            if thread.join().is_err() {
+                eprintln!("sink: a thread of the sink has panicked");
+            }
+        }
+    }
+}
+
+/// Opens all ports and starts to serve.
+pub fn start(config: &Config) -> anyhow::Result<Handle> {
+    ensure!(
+        (1..=THREADS_MAX).contains(&config.threads),
+        "a sink has 1 to {THREADS_MAX} threads, not {}",
+        config.threads
+    );
+    ensure!(
+        !config.listen.is_empty(),
+        "a sink needs an address to listen on"
+    );
+    ensure!(
+        !config.hostname.is_empty()
+            && config
+                .hostname
+                .bytes()
+                .all(|octet| octet.is_ascii_graphic()),
+        "`{}` cannot be a host name",
+        config.hostname
+    );
+    let texts = Arc::new(Texts::new(&config.hostname, &config.announce));
+    let faults = Arc::new(config.faults.clone());
+    let open = Arc::new(Open::default());
+    let threads: Arc<[Arc<Thread>]> = (0..config.threads as u64)
+        .map(|index| {
+            let seed = config.seed ^ index << 48;
+            Arc::new(Thread::new(
+                Arc::clone(&texts),
+                Arc::clone(&faults),
+                config.idle_max,
+                seed,
+                Arc::clone(&open),
+            ))
+        })
+        .collect();
+    let mut smtp = config.listen.clone();
+    let mut listeners: Vec<Vec<std::net::TcpListener>> = Vec::new();
+    for _ in 0..config.threads {
+        let mut own = Vec::new();
+        for address in &mut smtp {
+            let listener = listen(*address)?;
+            *address = listener.local_addr().context("a socket has no address")?;
+            own.push(listener);
+        }
+        listeners.push(own);
+    }
+    let control = listen(config.control)?;
+    let (stop, stopped) = watch::channel(false);
+    let mut handle = Handle {
+        smtp,
+        control: control.local_addr().context("a socket has no address")?,
+        threads: Arc::clone(&threads),
+        stop,
+        running: Vec::new(),
+    };
+    for (thread, listeners) in threads.iter().zip(listeners) {
+        let (thread, stopped) = (Arc::clone(thread), stopped.clone());
+        handle.spawn("sink", stopped, move || {
+            for listener in listeners {
+                tokio::spawn(Arc::clone(&thread).serve(of_tokio(listener)));
+            }
+        })?;
+    }
+    handle.spawn("sink-control", stopped, move || {
+        tokio::spawn(control::serve(of_tokio(control), threads));
+    })?;
+    Ok(handle)
+}
+
+impl Handle {
+    /// A thread with a runtime, in which `begin` starts its tasks.
+    fn spawn(
+        &mut self,
+        name: &str,
+        mut stopped: watch::Receiver<bool>,
+        begin: impl FnOnce() + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start a runtime: too many open files?")?;
+        let run = move || {
+            runtime.block_on(async {
+                begin();
+                // an error means that the handle is gone, which is the same
+                stopped.wait_for(|stopped| *stopped).await.ok();
+            })
+        };
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(run)
+            .context("cannot start a thread")?;
+        self.running.push(thread);
+        Ok(())
+    }
+}
+
+fn of_tokio(listener: std::net::TcpListener) -> tokio::net::TcpListener {
+    tokio::net::TcpListener::from_std(listener)
+        .expect("a non-blocking listener can be given to the runtime it is made for")
+}
+
+/// A listener that others of this process may share its port with. Accepted sockets inherit TCP_NODELAY: replies leave as they are written.
+fn listen(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+    let open = || {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.set_tcp_nodelay(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        // the kernel cuts it to net.core.somaxconn
+        socket.listen(65_535)?;
+        std::io::Result::Ok(socket.into())
+    };
+    open().with_context(|| format!("the sink cannot listen on {address}"))
+}
+
+/// Fewer connections than that are worth a word.
+const OPEN_FILES_WANTED: u64 = 10_000;
+
+/// Runs a sink until it is interrupted, or for `lasts`; then prints its counters as JSON.
+pub fn command(config: &Config, lasts: Option<Duration>) -> anyhow::Result<()> {
+    let files = crate::sys::raise_open_files().context("cannot raise the limit of open files")?;
+    if files < OPEN_FILES_WANTED {
+        eprintln!("sink: only {files} connections fit (ulimit -n): raise the hard limit for more");
+    }
+    let handle = start(config)?;
+    for address in &handle.smtp {
+        println!("smtp {address}");
+    }
+    println!("control {}", handle.control);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")?;
+    runtime.block_on(until(lasts))?;
+    let counters = serde_json::to_string_pretty(&handle.counters())
+        .context("the counters cannot be written as JSON")?;
+    println!("{counters}");
+    Ok(())
+}
+
+/// SIGINT, SIGTERM, or the end of the time.
+async fn until(lasts: Option<Duration>) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let over = async {
+        match lasts {
+            Some(lasts) => tokio::time::sleep(lasts).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = over => {}
+    }
+    Ok(())
+}

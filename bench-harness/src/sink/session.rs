@@ -1,0 +1,697 @@
+//! One connection to the sink, without its socket: octets in, replies out.
+//!
+//! The commands are judged strictly, and what is out of order is counted under the name of its [`Violation`] or one of [`own`]: a proxy
+//! that sends such a thing has a fault. After refusals that were ours (a fault, a full message) what was pipelined behind them is refused
+//! too, and not counted.
+
+use std::time::Duration;
+
+use weir_smtp::command::{self, Command, MailArgs, RcptArgs};
+use weir_smtp::extension::ExtensionSet;
+use weir_smtp::limits::COMMAND_LINE_MAX;
+use weir_smtp::line::{Terminator, split_line};
+use weir_smtp::param::BodyType;
+use weir_smtp::violation::Violation;
+
+use super::announce::Texts;
+use super::content::Content;
+use super::counters::Counters;
+use super::fault::{Deed, Faults, Place};
+use super::ledgers::Ledgers;
+use crate::ledger::Seen;
+
+/// Violations that only a receiver of mail can see.
+pub mod own {
+    /// Octets behind a command, before its reply, though PIPELINING was not offered.
+    pub const PIPELINING: &str = "pipelining_not_offered";
+    /// Octets behind EHLO, HELO, VRFY, EXPN, NOOP or QUIT before its reply (RFC 2920, 3.1: they end a group).
+    pub const GROUP: &str = "group_not_ended";
+    /// Octets behind DATA before the 354.
+    pub const EARLY_BODY: &str = "body_before_354";
+    /// Octets before the greeting.
+    pub const PREGREET: &str = "pregreet";
+    /// What follows an end of data is no command: the message was not meant to end there.
+    pub const AFTER_END: &str = "octets_after_end_of_data";
+    /// A CR or LF alone in a message.
+    pub const BARE_NEWLINE: &str = "bare_newline_in_body";
+    /// BDAT though CHUNKING was not offered, and so on.
+    pub const NOT_OFFERED: &str = "command_not_offered";
+}
+
+/// Chunks larger than this end the connection. No stamped message is so large.
+const CHUNK_MAX: u64 = 1 << 32;
+
+/// What a session works with, shared by those of a thread.
+pub struct Desk<'a> {
+    pub texts: &'a Texts,
+    pub faults: &'a Faults,
+    pub counters: &'a mut Counters,
+    pub ledgers: &'a mut Ledgers,
+}
+
+/// Replies to one flight of commands.
+#[derive(Default)]
+pub struct Replies {
+    pub octets: Vec<u8>,
+    /// How long they take.
+    pub delay: Duration,
+}
+
+/// What is to be done with the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    GoOn,
+    /// Once the replies have left.
+    Close,
+    /// At once, by RST.
+    Reset,
+    /// Nothing more is read.
+    StopReading,
+}
+
+pub struct Session {
+    rng: fastrand::Rng,
+    phase: Phase,
+    hello: Hello,
+    transaction: Transaction,
+    content: Content,
+    /// The start of a command line.
+    line: Vec<u8>,
+    /// Octets before the replies are out mean this violation.
+    must_wait: Option<&'static str>,
+    /// The next line is the first after an end of data.
+    after_end: bool,
+    /// What is to happen at which octet of the message.
+    trap: Option<(u64, Deed)>,
+    quit: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Commands,
+    Data,
+    Chunk {
+        left: u64,
+        last: bool,
+        taken: bool,
+    },
+    /// Stalled: whatever comes is passed over.
+    Deaf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hello {
+    None,
+    Helo,
+    Ehlo,
+}
+
+#[derive(Debug, Default)]
+struct Transaction {
+    mail: Mail,
+    recipients: u32,
+    /// An RCPT was seen that was in order, taken or not.
+    tried: bool,
+    chunked: bool,
+    binary: bool,
+    utf8: bool,
+    stated: Option<u64>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Mail {
+    #[default]
+    None,
+    /// We refused it, or a chunk: what follows up to the next RSET or MAIL is refused, and nobody's fault.
+    Refused,
+    Open,
+}
+
+impl Session {
+    pub fn new(seed: u64) -> Session {
+        Session {
+            rng: fastrand::Rng::with_seed(seed),
+            phase: Phase::Commands,
+            hello: Hello::None,
+            transaction: Transaction::default(),
+            content: Content::default(),
+            line: Vec::new(),
+            must_wait: Some(own::PREGREET),
+            after_end: false,
+            trap: None,
+            quit: false,
+        }
+    }
+
+    /// The connection is open.
+    pub fn greet(&mut self, desk: &mut Desk<'_>, out: &mut Replies) -> Next {
+        self.delay_flight(desk, out);
+        let (next, _) = self.answer_with(Place::Greeting, desk, out, |desk, out| {
+            out.extend_from_slice(&desk.texts.greeting)
+        });
+        next
+    }
+
+    /// The replies so far have left.
+    pub fn heard(&mut self) {
+        self.must_wait = None;
+    }
+
+    pub fn has_quit(&self) -> bool {
+        self.quit
+    }
+
+    pub fn is_within_message(&self) -> bool {
+        matches!(self.phase, Phase::Data | Phase::Chunk { .. })
+    }
+
+    /// Takes what one read brought, all of it unless the connection is to end.
+    pub fn take(&mut self, input: &[u8], desk: &mut Desk<'_>, out: &mut Replies) -> Next {
+        let before = out.octets.len();
+        let mut rest = input;
+        let mut next = Next::GoOn;
+        while !rest.is_empty() && next == Next::GoOn {
+            if let Some(word) = self.must_wait.take() {
+                desk.counters.violation(word);
+            }
+            next = match self.phase {
+                Phase::Commands => self.take_line(&mut rest, desk, out),
+                Phase::Data => self.take_data(&mut rest, desk, out),
+                Phase::Chunk { left, last, taken } => {
+                    self.take_chunk(&mut rest, left, last, taken, desk, out)
+                }
+                Phase::Deaf => return Next::GoOn,
+            };
+        }
+        if out.octets.len() > before {
+            self.delay_flight(desk, out);
+        }
+        next
+    }
+
+    fn delay_flight(&mut self, desk: &Desk<'_>, out: &mut Replies) {
+        if let Some(delay) = desk.faults.flight_delay() {
+            out.delay = out.delay.max(delay.draw(&mut self.rng));
+        }
+    }
+
+    fn take_line(&mut self, rest: &mut &[u8], desk: &mut Desk<'_>, out: &mut Replies) -> Next {
+        let room = COMMAND_LINE_MAX - self.line.len();
+        let Some((length, taken, terminator)) = split_line(&rest[..rest.len().min(room)]) else {
+            if rest.len() >= room {
+                return self.end_with(Violation::LineTooLong, desk, out);
+            }
+            self.line.extend_from_slice(rest);
+            *rest = &[];
+            return Next::GoOn;
+        };
+        let (head, tail) = rest.split_at(taken);
+        *rest = tail;
+        if self.line.is_empty() {
+            return self.execute(&head[..length], terminator, desk, out);
+        }
+        let mut line = std::mem::take(&mut self.line);
+        line.extend_from_slice(head);
+        let next = match split_line(&line) {
+            Some((length, _, terminator)) => self.execute(&line[..length], terminator, desk, out),
+            None => Next::GoOn,
+        };
+        line.clear();
+        self.line = line;
+        next
+    }
+
+    /// Judges and answers one command.
+    fn execute(
+        &mut self,
+        line: &[u8],
+        terminator: Terminator,
+        desk: &mut Desk<'_>,
+        out: &mut Replies,
+    ) -> Next {
+        desk.counters.commands += 1;
+        let announced = desk.texts.capabilities.set;
+        if !announced.contains(ExtensionSet::PIPELINING) {
+            self.must_wait = Some(own::PIPELINING);
+        }
+        let after_end = std::mem::take(&mut self.after_end);
+        if terminator == Terminator::BareLf {
+            return self.refuse(Violation::BareLfInCommand, desk, out);
+        }
+        let command = match command::parse(line, announced, self.hello == Hello::Ehlo) {
+            Ok(command) => command,
+            Err(violation) => {
+                if after_end {
+                    desk.counters.violation(own::AFTER_END);
+                }
+                return self.refuse(violation, desk, out);
+            }
+        };
+        match command {
+            Command::Rcpt(rcpt) => self.rcpt(&rcpt, desk, out),
+            Command::Mail(mail) => self.mail(&mail, desk, out),
+            Command::Data => self.data(desk, out),
+            Command::Bdat { size, last } => self.bdat(size, last, desk, out),
+            Command::Ehlo(_) => self.hello(Hello::Ehlo, desk, out),
+            Command::Helo(_) => self.hello(Hello::Helo, desk, out),
+            Command::Rset => self.rset(desk, out),
+            Command::Noop => {
+                self.must_wait.get_or_insert(own::GROUP);
+                self.answer(Place::Noop, b"250 2.0.0 Ok\r\n", desk, out)
+            }
+            Command::Vrfy(_) => {
+                self.must_wait.get_or_insert(own::GROUP);
+                desk.texts
+                    .push(&mut out.octets, b"252 2.1.5 Send some mail\r\n");
+                Next::GoOn
+            }
+            Command::Help => {
+                desk.texts.push(&mut out.octets, b"214 2.0.0 RFC 5321\r\n");
+                Next::GoOn
+            }
+            Command::Quit => self.quit(desk, out),
+            Command::StartTls => self.offered(
+                ExtensionSet::STARTTLS,
+                b"454 4.7.0 TLS not available\r\n",
+                desk,
+                out,
+            ),
+            Command::Xforward => {
+                self.offered(ExtensionSet::XFORWARD, b"250 2.0.0 Ok\r\n", desk, out)
+            }
+            Command::Xclient => self.xclient(desk, out),
+            Command::Auth => self.offered(
+                ExtensionSet::AUTH,
+                b"535 5.7.8 Nobody has an account here\r\n",
+                desk,
+                out,
+            ),
+            Command::Expn(_) | Command::Etrn | Command::Turn => {
+                self.refuse(Violation::NotImplemented, desk, out)
+            }
+        }
+    }
+
+    fn hello(&mut self, hello: Hello, desk: &mut Desk<'_>, out: &mut Replies) -> Next {
+        self.must_wait.get_or_insert(own::GROUP);
+        let text = |desk: &Desk<'_>, out: &mut Vec<u8>| {
+            out.extend_from_slice(match hello {
+                Hello::Ehlo => &desk.texts.ehlo,
+                _ => &desk.texts.helo,
+            })
+        };
+        let (next, answered) = self.answer_with(Place::Ehlo, desk, out, text);
+        if answered {
+            self.hello = hello;
+            self.transaction = Transaction::default();
+        }
+        next
+    }
+
+    fn xclient(&mut self, desk: &mut Desk<'_>, out: &mut Replies) -> Next {
+        if !desk.texts.capabilities.set.contains(ExtensionSet::XCLIENT) {
+            return self.not_offered(desk, out);
+        }
+        if self.transaction.mail != Mail::None {
+            return self.refuse(Violation::BadSequence, desk, out);
+        }
+        // the session begins anew, with a greeting (Postfix XCLIENT_README)
+        self.must_wait.get_or_insert(own::GROUP);
+        self.hello = Hello::None;
+        out.octets.extend_from_slice(&desk.texts.greeting);
+        Next::GoOn
+    }
+
+    fn mail(&mut self, mail: &MailArgs<'_>, desk: &mut Desk<'_>, out: &mut Replies) -> Next {
+        if self.hello == Hello::None {
+            return self.refuse(Violation::NeedHelo, desk, out);
+        }
+        if self.transaction.mail == Mail::Open {
+            return self.refuse(Violation::NestedMail, desk, out);
+        }
+        let size_max = desk.texts.capabilities.size_max;
+        if size_max != 0 && mail.size.is_some_and(|size| size > size_max) {
+            return self.refuse(Violation::MessageTooBig, desk, out);
+        }
+        self.transaction = Transaction {
+            mail: Mail::Refused,
+            binary: mail.body == BodyType::BinaryMime,
+            utf8: mail.smtputf8,
+            stated: mail.size,
+            ..Transaction::default()
+        };
+        let (next, taken) = self.answer_at(Place::Mail, b"250 2.1.0 Ok\r\n", desk, out);
+        if taken {
+            self.transaction.mail = Mail::Open;
+        }
+        next
+    }
+
+    fn rcpt(&mut self, rcpt: &RcptArgs<'_>, desk: &mut Desk<'_>, out: &mut Replies) -> Next {
+        match self.transaction.mail {
+            Mail::None => return self.refuse(Violation::NeedMail, desk, out),
+            Mail::Refused => return self.follow_up(Violation::NeedMail, desk, out),
+            Mail::Open => {}
+        }
+        if self.transaction.chunked {
+            return self.refuse(Violation::BadSequence, desk, out);
+        }
+        if rcpt.uses.contains(ExtensionSet::SMTPUTF8) && !self.transaction.utf8 {
+            return self.refuse(Violation::Utf8NotDeclared, desk, out);
+        }
+        self.transaction.tried = true;
+        let (next, taken) = self.answer_at(Place::Rcpt, b"250 2.1.5 Ok\r\n", desk, out);
+        if taken {
+            self.transaction.recipients = self.transaction.recipients.saturating_add(1);
+            desk.counters.recipients += 1;
+        }
+        next
+    }
+
+    /// Whether the content of a message may begin now; if not, why, and whether that is the client's fault.
+    fn unready(&self) -> Option<(Violation, bool)> {
+        match self.transaction.mail {
+            Mail::None => Some((Violation::NeedMail, true)),
+            Mail::Refused => Some((Violation::NeedMail, false)),
+            Mail::Open if self.transaction.recipients > 0 => None,
+            Mail::Open if self.transaction.tried => Some((Violation::NoValidRecipients, false)),
+            Mail::Open => Some((Violation::NeedRcpt, true)),
+        }
+    }
+
+    fn data(&mut self, desk: &mut Desk<'_>, out: &mut Replies) -> Next {
+        // the 354, or a refusal of which the client has to know before it goes on
+        self.must_wait = Some(own::EARLY_BODY);
+        match self.unready() {
+            Some((violation, true)) => return self.refuse(violation, desk, out),
+            Some((violation, false)) => return self.follow_up(violation, desk, out),
+            None => {}
+        }
+        if self.transaction.chunked {
+            return self.refuse(Violation::MixedDataBdat, desk, out);
+        }
+        if self.transaction.binary {
+            return self.refuse(Violation::BinaryNeedsBdat, desk, out);
+        }
+        let text = b"354 End data with <CR><LF>.<CR><LF>\r\n";
+        let (next, taken) = self.answer_at(Place::Data, text, desk, out);
+        if taken {
+            self.phase = Phase::Data;
+            self.begin_content(self.transaction.stated, desk);
+        }
+        next
+    }
+
+    fn begin_content(&mut self, stated: Option<u64>, desk: &mut Desk<'_>) {
+        self.content.restart();
+        self.trap = desk.faults.trap(stated, &mut self.rng);
+    }
+
+    fn take_data(&mut self, rest: &mut &[u8], desk: &mut Desk<'_>, out: &mut Replies) -> Next {
+        let (taken, ended) = self.content.take_data(rest);
+        *rest = &rest[taken..];
+        if let Some(next) = self.spring(ended, desk) {
+            return next;
+        }
+        if !ended {
+            return Next::GoOn;
+        }
+        self.phase = Phase::Commands;
+        self.finish(desk, out)
+    }
+
+    /// The fault within a message, if its octet is reached, or if the message is over.
+    fn spring(&mut self, ended: bool, desk: &mut Desk<'_>) -> Option<Next> {
+        let (octet, deed) = self.trap?;
+        if self.content.octets() < octet && !ended {
+            return None;
+        }
+        self.trap = None;
+        desk.counters.fault(match deed {
+            Deed::Reset => "reset_in_body",
+            _ => "stalled_in_body",
+        });
+        Some(match deed {
+            Deed::Reset => Next::Reset,
+            _ => Next::StopReading,
+        })
+    }
+
+    fn bdat(&mut self, size: u64, last: bool, desk: &mut Desk<'_>, out: &mut Replies) -> Next {
+        if size > CHUNK_MAX {
+            return self.end_with(Violation::MessageTooBig, desk, out);
+        }
+        let offered = desk.texts.capabilities.set.contains(ExtensionSet::CHUNKING);
+        if !offered {
+            desk.counters.violation(own::NOT_OFFERED);
+        }
+        // its octets follow whatever is said; who is at fault is said now, the reply at the chunk's end
+        let unready = self.unready();
+        if let Some((violation, true)) = unready {
+            desk.counters.violation(violation.word());
+        }
+        let taken = offered && unready.is_none();
+        if taken && !self.transaction.chunked {
+            let stated = if last {
+                Some(size)
+            } else {
+                self.transaction.stated
+            };
+            self.transaction.chunked = true;
+            self.begin_content(stated, desk);
+        }
+        self.phase = Phase::Chunk {
+            left: size,
+            last,
+            taken,
+        };
+        // the octets of the chunk need not wait
+        self.must_wait = None;
+        match size {
+            0 => self.end_chunk(last, taken, desk, out),
+            _ => Next::GoOn,
+        }
+    }
+
+    fn take_chunk(
+        &mut self,
+        rest: &mut &[u8],
+        left: u64,
+        last: bool,
+        taken: bool,
+        desk: &mut Desk<'_>,
+        out: &mut Replies,
+    ) -> Next {
+        let length = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let (chunk, after) = rest.split_at(length);
+        *rest = after;
+        let left = left - length as u64;
+        self.phase = Phase::Chunk { left, last, taken };
+        if taken {
+            self.content.take_chunk(chunk, self.transaction.binary);
+            if let Some(next) = self.spring(left == 0 && last, desk) {
+                return next;
+            }
+        }
+        if left > 0 {
+            return Next::GoOn;
+        }
+        self.end_chunk(last, taken, desk, out)
+    }
+
+    fn end_chunk(
+        &mut self,
+        last: bool,
+        taken: bool,
+        desk: &mut Desk<'_>,
+        out: &mut Replies,
+    ) -> Next {
+        self.phase = Phase::Commands;
+        if !desk
+            .texts
+            .capabilities
+            .set
+            .contains(ExtensionSet::PIPELINING)
+        {
+            self.must_wait = Some(own::PIPELINING);
+        }
+        if !taken {
+            let violation = match self.unready() {
+                Some((violation, _)) => violation,
+                None => Violation::NotImplemented,
+            };
+            if self.transaction.mail == Mail::Open {
+                self.transaction.mail = Mail::Refused;
+            }
+            desk.counters.refused += u64::from(last);
+            return self.follow_up(violation, desk, out);
+        }
+        if last {
+            return self.finish(desk, out);
+        }
+        let (next, taken) = self.answer_at(Place::Bdat, b"250 2.0.0 Ok\r\n", desk, out);
+        if !taken {
+            self.transaction.mail = Mail::Refused;
+        }
+        next
+    }
+
+    /// The message is complete. It is counted before its reply is written: a server that accepts mail has it, heard or not.
+    fn finish(&mut self, desk: &mut Desk<'_>, out: &mut Replies) -> Next {
+        self.content.end();
+        if self.content.bare_newline() {
+            desk.counters.violation(own::BARE_NEWLINE);
+        }
+        self.after_end = true;
+        self.transaction = Transaction::default();
+        let seen = self.content.checker.finish();
+        let octets = self.content.octets();
+        let size_max = desk.texts.capabilities.size_max;
+        if size_max != 0 && octets > size_max {
+            desk.counters.refused += 1;
+            return self.refuse(Violation::MessageTooBig, desk, out);
+        }
+        let (next, taken) = self.answer_at(Place::Final, b"250 2.0.0 Ok: counted\r\n", desk, out);
+        if !taken {
+            desk.counters.refused += 1;
+            return next;
+        }
+        desk.counters.accepted += 1;
+        desk.counters.accepted_octets += octets;
+        desk.counters.altered += u64::from(matches!(seen, Seen::Altered(_)));
+        desk.counters.unstamped += u64::from(seen == Seen::Unknown);
+        desk.ledgers.count(seen);
+        next
+    }
+
+    fn rset(&mut self, desk: &mut Desk<'_>, out: &mut Replies) -> Next {
+        desk.counters.rsets += 1;
+        self.transaction = Transaction::default();
+        self.answer(Place::Rset, b"250 2.0.0 Ok\r\n", desk, out)
+    }
+
+    fn quit(&mut self, desk: &mut Desk<'_>, out: &mut Replies) -> Next {
+        self.must_wait = Some(own::GROUP);
+        self.quit = true;
+        match self.answer(Place::Quit, b"221 2.0.0 Bye\r\n", desk, out) {
+            Next::GoOn if self.phase != Phase::Deaf => Next::Close,
+            next => next,
+        }
+    }
+
+    fn offered(
+        &mut self,
+        extension: ExtensionSet,
+        reply: &[u8],
+        desk: &mut Desk<'_>,
+        out: &mut Replies,
+    ) -> Next {
+        if !desk.texts.capabilities.set.contains(extension) {
+            return self.not_offered(desk, out);
+        }
+        desk.texts.push(&mut out.octets, reply);
+        Next::GoOn
+    }
+
+    fn not_offered(&mut self, desk: &mut Desk<'_>, out: &mut Replies) -> Next {
+        desk.counters.violation(own::NOT_OFFERED);
+        self.follow_up(Violation::NotImplemented, desk, out)
+    }
+
+    /// The client is at fault.
+    fn refuse(&mut self, violation: Violation, desk: &mut Desk<'_>, out: &mut Replies) -> Next {
+        desk.counters.violation(violation.word());
+        self.follow_up(violation, desk, out)
+    }
+
+    /// Refused for what came before.
+    fn follow_up(&mut self, violation: Violation, desk: &Desk<'_>, out: &mut Replies) -> Next {
+        desk.texts
+            .push(&mut out.octets, violation.reply().as_bytes());
+        Next::GoOn
+    }
+
+    /// The client is at fault, and there is no way to go on.
+    fn end_with(&mut self, violation: Violation, desk: &mut Desk<'_>, out: &mut Replies) -> Next {
+        self.refuse(violation, desk, out);
+        Next::Close
+    }
+
+    fn answer(
+        &mut self,
+        place: Place,
+        reply: &[u8],
+        desk: &mut Desk<'_>,
+        out: &mut Replies,
+    ) -> Next {
+        self.answer_at(place, reply, desk, out).0
+    }
+
+    /// Says `reply`, or what the faults have in its place. True: it was said.
+    fn answer_at(
+        &mut self,
+        place: Place,
+        reply: &[u8],
+        desk: &mut Desk<'_>,
+        out: &mut Replies,
+    ) -> (Next, bool) {
+        let text = |desk: &Desk<'_>, out: &mut Vec<u8>| desk.texts.push(out, reply);
+        self.answer_with(place, desk, out, text)
+    }
+
+    fn answer_with(
+        &mut self,
+        place: Place,
+        desk: &mut Desk<'_>,
+        out: &mut Replies,
+        say: impl FnOnce(&Desk<'_>, &mut Vec<u8>),
+    ) -> (Next, bool) {
+        if let Some(delay) = desk.faults.delay(place) {
+            out.delay = out.delay.max(delay.draw(&mut self.rng));
+        }
+        let Some(deed) = desk.faults.deed(place, &mut self.rng) else {
+            say(desk, &mut out.octets);
+            return (Next::GoOn, true);
+        };
+        desk.counters.fault(deed.word());
+        let next = match deed {
+            Deed::Reset => Next::Reset,
+            Deed::Close => Next::Close,
+            Deed::Stall => {
+                self.phase = Phase::Deaf;
+                Next::GoOn
+            }
+            Deed::Garbage => {
+                out.octets
+                    .extend_from_slice(GARBAGE[self.rng.usize(0..GARBAGE.len())]);
+                Next::GoOn
+            }
+            Deed::Reply(code) => {
+                let class = code / 100;
+                let text = format!("{code} {class}.3.0 As the sink was told to say\r\n");
+                desk.texts.push(&mut out.octets, text.as_bytes());
+                match place {
+                    _ if matches!(code, 421 | 521) => Next::Close,
+                    Place::Greeting => Next::Close,
+                    _ => Next::GoOn,
+                }
+            }
+        };
+        (next, false)
+    }
+}
+
+/// What is no reply, each in its own way.
+const GARBAGE: [&[u8]; 8] = [
+    b"\r\n",
+    b"hello\r\n",
+    b"25",
+    b"999 9.9.9 there is no such class\r\n",
+    b"250 2.0.0 bare\n",
+    b"250-2.0.0 one\r\n550 5.0.0 other\r\n",
+    b"250 2.0.0 n\0ught\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+];
+
+#[cfg(test)]
+mod tests;
