@@ -16,12 +16,19 @@
 //! `sink`, `hold`, `peers`, `report`.
 #![forbid(unsafe_op_in_unsafe_fn)]
 
+pub mod cli;
+pub mod crew;
+pub mod hold;
 pub mod ledger;
 pub mod machine;
 pub mod outcome;
 pub mod peers;
 pub mod plan;
 pub mod proc;
+pub mod progress;
+pub mod rails;
 pub mod sink;
 pub mod source;
-mod sys;
+pub mod summary;
+pub mod sys;
+pub mod verdict;

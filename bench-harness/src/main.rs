@@ -1,5 +1,7 @@
-//! The command line of weir-bench.
+//! The command line of weir-bench: everything is in `cli`.
 
-fn main() {
-    println!("{}", env!("CARGO_PKG_DESCRIPTION"));
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(weir_bench::cli::main())
 }

@@ -1,0 +1,318 @@
+//! A run: worker processes with a share of the plan each, merged into one outcome, and held against the sink's ledger.
+//!
+//! ```text
+//! parent                                   worker (a copy of this program: `weir-bench worker`)
+//!   plan share, one line of JSON  ──────>    reads it
+//!   waits for all                 <──────    "ready"
+//!   "go" to all                   ──────>    starts the plan's clock
+//!   progress                      <──────    {"second": [counts so far, stream by stream]}, once a second
+//!   "stop", after Ctrl-C          ──────>    starts nothing more, reports
+//!   merge                         <──────    {"report": ...}, and its end
+//! ```
+//!
+//! A worker that dies or says nonsense fails the run with its last words: a smaller result would look like a slower server.
+//! Workers have process groups of their own, so that Ctrl-C meets the parent alone; they end when their input ends.
+
+mod member;
+mod signals;
+mod wire;
+pub mod worker;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tokio::sync::mpsc;
+
+use crate::ledger::{self, Sent};
+use crate::outcome::{Counts, Integrity, Outcome, Sample, StreamOutcome};
+use crate::plan::Plan;
+use crate::progress::Progress;
+use crate::source::SourceReport;
+use crate::{machine, proc, rails, sys};
+use member::{Event, Member};
+pub use signals::interrupted;
+use wire::FromWorker;
+
+/// How a run is carried out; the plan says what it does.
+#[derive(Debug, Clone, Default)]
+pub struct CrewOptions {
+    /// None: as many as the open-file limit asks for.
+    pub processes: Option<u32>,
+    /// A process whose CPU time and memory are sampled.
+    pub watch: Option<u32>,
+    pub quiet: bool,
+    /// What the outcome is called: `weir`, `haproxy`, `direct`.
+    pub name: String,
+    /// The command line, for the record.
+    pub command: String,
+}
+
+const SAMPLE_EVERY: Duration = Duration::from_millis(250);
+const TARGET_WITHIN: Duration = Duration::from_secs(5);
+/// From the first process to the last `ready`.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// What workers may take after the plan and its grace are over: to load mail, to write their report.
+const REPORT_WITHIN: Duration = Duration::from_secs(60);
+/// How long a message may be on its way to the sink after its sender has heard 250.
+const LATE_ARRIVALS: Duration = Duration::from_secs(3);
+const LATE_PAUSE: Duration = Duration::from_millis(150);
+
+/// Carries out a plan and blocks until it is over. Not to be called inside an async runtime.
+pub fn run(plan: &Plan, options: &CrewOptions) -> Result<Outcome> {
+    run_program(Path::new("/proc/self/exe"), plan, options)
+}
+
+fn run_program(program: &Path, plan: &Plan, options: &CrewOptions) -> Result<Outcome> {
+    signals::watch()?;
+    ensure!(!interrupted(), "interrupted before the run began");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start an async runtime")?;
+    runtime.block_on(Run::new(program, plan, options)?.carry_out())
+}
+
+/// One run under way.
+struct Run<'a> {
+    program: PathBuf,
+    plan: &'a Plan,
+    options: &'a CrewOptions,
+    processes: u32,
+    machine: crate::outcome::Machine,
+    progress: Progress,
+    /// By process: the counts it told last, its report.
+    totals: Vec<Vec<Counts>>,
+    reports: Vec<Option<SourceReport>>,
+    samples: Vec<Sample>,
+}
+
+impl<'a> Run<'a> {
+    fn new(program: &Path, plan: &'a Plan, options: &'a CrewOptions) -> Result<Run<'a>> {
+        let open_files_max =
+            sys::raise_open_files().context("cannot raise the limit of open files")?;
+        let needed = rails::processes_needed(rails::open_sessions(plan), open_files_max);
+        let processes = options.processes.unwrap_or(needed);
+        ensure!(
+            processes >= needed,
+            "{} sessions need {needed} processes where each may open {open_files_max} files, not {processes}: leave --processes out, or raise ulimit -Hn",
+            rails::open_sessions(plan)
+        );
+        let mut machine = machine::describe();
+        machine.warnings = rails::warnings(plan, &machine, processes);
+        Ok(Run {
+            program: program.to_owned(),
+            plan,
+            options,
+            processes,
+            machine,
+            progress: Progress::new(plan, options.quiet),
+            totals: vec![Vec::new(); processes as usize],
+            reports: (0..processes).map(|_| None).collect(),
+            samples: Vec::new(),
+        })
+    }
+
+    async fn carry_out(mut self) -> Result<Outcome> {
+        self.progress.warn(&self.machine.warnings);
+        self.ask_both_ends().await?;
+        let (events, mut inbox) = mpsc::channel(64);
+        let mut members = Vec::new();
+        for index in 0..self.processes {
+            let share = self.plan.share(index, self.processes);
+            members.push(Member::spawn(&self.program, index, &share, events.clone()).await?);
+        }
+        drop(events);
+        tokio::time::timeout(READY_WITHIN, self.all_ready(&mut inbox))
+            .await
+            .with_context(|| {
+                format!(
+                    "the workers were not ready within {} s",
+                    READY_WITHIN.as_secs()
+                )
+            })??;
+        let (clock, began) = (Instant::now(), SystemTime::now());
+        self.sample(clock)?;
+        for member in &mut members {
+            member.tell("go").await?;
+        }
+        self.drive(&mut members, &mut inbox, clock).await?;
+        let lasted = clock.elapsed().min(self.plan.lasts + self.plan.grace);
+        self.progress.end();
+        let (streams, sent) = merge(self.plan, self.reports)?;
+        let integrity = match self.plan.ledger {
+            Some(control) => Some(count_arrivals(control, self.plan.run, &sent).await?),
+            None => None,
+        };
+        Ok(Outcome {
+            name: self.options.name.clone(),
+            command: self.options.command.clone(),
+            began: humantime::format_rfc3339_seconds(began).to_string(),
+            lasted,
+            machine: self.machine,
+            plan: self.plan.clone(),
+            streams,
+            integrity,
+            samples: self.samples,
+        })
+    }
+
+    /// That nobody is there is better told now than after the run.
+    async fn ask_both_ends(&self) -> Result<()> {
+        let target = self.plan.target;
+        tokio::time::timeout(TARGET_WITHIN, tokio::net::TcpStream::connect(target))
+            .await
+            .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+            .with_context(|| format!("nobody accepts connections at {target}"))?;
+        if let Some(control) = self.plan.ledger {
+            ledger::fetch(control, self.plan.run).await?;
+        }
+        Ok(())
+    }
+
+    async fn all_ready(&mut self, inbox: &mut mpsc::Receiver<(u32, Event)>) -> Result<()> {
+        let mut ready = 0;
+        while ready < self.processes {
+            let (index, event) = inbox.recv().await.context("all workers have gone")?;
+            match event {
+                Event::Said(FromWorker::Ready) => ready += 1,
+                Event::Said(_) => bail!("worker {index} speaks before it was told to go"),
+                Event::Ended(end) => return Err(end.into_error(index)),
+            }
+        }
+        Ok(())
+    }
+
+    /// From `go` until every worker has reported and ended well.
+    async fn drive(
+        &mut self,
+        members: &mut [Member],
+        inbox: &mut mpsc::Receiver<(u32, Event)>,
+        clock: Instant,
+    ) -> Result<()> {
+        let mut signals = signals::watch()?;
+        signals.mark_unchanged();
+        let mut ticks = tokio::time::interval(SAMPLE_EVERY);
+        let last = tokio::time::sleep(self.plan.lasts + self.plan.grace + REPORT_WITHIN);
+        tokio::pin!(last);
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                event = inbox.recv() => match event {
+                    Some((index, event)) => self.note(index, event)?,
+                    // Every member's task has ended, and none of them badly.
+                    None => return Ok(()),
+                },
+                _ = ticks.tick() => self.tick(clock),
+                Ok(()) = signals.changed() => {
+                    ensure!(!stopping, "interrupted twice: the workers are ended, and nothing is reported");
+                    stopping = true;
+                    self.machine.warnings.push(format!("ended early, by a signal, after {}", crate::summary::time(clock.elapsed())));
+                    for member in members.iter_mut() {
+                        member.tell("stop").await?;
+                    }
+                }
+                () = &mut last => bail!("workers were still busy {} s after the end of the plan and its grace", REPORT_WITHIN.as_secs()),
+            }
+        }
+    }
+
+    fn note(&mut self, index: u32, event: Event) -> Result<()> {
+        let at = index as usize;
+        match event {
+            Event::Said(FromWorker::Second(counts)) => {
+                self.totals[at] = counts;
+                self.progress.update(&self.totals);
+            }
+            Event::Said(FromWorker::Report(report)) => {
+                ensure!(
+                    self.reports[at].is_none(),
+                    "worker {index} has reported twice"
+                );
+                ensure!(
+                    report.streams.len() == self.plan.streams.len(),
+                    "worker {index} reports {} streams of {}",
+                    report.streams.len(),
+                    self.plan.streams.len()
+                );
+                self.reports[at] = Some(*report);
+            }
+            Event::Said(FromWorker::Ready) => bail!("worker {index} is ready a second time"),
+            Event::Ended(end) if end.is_good() => {
+                ensure!(
+                    self.reports[at].is_some(),
+                    "worker {index} has ended without a report"
+                );
+            }
+            Event::Ended(end) => return Err(end.into_error(index)),
+        }
+        Ok(())
+    }
+
+    /// The first sample has to be there; what goes wrong later is worth a warning, not the run.
+    fn sample(&mut self, clock: Instant) -> Result<()> {
+        if let Some(pid) = self.options.watch {
+            self.samples.push(proc::sample(pid, clock.elapsed())?);
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, clock: Instant) {
+        self.progress.tick(clock.elapsed());
+        let lost = |warning: &String| warning.starts_with(WATCH_LOST);
+        if self.machine.warnings.iter().any(lost) {
+            return;
+        }
+        if let Err(error) = self.sample(clock) {
+            self.machine
+                .warnings
+                .push(format!("{WATCH_LOST}: {error:#}"));
+        }
+    }
+}
+
+const WATCH_LOST: &str = "the watched process has gone during the run";
+
+/// Streams of all processes added up, and what each process sent.
+type Merged = (Vec<StreamOutcome>, Vec<(u16, Sent)>);
+
+fn merge(plan: &Plan, reports: Vec<Option<SourceReport>>) -> Result<Merged> {
+    let mut streams = vec![StreamOutcome::default(); plan.streams.len()];
+    let mut sent = Vec::new();
+    for (index, report) in reports.into_iter().enumerate() {
+        let report =
+            report.with_context(|| format!("worker {index} has ended without a report"))?;
+        for (mine, theirs) in streams.iter_mut().zip(&report.streams) {
+            mine.merge(theirs);
+        }
+        sent.push((u16::try_from(index)?, report.sent));
+    }
+    for (stream, planned) in streams.iter_mut().zip(&plan.streams) {
+        stream.name.clone_from(&planned.name);
+        stream.profile = planned.profile.word().to_owned();
+    }
+    Ok((streams, sent))
+}
+
+/// Asks the sink what arrived; where something is missing it is asked again, until nothing more may come.
+async fn count_arrivals(
+    control: std::net::SocketAddr,
+    run: u64,
+    sent: &[(u16, Sent)],
+) -> Result<Integrity> {
+    let end = Instant::now() + LATE_ARRIVALS;
+    let integrity = loop {
+        let arrived = ledger::fetch(control, run).await?;
+        let integrity = ledger::reconcile(sent, &arrived);
+        if integrity.lost == 0 || Instant::now() > end {
+            break integrity;
+        }
+        tokio::time::sleep(LATE_PAUSE).await;
+    };
+    ledger::forget(control, run).await?;
+    Ok(integrity)
+}
+
+#[cfg(test)]
+#[path = "crew/crew_tests.rs"]
+mod tests;
