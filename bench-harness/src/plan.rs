@@ -102,6 +102,14 @@ impl Profile {
         }
     }
 
+    /// Whether each session is about a message.
+    pub fn sends(self) -> bool {
+        !matches!(
+            self,
+            Profile::SlowLoris { .. } | Profile::Idle | Profile::Silent
+        )
+    }
+
     /// Held clients are opened once, up to their number, and kept; the others come and go.
     pub fn is_kept(self) -> bool {
         matches!(

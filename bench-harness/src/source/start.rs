@@ -1,6 +1,7 @@
 //! One start of the plan, and the message it is about. Both count themselves when they go, however they go: by their end, by an error, or
 //! cut off with the run. So the books add up: every start ended or is unfinished, every message has exactly one fate.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::time::Instant;
@@ -40,6 +41,7 @@ pub struct Start {
     pub number: u64,
     pub planned: Instant,
     pub made: Instant,
+    has_letter: Cell<bool>,
     has_ended: bool,
 }
 
@@ -52,6 +54,7 @@ impl Start {
             number,
             planned,
             made,
+            has_letter: Cell::new(false),
             has_ended: false,
         }
     }
@@ -110,9 +113,15 @@ impl Drop for Start {
             stream.process.is_broken.set(true);
         } else if !self.has_ended {
             let mut tally = stream.tally.borrow_mut();
+            let (now, profile) = (Instant::now(), stream.plan.profile);
             tally.counts.unfinished += 1;
-            if !stream.plan.profile.is_kept() {
-                tally.session(self.since(), Instant::now());
+            if !profile.is_kept() {
+                tally.session(self.since(), now);
+            }
+            // cut before its session had its first turn
+            if profile.sends() && !self.has_letter.get() {
+                tally.counts.not_sent += 1;
+                tally.failed(now);
             }
         }
         if stream.is_refilled() || stream.process.is_ending.get() {
@@ -135,6 +144,7 @@ pub struct Letter {
 
 impl Letter {
     pub fn new(start: &Start) -> Letter {
+        start.has_letter.set(true);
         let stream = &start.stream;
         let body = stream
             .mail

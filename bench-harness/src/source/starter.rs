@@ -49,8 +49,12 @@ enum Starts {
     },
 }
 
-/// Starts made in one go before sessions get their turn.
+/// Starts a stream may make in one go before other streams and sessions get their turn.
 const AT_ONCE: u32 = 64;
+/// How far the opening of held clients may be behind its rate and still catch up.
+const BEHIND: Duration = Duration::from_millis(10);
+/// Starts that are counted one by one as dropped when a run is cut, a second's work.
+const REST_MAX: usize = 10_000_000;
 /// Later than this counts as late.
 const LATE: Duration = Duration::from_millis(1);
 
@@ -92,25 +96,25 @@ impl<'c> Starter<'c> {
         let now = Instant::now();
         self.count_seconds(now);
         let mut next = self.begun + Duration::from_secs(u64::from(self.seconds) + 1);
-        if now < self.ends {
-            self.listen_for_ends(cx);
-            match self.make_starts(now) {
-                Some(due) => next = next.min(due),
+        self.listen_for_ends(cx);
+        if !self.process.is_ending.get() {
+            let is_over = now >= self.ends;
+            match self.make_starts(now.min(self.ends), is_over) {
                 // more are due: after sessions had their turn
                 None => cx.waker().wake_by_ref(),
+                Some(_) if is_over => self.end(),
+                Some(due) => next = next.min(due).min(self.ends),
             }
-            next = next.min(self.ends);
-        } else {
-            if !self.process.is_ending.get() {
-                self.end();
-            }
-            self.listen_for_ends(cx);
-            let cut = self.ends + self.grace;
-            if now >= cut || self.is_quiet() {
-                return Ok(true);
-            }
-            next = next.min(cut);
         }
+        let cut = self.ends + self.grace;
+        if now >= cut || self.process.is_ending.get() && self.is_quiet() {
+            let lasted = self.ends - self.begun;
+            for lane in &mut self.lanes {
+                lane.drop_rest(lasted);
+            }
+            return Ok(true);
+        }
+        next = next.min(cut);
         self.alarm
             .set(next, now)
             .context("the timer cannot be set")?;
@@ -125,24 +129,26 @@ impl<'c> Starter<'c> {
         }
     }
 
-    /// The time of the next start; None where some are still due.
-    fn make_starts(&mut self, now: Instant) -> Option<Instant> {
-        let mut next = self.ends;
-        let mut made = 0;
+    /// The time of the next start; None where some are still due. A plan that is over is caught up with, and nobody is replaced.
+    fn make_starts(&mut self, now: Instant, is_over: bool) -> Option<Instant> {
+        let mut next = Some(self.ends);
         for lane in &mut self.lanes {
-            while let Some(due) = lane.next(self.begun) {
+            for made in 0..=AT_ONCE {
+                let Some(due) = lane.next(self.begun, is_over) else {
+                    break;
+                };
                 if due > now {
-                    next = next.min(due);
+                    next = next.map(|next| next.min(due));
                     break;
                 }
                 if made == AT_ONCE {
-                    return None;
+                    next = None;
+                    break;
                 }
-                made += 1;
                 lane.start(due);
             }
         }
-        Some(next)
+        next
     }
 
     fn end(&mut self) {
@@ -196,7 +202,7 @@ impl Lane {
                 Starts::Planned(schedule.peekable())
             }
             Arrivals::Closed { sessions } => Starts::Refilled {
-                sessions: *sessions,
+                sessions: stream.plan.open_max.min(*sessions),
                 every: Duration::ZERO,
                 next: begun,
             },
@@ -204,7 +210,7 @@ impl Lane {
                 connections,
                 per_second,
             } => Starts::Refilled {
-                sessions: *connections,
+                sessions: stream.plan.open_max.min(*connections),
                 every: Duration::from_secs(1) / (*per_second).max(1),
                 next: begun,
             },
@@ -217,15 +223,25 @@ impl Lane {
     }
 
     /// When the next start is due, which may be past. None: when a session has ended, or never.
-    fn next(&mut self, begun: Instant) -> Option<Instant> {
+    fn next(&mut self, begun: Instant, is_over: bool) -> Option<Instant> {
         if self.made >= self.stream.plan.starts_max || !self.stream.process.has_numbers() {
             return None;
         }
         match &mut self.plan {
             Starts::Planned(schedule) => schedule.peek().map(|at| begun + *at),
             Starts::Refilled { sessions, next, .. } => {
-                (self.stream.under_way.get() < *sessions).then_some(*next)
+                (self.stream.under_way.get() < *sessions && !is_over).then_some(*next)
             }
+        }
+    }
+
+    /// What the source could not even begin until it was cut counts as dropped.
+    fn drop_rest(&mut self, lasted: Duration) {
+        if let Starts::Planned(schedule) = &mut self.plan {
+            let allowed = self.stream.plan.starts_max - self.made;
+            let rest = schedule.take(REST_MAX.min(allowed as usize));
+            let rest = rest.take_while(|at| *at < lasted).count();
+            self.stream.tally.borrow_mut().counts.dropped += rest as u64;
         }
     }
 
@@ -237,8 +253,8 @@ impl Lane {
                 due
             }
             Starts::Refilled { every, next, .. } => {
-                // not behind by more than one: who was lost all at once comes back one by one
-                *next = (*next + *every).max(now);
+                // who was lost all at once comes back one by one
+                *next = (*next + *every).max(now - BEHIND);
                 now
             }
         };

@@ -70,7 +70,8 @@ fn refusals_are_told_apart() {
             assert_eq!(
                 (counts.deferred, counts.rejected, counts.not_sent),
                 (deferred, rejected, not_sent),
-                "{profile:?} {outcome:?}"
+                "{profile:?} {:?}",
+                outcome.counts
             );
             assert!(integrity(&report, &server).is_clean());
             assert_eq!(

@@ -165,11 +165,11 @@ fn the_caller_can_end_it() {
             _ => ControlFlow::Continue(()),
         }
     });
-    assert_eq!(seconds.len(), 2);
+    assert!((2..=3).contains(&seconds.len()), "{seconds:?}");
     assert!((95..=102).contains(&seconds[0]), "{seconds:?}");
     let counts = report.streams[0].counts;
     assert_eq!(counts.accepted, counts.starts);
-    assert_eq!(counts.unfinished, 0);
+    assert_eq!((counts.unfinished, counts.dropped), (0, 0));
 }
 
 #[test]
@@ -183,4 +183,50 @@ fn starts_are_made_in_time() {
         "{:?}",
         connect.at(25.0)
     );
+}
+
+#[test]
+fn a_stream_that_is_always_behind_does_not_hold_up_the_others() {
+    let server = Server::start(Script::default());
+    let mut flood = stream(Profile::Silent, 1e9, 1_000_000);
+    flood.open_max = 10;
+    let good = stream(Profile::PerMessage, 100.0, 50);
+    let report = run(&plan(
+        &server,
+        Duration::from_millis(500),
+        vec![flood, good],
+    ));
+    let counts = report.streams[0].counts;
+    assert_eq!(counts.starts + counts.dropped, 1_000_000);
+    assert_eq!(report.streams[1].counts.accepted, 50);
+    let late = report.streams[1].counts.late;
+    assert!(late < 25, "{late} of 50 late");
+}
+
+#[test]
+fn held_clients_are_opened_at_their_rate() {
+    let server = Server::start(Script::default());
+    let mut stream = stream(Profile::Silent, 1.0, 10_000);
+    stream.arrivals = Arrivals::Held {
+        connections: 2000,
+        per_second: 1000,
+    };
+    let report = run(&plan(&server, Duration::from_millis(1020), vec![stream]));
+    let starts = report.streams[0].counts.starts;
+    assert!((990..=1035).contains(&starts), "{starts}");
+}
+
+#[test]
+fn a_source_that_was_held_up_still_makes_every_start() {
+    let server = Server::start(Script::default());
+    let stream = stream(Profile::PerMessage, 100.0, 150);
+    let plan = plan(&server, Duration::from_millis(1500), vec![stream]);
+    // the source itself stops, over the end of its plan
+    let report = run_watched(&plan, &mut |_| {
+        std::thread::sleep(Duration::from_millis(700));
+        ControlFlow::Continue(())
+    });
+    let counts = report.streams[0].counts;
+    assert_eq!((counts.starts, counts.accepted), (150, 150));
+    assert!(counts.late >= 45, "{counts:?}");
 }

@@ -16,7 +16,11 @@ fn every_profile_that_sends_is_clean() {
         let report = run_one(&server, profile, 50);
         let outcome = &report.streams[0];
         assert_books_add_up(outcome);
-        assert_eq!(outcome.counts.accepted, 50, "{profile:?} {outcome:?}");
+        assert_eq!(
+            outcome.counts.accepted, 50,
+            "{profile:?} {:?}",
+            outcome.counts
+        );
         assert_eq!(outcome.counts.body_octets, 50 * 1024);
         let integrity = integrity(&report, &server);
         assert!(integrity.is_clean(), "{profile:?} {integrity:?}");
@@ -148,7 +152,7 @@ fn a_slow_body_takes_its_time() {
     };
     let report = run_one(&server, profile, 2);
     let outcome = &report.streams[0];
-    assert_eq!(outcome.counts.accepted, 2, "{outcome:?}");
+    assert_eq!(outcome.counts.accepted, 2, "{:?}", outcome.counts);
     let took = outcome.stages[&crate::outcome::Stage::Final]
         .service
         .at(0.0);
