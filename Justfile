@@ -28,6 +28,22 @@ fuzz-smoke:
 docs:
     cargo run -q --bin weir -- docs flags > docs/FLAGS.md && cargo run -q --bin weir -- docs metrics > docs/METRICS.md
 
+# every profile of weir-bench for some seconds: asserts integrity, no speed
+bench-smoke:
+    tests/run bench
+
+# load with weir-bench, as: just bench source 127.0.0.1:2525 --rate 100/s
+bench *arguments:
+    cargo run -q --release -p weir-bench -- {{arguments}}
+
+# weir beside haproxy, nginx and postfix, interleaved
+bench-peers *workloads:
+    cargo build -q --release --workspace && target/release/weir-bench peers {{workloads}}
+
+# the same, kept under a name in bench-harness/results/
+record name *workloads:
+    cargo build -q --release --workspace && target/release/weir-bench peers {{workloads}} --out bench-harness/results --name {{name}}
+
 # the figures of docs/PERFORMANCE.md (a quarter of an hour)
 figures *what:
     cargo build --release && bench-harness/figures.py {{what}}
