@@ -42,7 +42,7 @@ bench-peers *workloads:
 
 # the same, kept under a name in bench-harness/results/
 record name *workloads:
-    cargo build -q --release --workspace && target/release/weir-bench peers {{workloads}} --out bench-harness/results --name {{name}}
+    cargo build -q --release --workspace && target/release/weir-bench peers {{workloads}} --into bench-harness/results/{{name}}
 
 # the figures of docs/PERFORMANCE.md (a quarter of an hour)
 figures *what:

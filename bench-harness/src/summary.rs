@@ -54,16 +54,7 @@ fn stream_text(stream: &StreamOutcome, plan: &Plan) -> String {
             ),
         ],
     );
-    text += &row(
-        "messages",
-        &[
-            (counts.accepted, "accepted"),
-            (counts.deferred, "deferred"),
-            (counts.rejected, "rejected"),
-            (counts.unanswered, "unanswered"),
-            (counts.not_sent, "not sent"),
-        ],
-    );
+    text += &messages(counts, is_kept);
     text += &trouble(counts);
     text += &stages(stream);
     text += &kept(stream);
@@ -72,6 +63,21 @@ fn stream_text(stream: &StreamOutcome, plan: &Plan) -> String {
             .expect("a String takes everything");
     }
     text
+}
+
+/// Clients that are kept need not send any.
+fn messages(counts: &Counts, is_kept: bool) -> String {
+    let cells = [
+        (counts.accepted, "accepted"),
+        (counts.deferred, "deferred"),
+        (counts.rejected, "rejected"),
+        (counts.unanswered, "unanswered"),
+        (counts.not_sent, "not sent"),
+    ];
+    match is_kept && cells.iter().all(|(count, _)| *count == 0) {
+        true => String::new(),
+        false => row("messages", &cells),
+    }
 }
 
 fn row(name: &str, cells: &[(u64, &str)]) -> String {
