@@ -138,8 +138,10 @@ impl<'a> Run<'a> {
         }
         self.drive(&mut members, &mut inbox, clock).await?;
         let lasted = clock.elapsed().min(self.plan.lasts + self.plan.grace);
+        self.tick(clock);
         self.progress.end();
         let (streams, sent) = merge(self.plan, self.reports)?;
+        self.machine.warnings.extend(rails::afterthoughts(&streams));
         let integrity = match self.plan.ledger {
             Some(control) => Some(count_arrivals(control, self.plan.run, &sent).await?),
             None => None,

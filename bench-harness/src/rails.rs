@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::outcome::Machine;
+use crate::outcome::{Machine, StreamOutcome};
 use crate::plan::{Arrivals, Plan};
 
 /// Longer runs are a service, not a test.
@@ -76,6 +76,27 @@ pub fn warnings(plan: &Plan, machine: &Machine, processes: u32) -> Vec<String> {
         warnings.extend(ports(plan, &range));
     }
     warnings.extend(circles(plan));
+    warnings
+}
+
+/// What a run itself shows of the side that made the load.
+pub fn afterthoughts(streams: &[StreamOutcome]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for stream in streams {
+        let counts = &stream.counts;
+        if counts.late * 100 > counts.starts {
+            warnings.push(format!(
+                "{}: {} of {} starts were made more than a millisecond late: the load side was busy (more --processes, fewer neighbours)",
+                stream.name, counts.late, counts.starts
+            ));
+        }
+        if counts.dropped > 0 {
+            warnings.push(format!(
+                "{}: {} starts were dropped, so the latency is worse than it says: the other side is too slow for this rate, or open=N too small",
+                stream.name, counts.dropped
+            ));
+        }
+    }
     warnings
 }
 
@@ -200,6 +221,27 @@ mod tests {
         assert!(
             ports(&plan, "1 65535").is_empty(),
             "60,000 fit into one address with all ports"
+        );
+    }
+
+    #[test]
+    fn a_busy_load_side_is_told_of() {
+        let mut stream = StreamOutcome {
+            name: "good".to_owned(),
+            ..StreamOutcome::default()
+        };
+        stream.counts.starts = 1000;
+        stream.counts.late = 10;
+        assert_eq!(
+            afterthoughts(std::slice::from_ref(&stream)),
+            Vec::<String>::new()
+        );
+        stream.counts.late = 11;
+        stream.counts.dropped = 1;
+        let told = afterthoughts(&[stream]);
+        assert!(
+            told[0].contains("11 of 1000") && told[1].contains("1 starts were dropped"),
+            "{told:?}"
         );
     }
 

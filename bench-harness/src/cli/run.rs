@@ -10,8 +10,8 @@ use crate::cli::problem::Problems;
 use crate::crew::{self, CrewOptions};
 use crate::outcome::{Outcome, Results};
 use crate::plan::Plan;
-use crate::summary;
 use crate::verdict::Threshold;
+use crate::{rails, summary, sys};
 
 #[derive(clap::Args, Debug, Clone, Default)]
 #[command(next_help_heading = "Run and results")]
@@ -54,6 +54,7 @@ impl RunFlags {
             });
             thresholds.extend(problems.take("--fail-if", text, parsed));
         }
+        self.enough_processes(plan, problems);
         let mut number = |flag: &str, text: &Option<String>| {
             let text = text.as_ref()?;
             problems.take(flag, text, grammar::count32(text))
@@ -68,6 +69,25 @@ impl RunFlags {
             },
             thresholds,
             json: self.json.clone(),
+        }
+    }
+}
+
+impl RunFlags {
+    /// A number that is no number is told elsewhere.
+    fn enough_processes(&self, plan: Option<&Plan>, problems: &mut Problems) {
+        let given = self
+            .processes
+            .as_deref()
+            .and_then(|text| Some((text, grammar::count32(text).ok()?)));
+        let (Some(plan), Some((text, given)), Ok(files)) = (plan, given, sys::raise_open_files())
+        else {
+            return;
+        };
+        let open = rails::open_sessions(plan);
+        let needed = rails::processes_needed(open, files);
+        if given < needed {
+            problems.add("--processes", text, format!("{open} sessions need {needed} where each may open {files} files: leave it out, or raise ulimit -Hn"));
         }
     }
 }
@@ -163,6 +183,19 @@ mod tests {
             .map(|problem| problem.value.as_str())
             .collect();
         assert_eq!(told, ["p99>5", "lost>0", "0", "weir"]);
+    }
+
+    #[test]
+    fn too_few_processes_are_bad_usage() {
+        let flags = RunFlags {
+            processes: Some("1".to_owned()),
+            ..RunFlags::default()
+        };
+        let mut problems = Problems::default();
+        let crowd = plan(&["bots: profile=idle connections=9m"]);
+        flags.wishes(Some(&crowd), &mut problems);
+        assert_eq!(problems.0.len(), 1);
+        assert!(problems.0[0].remedy.contains("ulimit"), "{problems}");
     }
 
     #[test]
