@@ -157,6 +157,8 @@ impl<W: Wire> World<W> {
             && !session.out.is_empty()
             && session.out.len() <= TEXT_MAX
             && !session.flags.sending
+            // The greeting is not worth a stutter: the one command that most early talkers have sent is answered first.
+            && (session.intake.is_empty() || session.relay.stats().commands > 0)
             && session.waiting_octets() <= AHEAD_MAX
             && session.leg.is_none()
             && session.relay.is_parkable();

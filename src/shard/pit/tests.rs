@@ -387,7 +387,12 @@ proptest! {
                     let (id, row) = model.iter_mut().nth(place).expect("in range");
                     prop_assert!(pit.set_until(*id, moment + Duration::from_millis(millis)));
                     row.until = row.since + (now + millis * 1000 - row.since).div_ceil(1000) * 1000;
-                    row.arm(if row.interval.is_some() { row.due } else { u64::MAX }, now);
+                    let (due, fires) = (row.due, row.fires);
+                    row.arm(if row.interval.is_some() { due } else { u64::MAX }, now);
+                    if row.due == due {
+                        // It has its timer already, perhaps one that was not put off.
+                        row.fires = row.fires.min(fires);
+                    }
                 }
                 _ => {}
             }
