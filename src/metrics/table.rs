@@ -59,6 +59,7 @@ metrics! {
     recipients: Vector<Outcome>, Sum, "weir_recipients_total", "RCPT commands by reply; abandoned: no reply could be given.";
     bodies: Vector<Body>, Sum, "weir_bodies_total", "Bodies by how they went up: held (one flight after the end), streamed (outgrew --hold-size or --hold-memory).";
     given_back: Counter, Sum, "weir_upstreams_given_back_total", "Attached upstreams given back because the client was slow to send its body.";
+    reclaims: Counter, Sum, "weir_upstreams_reclaimed_total", "Of these, given back before --give-back because few connections were left. Each is a replay: if it grows as fast as the messages do, raise --pool-max.";
     replays: Counter, Sum, "weir_replays_total", "Envelopes sent again, because a connection was needed again after it had been given back.";
     replay_refusals: Counter, Sum, "weir_replay_refusals_total", "Messages deferred because a recipient accepted before was refused in a replay. More than a few: the upstream's answers depend on time; raise --give-back.";
     retries: Counter, Sum, "weir_retries_total", "Transactions moved to another upstream before the client had heard any upstream reply.";

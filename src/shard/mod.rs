@@ -19,6 +19,7 @@ mod probe;
 pub mod replies;
 mod session;
 pub mod shared;
+mod shortage;
 pub mod slab;
 pub mod waiters;
 pub mod wheel;

@@ -59,7 +59,7 @@ impl Pools {
         self.at(endpoint).retain(|idle| *idle != key);
     }
 
-    fn idle_at(&self, endpoint: EndpointId) -> &[Key] {
+    pub(super) fn idle_at(&self, endpoint: EndpointId) -> &[Key] {
         self.idle
             .get(usize::from(endpoint.0))
             .map_or(&[], Vec::as_slice)
@@ -107,6 +107,7 @@ impl<W: Wire> World<W> {
             Err(AttachFailure::Unqualified) => self.attach_failed(key, AttachFailure::Unqualified),
             Err(AttachFailure::NoSlot) => {
                 self.wait_for_leg(key);
+                self.want_one_back();
                 self.starve(route);
             }
             // Perhaps one comes back within the wait.
@@ -185,6 +186,7 @@ impl<W: Wire> World<W> {
         }
         self.counters.wait_seconds.observe(waited);
         self.routes.begin(endpoint);
+        self.count_spare(endpoint);
         let id = LegId(leg_key.index());
         self.relay_call(key, |relay, cx| {
             relay.handle_attached(cx, id, UpstreamId(upstream as u16))
@@ -333,6 +335,7 @@ impl<W: Wire> World<W> {
                 None => self.keep_idle(key, endpoint),
             }
         }
+        self.relieve_shortage();
     }
 
     /// Nobody waits for this connection: it goes to the pool, or makes room where another shard is short.
@@ -536,8 +539,9 @@ impl<W: Wire> World<W> {
                 .is_some_and(|leg| self.upstream_of(leg.endpoint) == upstream)
         };
         let idle = self.pools.idle().find(belongs);
-        if let Some(key) = idle {
-            self.dismiss_leg(key, ClosedLeg::Yielded);
+        match idle {
+            Some(key) => self.dismiss_leg(key, ClosedLeg::Yielded),
+            None => self.want_one_back(),
         }
     }
 

@@ -74,6 +74,11 @@ impl Shared {
         self.upstreams[upstream].max.store(lift(max), Release);
     }
 
+    /// How many connections this upstream may have; `None`: any number.
+    pub fn upstream_max(&self, upstream: usize) -> Option<u32> {
+        Some(self.upstreams[upstream].max.load(Acquire)).filter(|&max| max != u32::MAX)
+    }
+
     /// Whether one more connection to this upstream could be opened now.
     pub fn has_permit(&self, upstream: usize) -> bool {
         let permits = &self.upstreams[upstream];

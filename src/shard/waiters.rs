@@ -1,12 +1,15 @@
 //! Sessions that wait for an upstream connection: a bounded queue, first come first served within its class.
 //!
+//! New transactions and those whose body is complete take turns: a thousand slow clients that end together have minutes for
+//! their replays, and nobody's next message is to wait behind all of them.
+//!
 //! An entry is left in place when its session stops waiting (client gone, deadline over): the session's own ticket is
 //! the truth, and a stale entry is dropped when it reaches the front. So leaving the queue costs nothing and the queue
 //! needs no index. Deadlines are the sessions' own; nothing here looks at the time.
 
 use std::collections::VecDeque;
 
-/// Who is served first. The order of the variants is the order of service.
+/// Who is served first: the first two in turn, the last when nobody else waits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Class {
     /// A transaction that has its body complete, or an upstream that failed it once already.
@@ -51,6 +54,8 @@ pub struct Waiters<K> {
     live: usize,
     max: usize,
     last: u32,
+    /// The class whose turn is next.
+    turn: Class,
 }
 
 impl<K: Copy> Waiters<K> {
@@ -60,6 +65,7 @@ impl<K: Copy> Waiters<K> {
             live: 0,
             max,
             last: 0,
+            turn: Class::Committed,
         }
     }
 
@@ -105,7 +111,12 @@ impl<K: Copy> Waiters<K> {
     /// The first live session that `judge` wants. Stale entries met on the way are dropped.
     pub fn take(&mut self, mut judge: impl FnMut(K, Ticket) -> Judgement) -> Option<K> {
         let mut scanned = 0;
-        for queue in &mut self.classes {
+        let order = match self.turn {
+            Class::Committed => [Class::Committed, Class::Normal, Class::Suspect],
+            _ => [Class::Normal, Class::Committed, Class::Suspect],
+        };
+        for class in order {
+            let queue = &mut self.classes[class as usize];
             let mut at = 0;
             while at < queue.len() && scanned < SCAN_MAX {
                 let waiter = queue[at];
@@ -120,6 +131,10 @@ impl<K: Copy> Waiters<K> {
                     Judgement::Take => {
                         queue.remove(at);
                         self.live -= 1;
+                        self.turn = match class {
+                            Class::Committed => Class::Normal,
+                            _ => Class::Committed,
+                        };
                         return Some(waiter.session);
                     }
                 }
@@ -153,6 +168,17 @@ mod tests {
         let order: Vec<i32> = std::iter::from_fn(|| waiters.take(|_, _| Judgement::Take)).collect();
         assert_eq!(order, [4, 2, 3, 1]);
         assert!(waiters.is_empty());
+    }
+
+    #[test]
+    fn nobody_waits_behind_all_who_end_together() {
+        let mut waiters = Waiters::new(100);
+        (0..50).for_each(|session| drop(waiters.push(session, Class::Committed)));
+        (50..53).for_each(|session| drop(waiters.push(session, Class::Normal)));
+        let served: Vec<i32> =
+            std::iter::from_fn(|| waiters.take(|_, _| Judgement::Take)).collect();
+        assert_eq!(served[..8], [0, 50, 1, 51, 2, 52, 3, 4]);
+        assert_eq!(served.len(), 53);
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub enum Chore {
     Probe,
     /// The grace of a drain is over.
     Drain,
+    /// Ask silent clients for their connections again.
+    Shortage,
     /// Look at the load, return upstreams gradually, mirror the ring's counters.
     Housekeeping,
 }
@@ -60,6 +62,7 @@ impl Who {
                 0 => Who::Chore(Chore::Waiters),
                 1 => Who::Chore(Chore::Probe),
                 2 => Who::Chore(Chore::Drain),
+                3 => Who::Chore(Chore::Shortage),
                 _ => Who::Chore(Chore::Housekeeping),
             },
             _ => Who::Nobody,
@@ -91,6 +94,7 @@ mod tests {
             Who::Chore(Chore::Waiters),
             Who::Chore(Chore::Probe),
             Who::Chore(Chore::Drain),
+            Who::Chore(Chore::Shortage),
             Who::Chore(Chore::Housekeeping),
             Who::Nobody,
         ];

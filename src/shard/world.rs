@@ -40,6 +40,7 @@ use super::pool::Pools;
 use super::replies::Replies;
 use super::session::Session;
 use super::shared::Shared;
+use super::shortage::Shortage;
 use super::slab::{Key, Slab};
 use super::waiters::Waiters;
 use super::wheel::Wheel;
@@ -81,6 +82,7 @@ pub struct World<W: Wire> {
     pub(super) routes: Routes,
     pub(super) pools: Pools,
     pub(super) waiters: Waiters<Key>,
+    pub(super) shortage: Shortage,
     pub(super) drain: Drain,
     /// Acts of the relay that is being stepped; empty between steps.
     pub(super) acts: Acts,
@@ -141,6 +143,7 @@ impl<W: Wire> World<W> {
             routes: Routes::new(config.health),
             pools: Pools::default(),
             waiters: Waiters::new(config.wait.max),
+            shortage: Shortage::default(),
             drain: Drain::default(),
             acts: Acts::new(),
             spare: SparePool::default(),
@@ -277,6 +280,7 @@ impl<W: Wire> World<W> {
             Who::Chore(Chore::Waiters) => self.open_for_waiters(),
             Who::Chore(Chore::Probe) => self.send_probes(),
             Who::Chore(Chore::Drain) => self.drain_timer(),
+            Who::Chore(Chore::Shortage) => self.shortage_timer(),
             Who::Chore(Chore::Housekeeping) => self.keep_house(),
             Who::Row(_) | Who::Nobody => {}
         }

@@ -319,3 +319,38 @@ fn who_waits_for_one_upstream_keeps_nobody_from_another() {
     stage.greet(fresh);
     stage.deliver(c, fresh);
 }
+
+/// Slow clients had each upstream connection to themselves for the whole of `--give-back`: with 20 of them, 20 such clients
+/// a second came through, and everybody else heard 451.
+#[test]
+fn a_silent_client_gives_its_connection_to_one_that_waits() {
+    let mut config = settings();
+    config.smtp.timeouts.give_back = Duration::from_secs(10);
+    let mut stage = Stage::new(config, 1, 1);
+    let (slow, quick) = (stage.client(), stage.client());
+    stage.ask(slow);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.heard(leg);
+    stage.say(leg, "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
+    stage.say(slow, "DATA\r\n");
+    assert!(
+        stage
+            .heard(slow)
+            .ends_with("354 End data with <CR><LF>.<CR><LF>\r\n")
+    );
+    stage.ask(quick);
+    assert_eq!(stage.heard(leg), "", "it may be on its way");
+    stage.sleep(Duration::from_millis(60));
+    assert_eq!(stage.heard(leg), "RSET\r\n");
+    stage.say(leg, "250 2.0.0 Ok\r\n");
+    stage.deliver(quick, leg);
+    assert_eq!(stage.counters.reclaims.value(), 1);
+    stage.say(slow, "Subject: x\r\n\r\nbody\r\n.\r\n");
+    let envelope = "MAIL FROM:<a@c.example>\r\nRCPT TO:<b@d.example>\r\n";
+    assert_eq!(stage.heard(leg), envelope);
+    stage.say(leg, "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
+    stage.heard(leg);
+    stage.say(leg, "250 2.0.0 queued as 2\r\n");
+    assert_eq!(stage.heard(slow), "250 2.0.0 queued as 2\r\n");
+}

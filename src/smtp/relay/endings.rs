@@ -113,6 +113,21 @@ impl Relay {
         self.rearm(cx);
     }
 
+    /// Whether an attached connection has waited `after` or longer for this client, and could serve others meanwhile.
+    pub fn could_give_back(&self, now: Moment, give_back: Duration, after: Duration) -> bool {
+        self.give_back_at != Moment::NEVER && now + give_back >= self.give_back_at + after
+    }
+
+    /// Connections are short: one that waits for the client is given back before its time.
+    pub fn handle_shortage(&mut self, cx: &mut Cx<'_>) {
+        if self.give_back_at == Moment::NEVER {
+            return;
+        }
+        self.recycle_ended(cx);
+        self.give_back_at = Moment::NEVER;
+        self.give_back(cx);
+    }
+
     /// Ends the session with `reply` on a line of its own. A final reply that is owed is waited
     /// for, and goes down before it.
     pub fn refuse(&mut self, cx: &mut Cx<'_>, reply: &ReplyText) {
