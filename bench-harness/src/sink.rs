@@ -12,7 +12,7 @@
 //! `connection`, `thread` (sockets), `ledgers`, `counters`, `control`.
 //!
 //! A message is counted before its 250 is written, and stays counted if the 250 cannot be: a server that accepts mail has it, heard or not.
-//! One whose final reply is a fault was not accepted. Memory: a connection costs about 600 octets and what waits to be written; a run 2 bits
+//! One whose final reply is a fault was not accepted. Memory: an idle connection costs 1.8 KB (measured with 15,000); a run 2 bits
 //! a message.
 
 pub mod announce;
