@@ -85,6 +85,8 @@ struct Run<'a> {
     totals: Vec<Vec<Counts>>,
     reports: Vec<Option<SourceReport>>,
     samples: Vec<Sample>,
+    /// When a signal ended the plan early.
+    stopped: Option<Duration>,
 }
 
 impl<'a> Run<'a> {
@@ -110,6 +112,7 @@ impl<'a> Run<'a> {
             totals: vec![Vec::new(); processes as usize],
             reports: (0..processes).map(|_| None).collect(),
             samples: Vec::new(),
+            stopped: None,
         })
     }
 
@@ -152,7 +155,11 @@ impl<'a> Run<'a> {
             began: humantime::format_rfc3339_seconds(began).to_string(),
             lasted,
             machine: self.machine,
-            plan: self.plan.clone(),
+            plan: Plan {
+                // Rates are those of the time there was.
+                lasts: self.stopped.unwrap_or(self.plan.lasts).min(self.plan.lasts),
+                ..self.plan.clone()
+            },
             streams,
             integrity,
             samples: self.samples,
@@ -193,11 +200,13 @@ impl<'a> Run<'a> {
         clock: Instant,
     ) -> Result<()> {
         let mut signals = signals::watch()?;
-        signals.mark_unchanged();
+        ensure!(
+            *signals.borrow_and_update() == 0,
+            "interrupted before the run began"
+        );
         let mut ticks = tokio::time::interval(SAMPLE_EVERY);
         let last = tokio::time::sleep(self.plan.lasts + self.plan.grace + REPORT_WITHIN);
         tokio::pin!(last);
-        let mut stopping = false;
         loop {
             tokio::select! {
                 event = inbox.recv() => match event {
@@ -207,9 +216,10 @@ impl<'a> Run<'a> {
                 },
                 _ = ticks.tick() => self.tick(clock),
                 Ok(()) = signals.changed() => {
-                    ensure!(!stopping, "interrupted twice: the workers are ended, and nothing is reported");
-                    stopping = true;
+                    ensure!(self.stopped.is_none(), "interrupted twice: the workers are ended, and nothing is reported");
+                    self.stopped = Some(clock.elapsed());
                     self.machine.warnings.push(format!("ended early, by a signal, after {}", crate::summary::time(clock.elapsed())));
+                    last.as_mut().reset(tokio::time::Instant::now() + self.plan.grace + REPORT_WITHIN);
                     for member in members.iter_mut() {
                         member.tell("stop").await?;
                     }

@@ -181,7 +181,7 @@ fn arrived(outcome: &Outcome) -> String {
             let rate: f64 = outcome
                 .streams
                 .iter()
-                .map(|stream| verdict::rate(stream, &outcome.plan))
+                .map(|stream| verdict::rate(stream, outcome))
                 .sum();
             format!(
                 "{} accepted · {rate:.1} msg/s · {}\n",
@@ -304,6 +304,13 @@ mod tests {
         good.counts.starts = 12_345;
         good.counts.accepted = 12_000;
         good.counts.resets = 3;
+        good.seconds = vec![
+            crate::outcome::Second {
+                accepted: 1200,
+                ..Default::default()
+            };
+            10
+        ];
         good.words.insert("450 4.3.2 later".to_owned(), 7);
         for us in [100, 2_500, 1_500_000] {
             let times = good.stages.entry(Stage::Final).or_default();

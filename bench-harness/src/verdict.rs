@@ -219,7 +219,7 @@ impl Threshold {
         };
         let rate: f64 = self
             .streams(outcome)
-            .map(|stream| rate(stream, &outcome.plan))
+            .map(|stream| rate(stream, outcome))
             .sum();
         (format!("{rate:.1}/s"), self.is_beyond(rate, limit))
     }
@@ -246,20 +246,19 @@ impl Threshold {
     }
 }
 
-/// Accepted messages a second of the planned time, without the warm-up.
-pub fn rate(stream: &StreamOutcome, plan: &Plan) -> f64 {
+/// Accepted messages a second, from the end of the warm-up to the end of the plan.
+pub fn rate(stream: &StreamOutcome, outcome: &Outcome) -> f64 {
+    let plan = &outcome.plan;
     let (from, to) = (
-        plan.warmup.as_secs() as usize,
+        plan.warmup.as_secs_f64().ceil() as usize,
         plan.lasts.as_secs() as usize,
     );
-    let seconds = stream
-        .seconds
-        .get(from..to.min(stream.seconds.len()))
-        .unwrap_or(&[]);
-    if seconds.is_empty() {
-        return stream.counts.accepted as f64 / plan.lasts.as_secs_f64();
+    if to <= from {
+        let lasted = outcome.lasted.as_secs_f64().max(f64::MIN_POSITIVE);
+        return stream.counts.accepted as f64 / lasted;
     }
-    seconds.iter().map(|second| second.accepted).sum::<u64>() as f64 / seconds.len() as f64
+    let seconds = stream.seconds.iter().take(to).skip(from);
+    seconds.map(|second| second.accepted).sum::<u64>() as f64 / (to - from) as f64
 }
 
 /// Takes `p99.9` or `max` off the end of a dotted name. Outer none: no percentile; inner none: the maximum.

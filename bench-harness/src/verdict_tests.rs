@@ -137,5 +137,5 @@ fn the_warm_up_does_not_count() {
     for second in &mut outcome.streams[0].seconds[..5] {
         second.accepted = 1000;
     }
-    assert_eq!(rate(&outcome.streams[0], &outcome.plan), 10.0);
+    assert_eq!(rate(&outcome.streams[0], &outcome), 10.0);
 }

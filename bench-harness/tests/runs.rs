@@ -189,6 +189,10 @@ fn an_interrupted_run_reports_what_it_has_seen() {
         assert!(began.elapsed() < Duration::from_secs(30), "it went on");
         let outcome = file.outcome();
         assert!(outcome.streams[0].counts.accepted > 0);
+        assert!(
+            outcome.plan.lasts < Duration::from_secs(30),
+            "rates would be those of a minute"
+        );
         assert!(outcome.integrity.expect("the sink was asked").is_clean());
         assert!(
             outcome
