@@ -173,8 +173,12 @@ mod tests {
     #[test]
     fn nobody_waits_behind_all_who_end_together() {
         let mut waiters = Waiters::new(100);
-        (0..50).for_each(|session| drop(waiters.push(session, Class::Committed)));
-        (50..53).for_each(|session| drop(waiters.push(session, Class::Normal)));
+        for session in 0..50 {
+            waiters.push(session, Class::Committed).unwrap();
+        }
+        for session in 50..53 {
+            waiters.push(session, Class::Normal).unwrap();
+        }
         let served: Vec<i32> =
             std::iter::from_fn(|| waiters.take(|_, _| Judgement::Take)).collect();
         assert_eq!(served[..8], [0, 50, 1, 51, 2, 52, 3, 4]);
