@@ -29,6 +29,7 @@ pub enum Command {
     Source(Box<source::SourceFlags>),
     Sink(Box<sink::SinkFlags>),
     Hold(Box<hold::HoldFlags>),
+    Peers(Box<crate::peers::Options>),
     /// A process of the crew: started by the other commands
     #[command(hide = true)]
     Worker,
@@ -75,6 +76,7 @@ fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Source(flags) => source::command(&flags),
         Command::Sink(flags) => sink::command(&flags),
         Command::Hold(flags) => hold::command(&flags),
+        Command::Peers(options) => crate::peers::command(&options),
         Command::Worker => crew::worker::command().map(|()| Exit::Well),
     }
 }

@@ -13,9 +13,134 @@ pub mod folder;
 pub mod kind;
 pub mod medians;
 pub mod offers;
+pub mod options;
+pub mod rounds;
 pub mod sink;
-pub mod table;
+mod table;
 mod template;
 pub mod tree;
 pub mod weir;
 pub mod workload;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use crate::cli::Exit;
+use crate::crew;
+use crate::outcome::Results;
+use folder::Folder;
+use kind::{Bench, Kind, Start};
+pub use options::Options;
+use rounds::{Course, Ran, Seat};
+use sink::Sink;
+use weir::WeirOptions;
+use workload::{WORKLOADS, Workload};
+
+/// `weir-bench peers`. Mail that was lost or altered anywhere breaks the whole run, after everything has been written down.
+pub fn command(options: &Options) -> Result<Exit> {
+    let weir = match options.peers.contains(&Kind::Weir) {
+        true => WeirOptions::new(options.weir.clone(), &options.weir_flags)?,
+        false => WeirOptions::default(),
+    };
+    let mut results = Results {
+        format: Results::FORMAT.to_owned(),
+        ..Results::default()
+    };
+    let mut broken = Vec::new();
+    for sink in &options.sinks {
+        for ran in beside_sink(options, &weir, sink == "chunking")? {
+            broken.extend(ran.broken);
+            results.comparisons.extend(ran.comparisons);
+            results.runs.extend(ran.outcomes);
+        }
+    }
+    if let Some(into) = &options.into {
+        write(&results, into, "peers")?;
+    }
+    Ok(exit(&broken))
+}
+
+/// The results as JSON: what reports are made of.
+pub fn write(results: &Results, into: &Path, name: &str) -> Result<()> {
+    fs::create_dir_all(into).with_context(|| format!("cannot make {}", into.display()))?;
+    let path = into.join(format!("{name}.json"));
+    let text = serde_json::to_string(results).context("results do not fit into JSON")?;
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// How a command that ran to its end, or was told to stop, ends.
+pub fn exit(broken: &[String]) -> Exit {
+    if !broken.is_empty() {
+        eprintln!("mail was harmed:\n{}", broken.join("\n"));
+        return Exit::Broken;
+    }
+    match crew::interrupted() {
+        true => Exit::Interrupted,
+        false => Exit::Well,
+    }
+}
+
+/// All workloads with one kind of sink; what each comes to is shown at once.
+fn beside_sink(options: &Options, weir: &WeirOptions, chunking: bool) -> Result<Vec<Ran>> {
+    let folder = Folder::new("peers")?;
+    let mut sink = Sink::start(&folder, chunking)?;
+    let bench = Bench {
+        folder: &folder,
+        sink: &sink,
+        threads: options.threads,
+        weir,
+    };
+    let mut seats = Vec::new();
+    for kind in &options.peers {
+        seats.push(seat(&bench, *kind)?);
+    }
+    let course = Course {
+        rounds: options.rounds,
+        load: options.load(),
+        seed: options.seed,
+        quiet: options.quiet,
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+    };
+    let mut all = Vec::new();
+    for workload in workloads(options) {
+        if crew::interrupted() {
+            break;
+        }
+        let ran = course.run(workload, &mut sink, &mut seats)?;
+        show(&ran);
+        all.push(ran);
+    }
+    Ok(all)
+}
+
+fn seat(bench: &Bench<'_>, kind: Kind) -> Result<Seat> {
+    let (peer, offers) = match bench.start(kind)? {
+        Start::Absent(why) => (Err(why), Vec::new()),
+        Start::Ready(peer) => {
+            let offers = offers::ask(peer.smtp).with_context(|| kind.word())?;
+            (Ok(peer), offers)
+        }
+    };
+    Ok(Seat { kind, peer, offers })
+}
+
+fn workloads(options: &Options) -> Vec<&'static Workload> {
+    match options.workloads.is_empty() {
+        true => WORKLOADS.iter().collect(),
+        false => options.workloads.clone(),
+    }
+}
+
+fn show(ran: &Ran) {
+    for (at, comparison) in ran.comparisons.iter().enumerate() {
+        match at {
+            0 => print!("{}", table::table(comparison)),
+            _ => print!("{}", table::further(comparison)),
+        }
+    }
+    for line in ran.broken.iter().chain(&ran.notes) {
+        println!("  ! {line}");
+    }
+}

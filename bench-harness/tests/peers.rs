@@ -1,0 +1,44 @@
+//! A short round through every peer that is installed: mail arrives whole, the table has a line for each. Speed is not judged.
+
+use std::process::Command;
+
+fn weir_bench(line: &str) -> (bool, String) {
+    let done = Command::new(env!("CARGO_BIN_EXE_weir-bench"))
+        .args(line.split(' '))
+        .output()
+        .unwrap();
+    let text = [done.stdout, done.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    (done.status.success(), text)
+}
+
+const SHORT: &str = "--rounds 1 --lasts 300ms --sessions 4 --quiet";
+
+#[test]
+fn every_peer_carries_mail_or_says_why_not() {
+    let peers = "--peers direct,haproxy,nginx-mail,nginx-stream,postfix";
+    let (fine, text) = weir_bench(&format!("peers new-4k {peers} --sinks plain {SHORT}"));
+    assert!(fine, "{text}");
+    for peer in ["direct", "haproxy", "nginx-mail", "nginx-stream", "postfix"] {
+        let line = text.lines().find(|line| line.starts_with(peer));
+        let line = line.unwrap_or_else(|| panic!("no line of {peer}:\n{text}"));
+        let told = line.contains("absent: ") || line.split_whitespace().count() > 4;
+        assert!(told, "{line}");
+    }
+}
+
+#[test]
+fn a_server_without_chunking_takes_no_part_in_bdat() {
+    let (fine, text) = weir_bench(&format!(
+        "peers bdat-4k --peers direct --sinks plain {SHORT}"
+    ));
+    assert!(fine, "{text}");
+    assert!(text.contains("its EHLO reply offers no CHUNKING"), "{text}");
+}
+
+#[test]
+fn a_weir_that_is_not_there_is_named() {
+    let (fine, text) = weir_bench("peers new-4k --peers weir --weir /nowhere/weir");
+    assert!(!fine);
+    assert!(text.contains("no weir at /nowhere/weir"), "{text}");
+}
