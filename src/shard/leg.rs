@@ -55,6 +55,8 @@ pub struct Leg {
     pub uses: u32,
     /// The deadline of the present duty.
     pub due: Moment,
+    /// Its last transaction was broken off, and RSET has not gone up yet.
+    pub reset_due: bool,
     /// The earliest wheel entry.
     pub armed: Moment,
     /// The rate of a body that goes up while it comes in.
@@ -81,6 +83,7 @@ impl Leg {
             born: now,
             uses: 0,
             due,
+            reset_due: false,
             armed: Moment::NEVER,
             pace: None,
         }

@@ -279,16 +279,31 @@ impl<W: Wire> World<W> {
                 self.routes.end(endpoint);
                 self.offer_later(leg_key);
             }
+            Detach::Reset if leg.outbound.may_reset_ahead() => {
+                // Should somebody wait for it, RSET and the next transaction go up in one flight.
+                leg.reset_due = true;
+                self.routes.end(endpoint);
+                self.offer_later(leg_key);
+            }
             Detach::Reset => {
                 self.routes.end(endpoint);
-                leg.duty = Duty::Resetting;
-                leg.due = self.now + self.config.leg.reset;
-                leg.outbound.begin_reset();
-                self.pump(leg_key);
-                self.arm_leg(leg_key);
+                self.reset_leg(leg_key);
             }
             Detach::Close => self.close_leg(leg_key, Some(ClosedLeg::Aborted)),
         }
+    }
+
+    /// RSET, and its reply awaited.
+    fn reset_leg(&mut self, key: Key) {
+        let Some(leg) = self.legs.get_mut(key) else {
+            return;
+        };
+        leg.reset_due = false;
+        leg.duty = Duty::Resetting;
+        leg.due = self.now + self.config.leg.reset;
+        leg.outbound.begin_reset();
+        self.pump(key);
+        self.arm_leg(key);
     }
 
     /// A connection is free; who gets it is decided at the end of the step.
@@ -313,7 +328,7 @@ impl<W: Wire> World<W> {
             if leg.duty != Duty::Offered {
                 continue;
             }
-            let endpoint = leg.endpoint;
+            let (endpoint, reset_due) = (leg.endpoint, leg.reset_due);
             let worn_out = leg.worn_out(&self.config.leg, self.now);
             let reason = match worn_out {
                 None if leg.broken => Some(ClosedLeg::Peer),
@@ -327,15 +342,26 @@ impl<W: Wire> World<W> {
             }
             match self.next_waiter(key) {
                 Some(session) => {
+                    if reset_due {
+                        self.reset_ahead(key);
+                    }
                     self.step(Who::Session(session));
                     self.attach_to(session, key);
                     self.settle(session);
                     self.feed(session);
                 }
+                None if reset_due => self.reset_leg(key),
                 None => self.keep_idle(key, endpoint),
             }
         }
         self.relieve_shortage();
+    }
+
+    fn reset_ahead(&mut self, key: Key) {
+        if let Some(leg) = self.legs.get_mut(key) {
+            leg.reset_due = false;
+            leg.outbound.reset_ahead();
+        }
     }
 
     /// Nobody waits for this connection: it goes to the pool, or makes room where another shard is short.

@@ -291,6 +291,23 @@ impl Outbound {
         self.command_end(Owed::Rset);
     }
 
+    /// Owes nothing, and RSET may go up in one flight with the next transaction.
+    pub fn may_reset_ahead(&self) -> bool {
+        self.is_reusable() && self.caps.set.contains(ExtensionSet::PIPELINING)
+    }
+
+    /// RSET in front of a transaction's MAIL, which has to follow (RFC 2920, 3.1: it may stand anywhere in a group). Its
+    /// reply comes before theirs, and a server that refuses it is lost like one that garbles its replies.
+    pub fn reset_ahead(&mut self) {
+        assert!(
+            self.may_reset_ahead(),
+            "replies to an older transaction would be taken for those of the next"
+        );
+        self.begin();
+        self.out.insert(b"RSET");
+        self.command_end(Owed::Rset);
+    }
+
     pub fn quit(&mut self) {
         self.phase = Phase::Quitting;
         self.begin();
@@ -477,6 +494,27 @@ mod tests {
         say(&mut leg, b"250 ok\r\n").unwrap();
         assert!(leg.is_reusable());
         assert_eq!(leg.failures(), 2);
+    }
+
+    #[test]
+    fn a_reset_goes_ahead_of_the_next_transaction() {
+        let mut leg = ready(b"250-mx\r\n250 PIPELINING\r\n");
+        leg.mail(b"<a@b>", b"");
+        sent(&mut leg);
+        assert!(!leg.may_reset_ahead(), "a reply is owed");
+        say(&mut leg, b"550 no\r\n").unwrap();
+        leg.reset_ahead();
+        leg.mail(b"<c@d>", b"");
+        assert_eq!(sent(&mut leg), b"RSET\r\nMAIL FROM:<c@d>\r\n");
+        assert_eq!(
+            say(&mut leg, b"250 ok\r\n250 ok\r\n").unwrap(),
+            [(Owed::Rset, 250), (Owed::Mail, 250)]
+        );
+        assert!(leg.is_reusable());
+        leg.reset_ahead();
+        sent(&mut leg);
+        assert_eq!(say(&mut leg, b"500 what?\r\n"), Err(LegLost::Protocol));
+        assert!(!ready(b"250 mx\r\n").may_reset_ahead());
     }
 
     #[test]

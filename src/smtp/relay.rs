@@ -176,7 +176,7 @@ pub enum Act {
 pub enum Detach {
     /// Its state is initial; it may serve the next transaction.
     Clean,
-    /// RSET first; to be used again only after the 250.
+    /// RSET first: to be used again only after its 250 or, where nothing else is owed, with RSET in front of the next MAIL.
     Reset,
     /// In the middle of a message or past its deadline: only closing it undoes that.
     Close,

@@ -7,7 +7,7 @@ is one send, since sends that depend on a round trip are far apart.
 import time
 import unittest
 
-from weirtest import Case, Dialogue, Upstream, message, stuff
+from weirtest import Case, Dialogue, Upstream, message, stuff, wait_until
 
 ROUND_TRIP = 0.15
 MAIL, RCPT = b"MAIL FROM:<a@client.test>\r\n", b"RCPT TO:<b@weir.test>\r\n"
@@ -47,11 +47,11 @@ class FarDialogue(Dialogue):
 
 
 class Far(Case):
-    def far(self, extensions=Upstream.EXTENSIONS, **options):
+    def far(self, extensions=Upstream.EXTENSIONS, flags=(), **options):
         """An upstream and weir with a connection to it that is in use already."""
         upstream = FarUpstream(extensions, **options)
         self.addCleanup(upstream.stop)
-        weir = self.weir(upstreams=[upstream], shards=1)
+        weir = self.weir(*flags, upstreams=[upstream], shards=1)
         with weir.client(hello="client.test") as client:
             client.data(message("opens-a-connection"))
         upstream.flights = 0
@@ -146,6 +146,10 @@ class ToTheClient(Far):
         self.assertEqual(codes, [250, 250, 221])
 
 
+def nobody_refused(dialogue):
+    return b"550 5.1.1 Who?\r\n" if b"nobody" in dialogue.server.commands[-1] else None
+
+
 class ToTheUpstream(Far):
     def round_trips(self, extensions, recipients, send, messages=2):
         """Round trips of one message, the same for each on a connection."""
@@ -192,6 +196,28 @@ class ToTheUpstream(Far):
         self.expected = 2
         flight = lambda c, b, r: (c.send(MAIL + RCPT + b"BDAT %d LAST\r\n" % len(b) + b), [c.reply() for _ in range(3)])[1][2]
         self.round_trips(Upstream.EXTENSIONS, ["b@weir.test"], flight)
+
+    def test_a_reset_and_the_next_transaction_are_one_flight(self):
+        upstream, weir = self.far(on={"RCPT": nobody_refused}, flags=["--pool-max", "1"])
+        body = message("after-reset")
+        with weir.client(hello="client.test") as client:
+            client.send(MAIL + b"RCPT TO:<nobody@weir.test>\r\n" + b"RSET\r\n" + MAIL + RCPT + b"BDAT %d LAST\r\n" % len(body) + body)
+            codes = [client.reply().code for _ in range(6)]
+        self.assertEqual(codes, [250, 550, 250, 250, 250, 250])
+        self.assert_relayed(upstream, "after-reset", body)
+        verbs = [command.split(b" ")[0] for command in upstream.commands]
+        last = len(verbs) - verbs[::-1].index(b"RSET") - 1
+        self.assertEqual(verbs[last - 2 : last + 4], [b"MAIL", b"RCPT", b"RSET", b"MAIL", b"RCPT", b"BDAT"])
+        self.assertEqual(upstream.flights, 3)
+
+    def test_a_reset_that_nobody_waits_for_goes_up_at_once(self):
+        upstream, weir = self.far(on={"RCPT": nobody_refused})
+        with weir.client(hello="client.test") as client:
+            client.expect(250, "MAIL FROM:<a@client.test>")
+            client.expect(550, "RCPT TO:<nobody@weir.test>")
+            client.expect(250, "RSET")
+            wait_until(lambda: upstream.commands[-1] == b"RSET", "RSET")
+            self.assertEqual(client.data(message("later")).code, 250)
 
 
 if __name__ == "__main__":
