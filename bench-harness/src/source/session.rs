@@ -29,6 +29,7 @@ pub struct Offers {
     pub pipelining: bool,
     pub chunking: bool,
     pub eight_bit: bool,
+    pub size: bool,
 }
 
 /// The kind of reply a command wants: 2xx, or 3xx after DATA.
@@ -98,6 +99,11 @@ impl Session {
 
     pub fn offers(&self) -> Offers {
         self.offers
+    }
+
+    /// Makes use of no extension: what is sent then is known before EHLO is answered.
+    pub fn forget_offers(&mut self) {
+        self.offers = Offers::default();
     }
 
     /// MAIL, then each RCPT, waiting for every reply. Refused if nobody is left to send to.
@@ -290,6 +296,9 @@ impl Session {
         out.extend_from_slice(b"MAIL FROM:<");
         self.stream.sender.put(out, letter.number, 0);
         out.extend_from_slice(b">");
+        if self.offers.size {
+            write!(out, " SIZE={}", letter.body.octets()).expect("a Vec takes everything");
+        }
         if letter.body.has_eight_bits && self.offers.eight_bit {
             out.extend_from_slice(b" BODY=8BITMIME");
         }
@@ -387,6 +396,7 @@ impl Offers {
             match keyword.unwrap_or_default().to_ascii_uppercase().as_slice() {
                 b"PIPELINING" => offers.pipelining = true,
                 b"CHUNKING" => offers.chunking = true,
+                b"SIZE" => offers.size = true,
                 b"8BITMIME" => offers.eight_bit = true,
                 _ => {}
             }
@@ -442,6 +452,6 @@ mod tests {
     fn offers_are_read_whatever_their_case() {
         let text = b"250-pipelining.example CHUNKING\r\n250-size 100\r\n250-Chunking\r\n250 8BITMIME x\r\n";
         let offers = Offers::of(&Reply { code: 250, text });
-        assert!(offers.chunking && offers.eight_bit && !offers.pipelining);
+        assert!(offers.chunking && offers.eight_bit && offers.size && !offers.pipelining);
     }
 }

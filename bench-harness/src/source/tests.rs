@@ -3,6 +3,7 @@
 mod bad_servers;
 mod counting;
 mod server;
+mod sink;
 mod wire;
 
 use std::ops::ControlFlow;

@@ -24,6 +24,7 @@ async fn session(start: &Start, after: Option<usize>) -> Result<(), End> {
     session.greeting().await?;
     session.say_ehlo().await?;
     session.ehlo_reply().await?;
+    session.forget_offers();
     per_message::deliver(&mut session, &mut letter).await?;
     session.quit().await
 }

@@ -38,7 +38,7 @@ impl Default for Script {
         Script {
             greeting: "220 server.example\r\n",
             greeting_delay: Duration::ZERO,
-            ehlo: "250-server.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 CHUNKING\r\n",
+            ehlo: "250-server.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SIZE 0\r\n250 CHUNKING\r\n",
             mail: "250 2.1.0 sender\r\n",
             rcpt: "250 2.1.5 recipient\r\n",
             data: "354 go on\r\n",
@@ -72,8 +72,7 @@ impl Server {
     pub fn start(script: Script) -> Server {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (stop, stopped) = oneshot::channel();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
+        let listener = listener();
         let address = listener.local_addr().unwrap();
         let shared = seen.clone();
         std::thread::spawn(move || {
@@ -113,6 +112,17 @@ impl Server {
     pub fn arrived(&self) -> Arrived {
         self.seen.lock().unwrap().arrived.clone()
     }
+}
+
+/// With room for all who come during a stall: what finds none comes back a second later.
+fn listener() -> std::net::TcpListener {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).unwrap();
+    socket.listen(4096).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    socket.into()
 }
 
 async fn accept(listener: TcpListener, script: Script, seen: Arc<Mutex<Seen>>) {

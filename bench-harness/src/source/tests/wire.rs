@@ -42,7 +42,7 @@ fn a_connection_per_message_waits_for_every_reply() {
             ["EHLO", "MAIL", "RCPT", "DATA", ".", "QUIT"]
         );
         assert!(said.starts_with(&format!(
-            "EHLO client.example\r\nMAIL FROM:<s{number}@client.example>\r\nRCPT TO:<r{number}@server.example>\r\nDATA\r\nX-Weir-Bench: "
+            "EHLO client.example\r\nMAIL FROM:<s{number}@client.example> SIZE=1024\r\nRCPT TO:<r{number}@server.example>\r\nDATA\r\nX-Weir-Bench: "
         )), "{said}");
     }
     assert_eq!(server.flights(), [6, 6, 6]);
@@ -74,9 +74,11 @@ fn sources_take_turns() {
 fn kept_connections_carry_their_number_of_messages() {
     for profile in [Profile::Persistent, Profile::Pipelined, Profile::Bdat] {
         let server = Server::start(Script::default());
-        let mut stream = stream(profile, 20.0, 10);
+        let mut stream = stream(profile, 1.0, 10);
+        stream.arrivals = Arrivals::Closed { sessions: 1 };
         stream.messages = 4;
-        run(&plan(&server, Duration::from_millis(500), vec![stream]));
+        let plan = plan(&server, Duration::from_millis(1000), vec![stream]);
+        assert_eq!(run(&plan).streams[0].counts.accepted, 10);
         let said = server.said();
         let messages: Vec<usize> = said
             .iter()
@@ -157,7 +159,7 @@ fn a_slow_body_takes_its_time() {
         .service
         .at(0.0);
     // 80 octets of stamp at once, then 944 and more at 2000 a second, in two pieces and a pause before each
-    assert!((700..1600).contains(&took.as_millis()), "{took:?}");
+    assert!((700..5000).contains(&took.as_millis()), "{took:?}");
     assert!(integrity(&report, &server).is_clean());
 }
 
@@ -171,7 +173,12 @@ fn clients_that_are_kept_stay_and_say_what_they_do() {
         (Profile::Spambot, &["EHLO", "MAIL", "RCPT", "DATA", "."]),
     ] {
         let server = Server::start(Script::default());
-        let report = run_one(&server, profile, 3);
+        let mut stream = stream(profile, 1.0, 3);
+        stream.arrivals = Arrivals::Held {
+            connections: 3,
+            per_second: 1000,
+        };
+        let report = run(&plan(&server, Duration::from_millis(700), vec![stream]));
         let counts = report.streams[0].counts;
         assert_eq!((counts.starts, counts.unfinished), (3, 3), "{profile:?}");
         assert_eq!(report.streams[0].kept.0.len(), 0);
@@ -184,7 +191,7 @@ fn clients_that_are_kept_stay_and_say_what_they_do() {
     let report = run_one(&server, Profile::SlowLoris { every }, 1);
     assert_eq!(report.streams[0].counts.unfinished, 1);
     let said = &server.said()[0];
-    assert!((10..30).contains(&said.len()), "{said}");
+    assert!((5..30).contains(&said.len()), "{said}");
     assert!("EHLO client.example\r\nEHLO client.example\r\n".starts_with(said.as_str()));
 }
 
@@ -215,12 +222,13 @@ fn how_long_clients_are_kept_is_counted() {
             replies_max: 15,
             ..Script::default()
         });
-        let report = run_one(&server, profile, 4);
+        let stream = stream(profile, 100.0, 4);
+        let report = run(&plan(&server, Duration::from_secs(1), vec![stream]));
         let outcome = &report.streams[0];
         assert_eq!(outcome.counts.unfinished, 0, "{profile:?}");
         assert_eq!(outcome.kept.0.len(), 4, "{profile:?}");
         let kept = outcome.kept.at(50.0);
-        assert!((95..300).contains(&kept.as_millis()), "{kept:?}");
+        assert!((95..1000).contains(&kept.as_millis()), "{kept:?}");
     }
 }
 
@@ -236,6 +244,6 @@ fn eight_bits_are_announced_where_they_are_sent() {
     let report = run(&plan(&server, Duration::from_millis(200), vec![stream]));
     assert!(integrity(&report, &server).is_clean());
     assert_eq!(report.streams[0].counts.accepted, 2);
-    assert!(server.said()[0].contains("MAIL FROM:<s0@client.example> BODY=8BITMIME\r\n"));
+    assert!(server.said()[0].contains("MAIL FROM:<s0@client.example> SIZE=102 BODY=8BITMIME\r\n"));
     assert!(server.said()[0].contains("\r\n..\r\n...\r\n.\r\n"));
 }
