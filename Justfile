@@ -32,13 +32,13 @@ docs:
 bench-smoke:
     tests/run bench
 
-# load with weir-bench, as: just bench source 127.0.0.1:2525 --rate 100/s
-bench *arguments:
-    cargo run -q --release -p weir-bench -- {{arguments}}
+# weir and the bare sink, workload by workload, into bench-harness/results/bench/
+bench *workloads:
+    cargo build -q --release --workspace && target/release/weir-bench peers {{workloads}} --peers direct,weir --into bench-harness/results/bench
 
-# weir beside haproxy, nginx and postfix, interleaved
+# weir beside haproxy, nginx and postfix, in rounds that take turns, into bench-harness/results/peers/
 bench-peers *workloads:
-    cargo build -q --release --workspace && target/release/weir-bench peers {{workloads}}
+    cargo build -q --release --workspace && target/release/weir-bench peers {{workloads}} --into bench-harness/results/peers
 
 # the same, kept under a name in bench-harness/results/
 record name *workloads:
