@@ -137,6 +137,7 @@ impl Config {
             hostname: self.listening.hostname.as_bytes().into(),
             smtp: self.smtp(),
             hold_max: self.messages.hold_size,
+            stream_share: pool.pool_share,
             slots: ring.slots as u32,
             reserve: ring.reserve as u32,
             chunks_max: ring.chunks as u32,

@@ -58,6 +58,8 @@ metrics! {
     message_bytes: Counter, Sum, "weir_message_bytes_total", "Content bytes of accepted messages. By weir_messages_total{outcome=\"accepted\"}: the mean size.";
     recipients: Vector<Outcome>, Sum, "weir_recipients_total", "RCPT commands by reply; abandoned: no reply could be given.";
     bodies: Vector<Body>, Sum, "weir_bodies_total", "Bodies by how they went up: held (one flight after the end), streamed (outgrew --hold-size or --hold-memory).";
+    streams: Gauge, Shard, "weir_streams", "Bodies that go up while they come in, now: each holds an upstream connection. Limits: --pool-share for one client, three quarters of the pool for all.";
+    streams_put_off: Counter, Sum, "weir_streams_put_off_total", "Bodies that had outgrown --hold-size and waited, because their client had its --pool-share of streams, or all clients three quarters of the pool.";
     given_back: Counter, Sum, "weir_upstreams_given_back_total", "Attached upstreams given back because the client was slow to send its body.";
     reclaims: Counter, Sum, "weir_upstreams_reclaimed_total", "Of these, given back before --give-back because few connections were left. Each is a replay: if it grows as fast as the messages do, raise --pool-max.";
     replays: Counter, Sum, "weir_replays_total", "Envelopes sent again, because a connection was needed again after it had been given back.";

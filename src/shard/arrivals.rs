@@ -139,6 +139,7 @@ impl<W: Wire> World<W> {
     /// The relay has nothing left to do and the socket is closed.
     pub(super) fn end_session(&mut self, key: Key) {
         self.cancel_attach(key);
+        self.leave_streams(key);
         self.drop_intake(key);
         self.forget_room(key);
         let Some(mut session) = self.take_session(key) else {

@@ -42,6 +42,8 @@ pub struct WorldConfig {
     pub smtp: relay::Config,
     /// Octets of a body that are held before it streams.
     pub hold_max: u64,
+    /// Percent of the pool's connections that one client's streams may hold; 0 lifts the limit.
+    pub stream_share: u32,
     /// Sockets of a shard, of which so many are kept from clients, and copy buffers: what its load is measured against.
     pub slots: u32,
     pub reserve: u32,

@@ -134,6 +134,7 @@ impl<W: Wire> World<W> {
         for (number, spec) in table.iter().enumerate() {
             self.shared.set_upstream_max(number, spec.max);
         }
+        self.streams.resize(self.config.stream_share, table);
         self.upstream_names = table.iter().map(|spec| spec.name.clone()).collect();
         let retired = |key: &Key| {
             let endpoint = self

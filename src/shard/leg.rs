@@ -322,6 +322,7 @@ impl<W: Wire> World<W> {
                 if why == LegLost::Refused421 {
                     self.endpoint_failed(endpoint, Failure::Refused);
                 }
+                self.leave_streams(session);
                 if let Some(session) = self.sessions.get_mut(session) {
                     session.leg = None;
                     if !stale {

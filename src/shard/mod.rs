@@ -21,6 +21,7 @@ mod session;
 pub mod shared;
 mod shortage;
 pub mod slab;
+mod streams;
 pub mod waiters;
 pub mod wheel;
 pub mod who;

@@ -25,6 +25,7 @@ use super::parking::Belongings;
 use super::replies::{SharedText, TEXT_MAX};
 use super::slab::{Key, Slab};
 use super::wheel::{TICK_MICROS, Wheel};
+use crate::policy::clients::ClientKey;
 use crate::policy::errors::Errors;
 use crate::policy::{Finding, Standing};
 use crate::ring::wire::SlotId;
@@ -495,6 +496,13 @@ impl From<Peer> for SocketAddr {
     /// IPv4 comes back as IPv4; a scope of a link-local address is lost.
     fn from(peer: Peer) -> SocketAddr {
         SocketAddr::new(Ipv6Addr::from(peer.ip).to_canonical(), peer.port)
+    }
+}
+
+impl Peer {
+    /// As policy knows it.
+    pub fn client(self) -> ClientKey {
+        SocketAddr::from(self).ip().into()
     }
 }
 

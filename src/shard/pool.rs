@@ -90,6 +90,10 @@ impl<W: Wire> World<W> {
             self.counters.replays.inc();
         }
         let want = session.want;
+        if self.is_beyond_share(key) {
+            self.counters.streams_put_off.inc();
+            return self.wait_for_leg(key);
+        }
         match self.choose(&want, Room::IdleOrNew) {
             Ok(best) => {
                 if let Some(leg) = self.take_idle(best, needs) {
@@ -113,6 +117,12 @@ impl<W: Wire> World<W> {
             // Perhaps one comes back within the wait.
             Err(AttachFailure::NoUpstream) => self.wait_for_leg(key),
         }
+    }
+
+    /// It wants to stream, and has or all have as many streams as they may.
+    fn is_beyond_share(&self, key: Key) -> bool {
+        let session = self.sessions.get(key);
+        session.is_some_and(|session| session.relay.wants_to_stream()) && !self.may_stream(key)
     }
 
     /// The least loaded endpoint that suits, has not failed this transaction already, and has room.
@@ -179,6 +189,7 @@ impl<W: Wire> World<W> {
         leg.duty = Duty::Attached(key);
         leg.uses += 1;
         leg.due = Moment::NEVER;
+        let streams = session.relay.wants_to_stream();
         let (endpoint, reused) = (leg.endpoint, leg.uses > 1);
         let upstream = self.upstream_of(endpoint);
         if reused {
@@ -187,6 +198,9 @@ impl<W: Wire> World<W> {
         self.counters.wait_seconds.observe(waited);
         self.routes.begin(endpoint);
         self.count_spare(endpoint);
+        if streams {
+            self.enter_streams(key);
+        }
         let id = LegId(leg_key.index());
         self.relay_call(key, |relay, cx| {
             relay.handle_attached(cx, id, UpstreamId(upstream as u16))
@@ -262,6 +276,7 @@ impl<W: Wire> World<W> {
 
     /// The session gives its connection back.
     pub(super) fn detach(&mut self, key: Key, how: Detach) {
+        self.leave_streams(key);
         let Some(leg_key) = self
             .sessions
             .get_mut(key)
@@ -399,6 +414,8 @@ impl<W: Wire> World<W> {
             routes,
             waiters,
             legs,
+            streams,
+            shared,
             ..
         } = self;
         let leg = legs.get(leg)?;
@@ -417,10 +434,13 @@ impl<W: Wire> World<W> {
             let elsewhere = want.prefer.is_some_and(|other| {
                 other != upstream && routes.is_upstream_usable(other, want.needs, now)
             });
+            let may_go_on =
+                || !session.relay.wants_to_stream() || streams.admits(session, shared.streams());
             let suits = offered.contains(want.needs)
                 && !want.tried.contains(leg.endpoint)
                 && route == want.route
-                && !elsewhere;
+                && !elsewhere
+                && may_go_on();
             if suits {
                 Judgement::Take
             } else {
@@ -451,6 +471,10 @@ impl<W: Wire> World<W> {
             let Some(want) = self.sessions.get(key).map(|session| session.want) else {
                 break;
             };
+            if self.is_beyond_share(key) {
+                passed_over += 1;
+                continue;
+            }
             match self.choose(&want, Room::IdleOrNew) {
                 Ok(endpoint) => {
                     if let Some(leg) = self.take_idle(endpoint, want.needs) {

@@ -113,6 +113,8 @@ pub struct Flags {
     pub parking: bool,
     /// weir goes down: the session ends with its transaction.
     pub send_off: bool,
+    /// Counted among those that stream.
+    pub streams: bool,
     /// Counted among those that are between transactions.
     pub idle: bool,
     /// What has gathered waits for nothing more: a final reply is among it, or it has waited for long.
@@ -246,6 +248,8 @@ impl<W: Wire> World<W> {
         key: Key,
         call: impl FnOnce(&mut Relay, &mut Cx<'_>, &W) -> R,
     ) -> Option<R> {
+        let in_body = self.sessions.get(key)?.relay.body_octets().is_some();
+        let may_stream = !in_body || self.may_stream(key);
         let session = self.sessions.get_mut(key)?;
         self.flights.equip(&mut session.out);
         let leg = session.leg.and_then(|leg| self.legs.get_mut(leg));
@@ -258,6 +262,7 @@ impl<W: Wire> World<W> {
             acts: &mut self.acts,
             spare: &mut self.spare,
             hold_max: self.hold_max,
+            may_stream,
         };
         Some(call(&mut session.relay, &mut cx, &self.wire))
     }
@@ -359,6 +364,10 @@ impl<W: Wire> World<W> {
             }
             return;
         }
+        self.enter_streams(key);
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
         let reading = session.relay.wants_input() && session.pause_until <= self.now;
         let Some(leg) = self.legs.get_mut(leg_key) else {
             return;

@@ -18,6 +18,8 @@ pub const SHARDS_MAX: usize = 64;
 pub struct Shared {
     clients: AtomicU32,
     clients_max: AtomicU32,
+    /// Bodies that go up while they come in.
+    streams: AtomicU32,
     upstreams: [Permits; UPSTREAMS_MAX],
 }
 
@@ -41,6 +43,7 @@ impl Shared {
         Shared {
             clients: AtomicU32::new(0),
             clients_max: AtomicU32::new(lift(clients_max)),
+            streams: AtomicU32::new(0),
             upstreams: [const {
                 Permits {
                     open: AtomicU32::new(0),
@@ -62,6 +65,18 @@ impl Shared {
 
     pub fn clients(&self) -> u32 {
         self.clients.load(Acquire)
+    }
+
+    pub fn stream_begins(&self) {
+        self.streams.fetch_add(1, AcqRel);
+    }
+
+    pub fn stream_ends(&self) {
+        give_back(&self.streams);
+    }
+
+    pub fn streams(&self) -> u32 {
+        self.streams.load(Acquire)
     }
 
     /// `None`: unlimited.

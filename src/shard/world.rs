@@ -42,6 +42,7 @@ use super::session::Session;
 use super::shared::Shared;
 use super::shortage::Shortage;
 use super::slab::{Key, Slab};
+use super::streams::Streams;
 use super::waiters::Waiters;
 use super::wheel::Wheel;
 use super::who::{Chore, Who};
@@ -83,6 +84,7 @@ pub struct World<W: Wire> {
     pub(super) pools: Pools,
     pub(super) waiters: Waiters<Key>,
     pub(super) shortage: Shortage,
+    pub(super) streams: Streams,
     pub(super) drain: Drain,
     /// Acts of the relay that is being stepped; empty between steps.
     pub(super) acts: Acts,
@@ -144,6 +146,7 @@ impl<W: Wire> World<W> {
             pools: Pools::default(),
             waiters: Waiters::new(config.wait.max),
             shortage: Shortage::default(),
+            streams: Streams::default(),
             drain: Drain::default(),
             acts: Acts::new(),
             spare: SparePool::default(),

@@ -140,6 +140,9 @@ pub struct Cx<'a> {
     /// Octets of a body that may be held before it streams, at this moment. The driver lowers it
     /// when memory is scarce.
     pub hold_max: u64,
+    /// Whether a body that has outgrown `hold_max` may stream now. If not, its connection is given back and another one
+    /// asked for, which the driver grants when it may.
+    pub may_stream: bool,
 }
 
 /// What the relay wants done, in order.
@@ -490,6 +493,11 @@ impl Relay {
     /// long as the client takes.
     pub fn is_streaming(&self) -> bool {
         self.tx.as_ref().is_some_and(|tx| tx.is_streaming())
+    }
+
+    /// The body has outgrown what may be held, and waits for a connection to stream to.
+    pub fn wants_to_stream(&self) -> bool {
+        self.waiting == Waiting::Stream && !self.is_streaming()
     }
 
     fn take_line(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> usize {

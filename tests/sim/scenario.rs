@@ -307,6 +307,7 @@ fn config(chance: &mut Chance, newlines: Newlines) -> WorldConfig {
         hostname: Arc::from(&b"weir.example"[..]),
         smtp,
         hold_max: *chance.pick(&[1024, 16 * 1024, 128 * 1024, 1024 * 1024]),
+        stream_share: *chance.pick(&[0, 1, 25, 100]),
         slots: SLOTS as u32,
         reserve: 0,
         chunks_max: 64,

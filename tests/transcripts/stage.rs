@@ -302,6 +302,7 @@ impl<'s> Stage<'s> {
             acts: &mut self.acts,
             spare: &mut self.spare,
             hold_max: self.script.hold_max,
+            may_stream: true,
         };
         act(&mut self.relay, &mut cx)
     }

@@ -33,6 +33,17 @@ pub struct Flags {
     #[arg(long, value_name = "N", default_value = "100")]
     pub pool_max: String,
 
+    /// Share of the pool that one client's large messages may hold, in percent
+    ///
+    /// A message that outgrows --hold-size holds an upstream connection while it comes in. A client (IPv4 address, IPv6 /64)
+    /// that has its share waits with the next one (--queue-wait); all clients together may hold three quarters of the pool
+    /// this way, so that short messages go on. Clients of --allow-list have no limit.
+    ///
+    /// Range: 1 to 100, or 0: neither limit. With --pool-max 0 there is none. Cost: low, a client that sends many large
+    /// messages at a time is deferred.
+    #[arg(long, value_name = "PERCENT", default_value = "25")]
+    pub pool_share: String,
+
     /// Age at which a pooled connection is not used again
     ///
     /// Range: 1s to 20m (servers of big providers cut at 20 minutes), or 0: no limit. Cost: connects, when short.
@@ -120,6 +131,7 @@ pub struct Upstreams {
     /// What was typed, for reading `@FILE`s again.
     pub typed: Vec<String>,
     pub pool_max: u32,
+    pub pool_share: u32,
     pub pool_age: Duration,
     pub pool_uses: u32,
     pub pool_idle: Duration,
@@ -157,6 +169,7 @@ impl Flags {
             upstreams,
             typed: self.upstream.clone(),
             pool_max: reader.count("--pool-max", &self.pool_max, 1..=100_000, Zero::Lifts),
+            pool_share: reader.count("--pool-share", &self.pool_share, 1..=100, Zero::Lifts),
             pool_age: reader.duration(
                 "--pool-age",
                 &self.pool_age,
@@ -347,8 +360,13 @@ mod tests {
             }]
         );
         assert_eq!(
-            (meant.pool_max, meant.pool_uses, meant.queue_max),
-            (100, 100, 10_000)
+            (
+                meant.pool_max,
+                meant.pool_share,
+                meant.pool_uses,
+                meant.queue_max
+            ),
+            (100, 25, 100, 10_000)
         );
         let times = [
             meant.pool_age,
@@ -429,6 +447,8 @@ mod tests {
             "mx1:25 mx1:25",
             "--pool-max",
             "many",
+            "--pool-share",
+            "101",
             "--pool-age",
             "1d",
             "--queue-wait",
@@ -441,6 +461,7 @@ mod tests {
             [
                 "--upstream",
                 "--pool-max",
+                "--pool-share",
                 "--pool-age",
                 "--queue-wait",
                 "--probe-interval"

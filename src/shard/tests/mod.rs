@@ -338,6 +338,7 @@ pub fn settings() -> WorldConfig {
             timeouts: relay::Timeouts::default(),
         },
         hold_max: 256 << 10,
+        stream_share: 25,
         slots: 1000,
         reserve: 100,
         chunks_max: 100,

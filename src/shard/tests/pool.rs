@@ -354,3 +354,90 @@ fn a_silent_client_gives_its_connection_to_one_that_waits() {
     stage.say(leg, "250 2.0.0 queued as 2\r\n");
     assert_eq!(stage.heard(slow), "250 2.0.0 queued as 2\r\n");
 }
+
+/// As many clients as there were connections could hold the whole pool with large bodies at the minimum data rate.
+#[test]
+fn one_client_streams_to_its_share_of_the_pool_and_no_further() {
+    let mut config = settings();
+    config.hold_max = 20_000;
+    config.wait.time = Duration::from_secs(15);
+    let mut stage = Stage::new(config, 1, 4);
+    let first = stage.client();
+    stage.clients = 0;
+    let second = stage.client(); // of the same address
+    for client in [first, second] {
+        stage.ask(client);
+        let leg = *stage.legs(1).last().expect("a connection each");
+        stage.greet(leg);
+        stage.heard(leg);
+        stage.say(leg, "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
+        stage.heard(client);
+        stage.say(client, "DATA\r\n");
+        stage.heard(client);
+        stage.say(
+            client,
+            &"many octets in a row, again and again\r\n".repeat(600),
+        );
+    }
+    let legs = stage.legs(1);
+    assert!(stage.heard(legs[0]).starts_with("BDAT "), "it streams");
+    assert!(
+        stage.heard(legs[1]) == "RSET\r\n",
+        "one in four is its share"
+    );
+    stage.say(legs[1], "250 2.0.0 Ok\r\n");
+    let counters = &stage.counters;
+    assert_eq!(
+        (counters.streams.value(), counters.streams_put_off.value()),
+        (1, 1)
+    );
+    let third = stage.client();
+    stage.ask(third);
+    stage.deliver(third, legs[1]);
+
+    stage.hang_up(first);
+    stage.sleep(Duration::from_secs(2));
+    let envelope = "MAIL FROM:<a@c.example>\r\nRCPT TO:<b@d.example>\r\n";
+    assert_eq!(stage.heard(legs[1]), envelope, "its turn has come");
+    stage.say(legs[1], "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
+    assert!(stage.heard(legs[1]).starts_with("BDAT "));
+    stage.hang_up(second);
+    assert_eq!(
+        (stage.counters.streams.value(), stage.shared.streams()),
+        (0, 0)
+    );
+}
+
+#[test]
+fn who_waits_for_its_share_too_long_hears_451() {
+    let mut config = settings();
+    config.hold_max = 20_000;
+    config.wait.time = Duration::from_secs(15);
+    let mut stage = Stage::new(config, 1, 1);
+    let body = "many octets in a row, again and again\r\n".repeat(600);
+    let (first, second) = (stage.client(), stage.client());
+    stage.ask(first);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.heard(leg);
+    stage.say(leg, "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
+    stage.say(first, "DATA\r\n");
+    stage.say(first, &body[..1000]);
+    stage.ask(second);
+    stage.sleep(Duration::from_millis(100));
+    assert_eq!(stage.heard(leg), "RSET\r\n");
+    stage.say(leg, "250 2.0.0 Ok\r\n");
+    stage.heard(leg);
+    stage.say(leg, "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
+    stage.heard(second);
+    stage.say(second, "DATA\r\n");
+    stage.say(second, &body);
+    assert!(stage.heard(leg).starts_with("BDAT "));
+    stage.heard(first);
+    stage.say(first, &body);
+    stage.sleep(Duration::from_secs(2));
+    stage.say(second, &body);
+    stage.sleep(Duration::from_secs(14));
+    stage.say(first, "\r\n.\r\n");
+    assert!(stage.heard(first).starts_with("451 4.3.2"));
+}

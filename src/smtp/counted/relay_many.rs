@@ -94,6 +94,7 @@ impl Driver {
             acts: &mut self.acts,
             spare: &mut self.spare,
             hold_max: 1 << 20,
+            may_stream: true,
         };
         call(&mut self.relay, &mut cx)
     }

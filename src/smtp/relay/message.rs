@@ -287,6 +287,9 @@ impl Relay {
         }
         let hold_max = cx.hold_max;
         let window = cx.config.stream_window;
+        if self.has_to_wait_for_stream(cx) {
+            self.give_back(cx);
+        }
         let Some(tx) = self.tx.as_mut() else { return };
         if tx.is_failed() {
             if self.waiting == Waiting::Stream {
@@ -330,6 +333,12 @@ impl Relay {
             Waiting::Stream if !full => self.waiting = Waiting::Nothing,
             _ => {}
         }
+    }
+
+    /// It is time to stream, but others have to end theirs first: the connection must not wait for that.
+    fn has_to_wait_for_stream(&self, cx: &Cx<'_>) -> bool {
+        let beyond = |tx: &Transaction| tx.held_octets() > cx.hold_max && tx.may_give_back();
+        !cx.may_stream && self.tx.as_deref().is_some_and(beyond)
     }
 
     /// The reply to DATA.

@@ -21,6 +21,7 @@ pub(super) struct Pair {
     pub(super) acts: Acts,
     pub(super) spare: SparePool,
     pub(super) hold_max: u64,
+    pub(super) may_stream: bool,
     pub(super) relay: Relay,
     pub(super) leg: Option<(LegId, Outbound)>,
     pub(super) legs_made: u32,
@@ -72,6 +73,7 @@ impl Pair {
             acts: Acts::new(),
             spare: SparePool::default(),
             hold_max: 50_000,
+            may_stream: true,
             relay: Relay::new(Moment::from_micros(1_000_000)),
             leg: None,
             legs_made: 0,
@@ -117,6 +119,7 @@ impl Pair {
                 acts: &mut self.acts,
                 spare: &mut self.spare,
                 hold_max: self.hold_max,
+                may_stream: self.may_stream,
             };
             f(&mut self.relay, &mut cx)
         };
@@ -216,6 +219,7 @@ impl Pair {
                     acts: &mut self.acts,
                     spare: &mut self.spare,
                     hold_max: self.hold_max,
+                    may_stream: self.may_stream,
                 };
                 let got = self.relay.handle_input(&mut cx, input);
                 taken.len += got.len;
