@@ -336,6 +336,14 @@ impl<W: Wire> World<W> {
 
     /// Connections that came free in this step go to those who wait, or to the pool.
     pub(super) fn serve_offers(&mut self) {
+        self.serve_waiters();
+        // Who took one may have left too few; what silent clients give back is on offer at once.
+        while self.relieve_shortage() {
+            self.serve_waiters();
+        }
+    }
+
+    fn serve_waiters(&mut self) {
         while let Some(key) = self.offers.pop_front() {
             let Some(leg) = self.legs.get_mut(key) else {
                 continue;
@@ -369,7 +377,6 @@ impl<W: Wire> World<W> {
                 None => self.keep_idle(key, endpoint),
             }
         }
-        self.relieve_shortage();
     }
 
     fn reset_ahead(&mut self, key: Key) {

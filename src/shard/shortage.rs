@@ -54,11 +54,12 @@ impl<W: Wire> World<W> {
         self.shortage.wanted += 1;
     }
 
-    /// Asks silent clients for their connections, as many as are wanted. Not from within a session's step.
-    pub(super) fn relieve_shortage(&mut self) {
+    /// Asks silent clients for their connections, as many as are wanted; true if one gave its back. Not from within a
+    /// session's step.
+    pub(super) fn relieve_shortage(&mut self) -> bool {
         let wanted = std::mem::take(&mut self.shortage.wanted);
         if wanted == 0 {
-            return;
+            return false;
         }
         let mut missing = wanted;
         for _ in 0..self.legs.len().min(wanted * SCAN_MAX) {
@@ -69,11 +70,12 @@ impl<W: Wire> World<W> {
                 self.relay_step(session, |relay, cx| relay.handle_shortage(cx));
                 missing -= 1;
                 if missing == 0 {
-                    return;
+                    return true;
                 }
             }
         }
         self.look_again();
+        missing < wanted
     }
 
     /// While somebody waits.

@@ -570,6 +570,11 @@ impl Stage {
             "MAIL FROM:<a@c.example>\r\nRCPT TO:<b@d.example>\r\n"
         );
         self.say(leg, "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
+        self.finish(client, leg);
+    }
+
+    /// The same from where the upstream has accepted the envelope.
+    pub fn finish(&mut self, client: SlotId, leg: SlotId) {
         assert_eq!(self.code(client), "250");
         self.say(client, "DATA\r\n");
         assert_eq!(self.code(client), "354");
