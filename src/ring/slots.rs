@@ -26,8 +26,8 @@ pub(super) struct Slot {
 unsafe impl Zeroable for Slot {}
 
 const _: () = assert!(
-    size_of::<Slot>() <= 48,
-    "a parked client pays for its slot: 48 of its 256 bytes"
+    size_of::<Slot>() <= 32,
+    "a parked client pays for its slot: 32 of its 256 bytes"
 );
 
 /// Facts about a slot that are true or not.

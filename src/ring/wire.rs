@@ -115,7 +115,7 @@ pub enum Event {
 }
 
 /// The largest [`Wire::send_now`].
-pub const SEND_NOW_MAX: usize = 16;
+pub const SEND_NOW_MAX: usize = 11;
 
 pub trait Wire {
     /// Opens a connection; `Connected` follows. Fails at once when no slot is left.

@@ -55,7 +55,7 @@ pub enum Belongings {
 }
 
 const _: () = assert!(
-    size_of::<Belongings>() <= 56,
+    size_of::<Belongings>() <= 40,
     "it lies in the row: there is one for each parked client"
 );
 

@@ -14,7 +14,7 @@
 //! The number of rows is capped. Who comes when the pit is full displaces the oldest row, or is
 //! refused, as configured; rows without a finding (greet wait) are displaced last.
 //! Memory: [`ROW_BYTES`] in the slab and 16 in the wheel; the reply is shared where it can be, and the parked session may
-//! own something. With the socket's slot in the ring that is 200 bytes, and the HELO name.
+//! own something. With the socket's slot in the ring that is 176 bytes, the HELO name, and 70 if its address is one's own.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -34,7 +34,7 @@ use crate::ring::wire::SlotId;
 pub type RowId = Key;
 
 /// Bytes one drip may have.
-pub const DRIP_BYTES_MAX: usize = 16;
+pub const DRIP_BYTES_MAX: usize = 11;
 /// A reply that drips ends within this time, whatever the interval: a client gives up on a reply after five minutes (RFC 5321, 4.5.3.2).
 pub const STUTTER_MAX: Duration = Duration::from_secs(240);
 /// Drips come no closer than this; a very long reply goes by several bytes a drip.
@@ -43,7 +43,7 @@ pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
 pub const ROW_BYTES: usize = Slab::<Row<Belongings>>::ENTRY_BYTES;
 
 const _: () = assert!(
-    ROW_BYTES <= 144,
+    ROW_BYTES <= 128,
     "a parked client has to stay small: with its timer and its slot it is to take 256 bytes"
 );
 const _: () = assert!(

@@ -158,7 +158,7 @@ fn a_drip_does_not_wait_for_a_full_socket() {
     assert!(matches!(taken, Err(_) | Ok(..67_108_864)), "{taken:?}");
     // What room the cancelled send left is used up drip by drip; then there is none, and no waiting.
     let refused = (0..100_000).find_map(|_| {
-        bench.ring.send_now(slot, &[b'0'; 16]);
+        bench.ring.send_now(slot, &[b'0'; 11]);
         sent(&mut bench, slot).err()
     });
     assert_eq!(refused, Some(ErrorKind::WouldBlock));
