@@ -18,6 +18,7 @@
 
 pub mod cli;
 pub mod crew;
+pub mod figures;
 pub mod hold;
 pub mod ledger;
 pub mod machine;

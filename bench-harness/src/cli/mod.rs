@@ -30,6 +30,7 @@ pub enum Command {
     Sink(Box<sink::SinkFlags>),
     Hold(Box<hold::HoldFlags>),
     Peers(Box<crate::peers::Options>),
+    Figures(Box<crate::figures::Options>),
     /// A process of the crew: started by the other commands
     #[command(hide = true)]
     Worker,
@@ -77,6 +78,7 @@ fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Sink(flags) => sink::command(&flags),
         Command::Hold(flags) => hold::command(&flags),
         Command::Peers(options) => crate::peers::command(&options),
+        Command::Figures(options) => crate::figures::command(&options),
         Command::Worker => crew::worker::command().map(|()| Exit::Well),
     }
 }
