@@ -44,9 +44,9 @@ bench-peers *workloads:
 record name *workloads:
     cargo build -q --release --workspace && target/release/weir-bench peers {{workloads}} --into bench-harness/results/{{name}}
 
-# the figures of docs/PERFORMANCE.md (a quarter of an hour)
-figures *what:
-    cargo build --release && bench-harness/figures.py {{what}}
+# what bad clients cost and good ones notice of them (a quarter of an hour), into bench-harness/results/figures/
+figures *names:
+    cargo build -q --release --workspace && target/release/weir-bench figures {{names}} --into bench-harness/results/figures
 
 # what the pipeline runs
 ci:

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 
+use crate::cli::grammar;
+
 /// One figure, or some that are measured together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Name {
@@ -43,20 +45,20 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=2000))]
     pub sessions: u32,
 
-    /// Messages a second of good clients; without it half of what a short run in a circle reaches
-    #[arg(long, value_name = "N")]
+    /// Messages of good clients, as in 500/s; without it half of what a short run in a circle reaches
+    #[arg(long, value_name = "RATE", value_parser = grammar::rate)]
     pub rate: Option<f64>,
 
     /// parked-p99: clients that are stuttered to meanwhile
-    #[arg(long, value_name = "N", default_value_t = 60_000)]
+    #[arg(long, value_name = "N", default_value = "60k", value_parser = grammar::count32)]
     pub parked: u32,
 
     /// pit: clients that are stuttered to
-    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    #[arg(long, value_name = "N", default_value = "100k", value_parser = grammar::count32)]
     pub pit: u32,
 
     /// memory: clients held of each kind
-    #[arg(long, value_name = "N", default_value_t = 15_000)]
+    #[arg(long, value_name = "N", default_value = "15k", value_parser = grammar::count32)]
     pub held: u32,
 
     /// How many held clients connect in a second

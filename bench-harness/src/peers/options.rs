@@ -7,6 +7,7 @@ use clap::{ArgAction, Args};
 
 use super::kind::Kind;
 use super::workload::{Load, Workload, find};
+use crate::cli::grammar;
 
 /// Compare weir with its peers: the same mail through each, in interleaved rounds, CPU time per message and latency
 #[derive(Debug, Args)]
@@ -38,15 +39,15 @@ pub struct Options {
     pub lasts: Duration,
 
     /// Messages a round sends at most
-    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    #[arg(long, value_name = "N", default_value = "1m", value_parser = grammar::count)]
     pub messages: u64,
 
     /// Sessions that go round in a circle, each from an address of its own
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=2000))]
     pub sessions: u32,
 
-    /// Messages a second of an open-loop plan in place of a circle: latency is comparable then, if every peer carries it
-    #[arg(long, value_name = "N")]
+    /// Messages of an open-loop plan in place of a circle, as in 500/s: latency is comparable then, if every peer carries it
+    #[arg(long, value_name = "RATE", value_parser = grammar::rate)]
     pub rate: Option<f64>,
 
     /// Threads, workers or shards of every peer (Postfix has a process for each session)
