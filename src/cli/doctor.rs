@@ -40,6 +40,9 @@ const MEMLOCK_MIN: u64 = 512 << 10;
 /// Files of the process besides the shards' sockets: logs, admin page, rings, eventfds.
 const FILES_BESIDES: u64 = 256;
 
+/// A receive buffer at the start that a hundred thousand clients may have.
+const WINDOW_MAX: u64 = 32 << 10;
+
 /// Looks at everything. Visits to upstreams take their time.
 pub fn examine(config: &Config, cores: usize) -> Vec<Point> {
     let shards = config.shards(cores);
@@ -63,6 +66,7 @@ pub fn examine(config: &Config, cores: usize) -> Vec<Point> {
         &read("/proc/sys/net/ipv4/ip_local_port_range"),
         config,
     ));
+    points.extend(windows(&read("/proc/sys/net/ipv4/tcp_rmem"), config));
     points.extend(low_port(
         config,
         &read("/proc/sys/net/ipv4/ip_unprivileged_port_start"),
@@ -317,6 +321,20 @@ fn backlog(somaxconn: &str, wanted: u64) -> Point {
     }
 }
 
+/// What a client may send while weir does not read it lies in the kernel: in the greet wait that is as much as a window.
+fn windows(tcp_rmem: &str, config: &Config) -> Option<Point> {
+    let usual = tcp_rmem.split_whitespace().nth(1)?.parse::<u64>().ok()?;
+    if config.tarpit.greet_wait.is_zero() || usual <= WINDOW_MAX {
+        return None;
+    }
+    Some(Point::warning(
+        format!(
+            "net.ipv4.tcp_rmem starts with {usual}: clients that send before the greeting fill the kernel"
+        ),
+        "the tcp_rmem of tuning/sysctl.conf",
+    ))
+}
+
 /// Each connection to one upstream address needs a local port of its own; closed ones keep theirs for a minute.
 fn ports(range: &str, config: &Config) -> Point {
     let mut words = range
@@ -484,6 +502,10 @@ mod tests {
             backlog("128", 4096).remedy,
             "sysctl net.core.somaxconn=4096"
         );
+        let waiting = config(&["--greet-wait", "3s"]);
+        assert!(windows("4096 131072 33554432", &waiting).is_some());
+        assert!(windows("4096 16384 4194304", &waiting).is_none());
+        assert!(windows("4096 131072 33554432", &config(&[])).is_none());
         assert_eq!(ports("32768\t60999", &config(&[])).level, Level::Good);
         assert_eq!(
             ports("32768\t60999", &config(&["--pool-max", "20000"])).level,
