@@ -10,6 +10,7 @@ use super::sink::Sink;
 use super::workload::{Load, Workload};
 use crate::crew::{self, CrewOptions};
 use crate::outcome::{Comparison, Outcome, PeerRounds, Stage};
+use crate::verdict;
 
 /// A peer, or why there is none; and what its EHLO reply offers.
 pub struct Seat {
@@ -147,10 +148,10 @@ impl Record {
     }
 }
 
-/// Messages accepted over the time that the plan sends.
+/// Messages accepted while the plan sends; what comes in the grace is no rate.
 pub fn messages_per_second(outcome: &Outcome) -> f64 {
-    let accepted: u64 = outcome.streams.iter().map(|s| s.counts.accepted).sum();
-    accepted as f64 / outcome.plan.lasts.as_secs_f64()
+    let streams = outcome.streams.iter();
+    streams.map(|stream| verdict::rate(stream, outcome)).sum()
 }
 
 fn record(workload: &Workload, seat: &Seat) -> Record {
