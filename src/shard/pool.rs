@@ -16,7 +16,7 @@ use weir_smtp::time::Moment;
 
 use crate::metrics::{ClosedLeg, UPSTREAMS_MAX};
 use crate::ring::Wire;
-use crate::route::EndpointId;
+use crate::route::{EndpointId, Routes};
 
 use super::leg::{Duty, Leg};
 use super::mail::{Mail, To};
@@ -99,6 +99,9 @@ impl<W: Wire> World<W> {
                 if let Some(leg) = self.take_idle(best, needs) {
                     return self.attach_to(key, leg);
                 }
+                if self.is_offered(&want) {
+                    return self.wait_for_leg(key);
+                }
                 // Opened for the next time; who finds an idle one elsewhere does not wait for the handshake.
                 self.open(best);
                 if let Ok(other) = self.choose(&want, Room::Idle)
@@ -109,6 +112,7 @@ impl<W: Wire> World<W> {
                 self.wait_for_leg(key);
             }
             Err(AttachFailure::Unqualified) => self.attach_failed(key, AttachFailure::Unqualified),
+            Err(AttachFailure::NoSlot) if self.is_offered(&want) => self.wait_for_leg(key),
             Err(AttachFailure::NoSlot) => {
                 self.wait_for_leg(key);
                 self.want_one_back();
@@ -123,6 +127,19 @@ impl<W: Wire> World<W> {
     fn is_beyond_share(&self, key: Key) -> bool {
         let session = self.sessions.get(key);
         session.is_some_and(|session| session.relay.wants_to_stream()) && !self.may_stream(key)
+    }
+
+    /// A connection that came free in this very step goes to whoever asks now: a client that pipelines transactions gets
+    /// its own back, and no other is opened or asked for.
+    fn is_offered(&mut self, want: &Want) -> bool {
+        let World {
+            routes, legs, now, ..
+        } = self;
+        let suits = |leg: &Key| {
+            legs.get(*leg)
+                .is_some_and(|leg| suits(routes, leg, want, *now))
+        };
+        self.waiters.is_empty() && self.offers.iter().any(suits)
     }
 
     /// The least loaded endpoint that suits, has not failed this transaction already, and has room.
@@ -427,9 +444,6 @@ impl<W: Wire> World<W> {
         } = self;
         let leg = legs.get(leg)?;
         let now = self.now;
-        let offered = leg.outbound.capabilities().set;
-        let endpoint = routes.get(leg.endpoint)?;
-        let (route, upstream) = (endpoint.route(), endpoint.upstream);
         let judge = |key: Key, ticket: Ticket| {
             let Some(session) = sessions
                 .get(key)
@@ -437,18 +451,9 @@ impl<W: Wire> World<W> {
             else {
                 return Judgement::Gone;
             };
-            let want = &session.want;
-            let elsewhere = want.prefer.is_some_and(|other| {
-                other != upstream && routes.is_upstream_usable(other, want.needs, now)
-            });
             let may_go_on =
                 || !session.relay.wants_to_stream() || streams.admits(session, shared.streams());
-            let suits = offered.contains(want.needs)
-                && !want.tried.contains(leg.endpoint)
-                && route == want.route
-                && !elsewhere
-                && may_go_on();
-            if suits {
+            if suits(routes, leg, &session.want, now) && may_go_on() {
                 Judgement::Take
             } else {
                 Judgement::Unfit
@@ -653,6 +658,21 @@ impl<W: Wire> World<W> {
 fn offers(legs: &Slab<Leg>, key: Key, needs: ExtensionSet) -> bool {
     legs.get(key)
         .is_some_and(|leg| leg.outbound.capabilities().set.contains(needs))
+}
+
+/// Whether this connection is one that the session asks for.
+fn suits(routes: &mut Routes, leg: &Leg, want: &Want, now: Moment) -> bool {
+    let Some(endpoint) = routes.get(leg.endpoint) else {
+        return false;
+    };
+    let (route, upstream) = (endpoint.route(), endpoint.upstream);
+    let elsewhere = want.prefer.is_some_and(|other| {
+        other != upstream && routes.is_upstream_usable(other, want.needs, now)
+    });
+    leg.outbound.capabilities().set.contains(want.needs)
+        && !want.tried.contains(leg.endpoint)
+        && route == want.route
+        && !elsewhere
 }
 
 /// What counts as room at an endpoint.

@@ -55,6 +55,7 @@ class Far(Case):
         with weir.client(hello="client.test") as client:
             client.data(message("opens-a-connection"))
         upstream.flights = 0
+        self.connections = upstream.connections
         return upstream, weir
 
 
@@ -106,6 +107,7 @@ class ToTheClient(Far):
         with weir.client(hello="client.test") as client:
             sends = self.sends(client, flight, 9)
         self.assertEqual(sends, [[250] * 4, [250] * 3, [250] * 2])
+        self.assertEqual(upstream.connections, self.connections, "each takes the connection of the one before")
         for n, body in enumerate(bodies):
             self.assert_relayed(upstream, f"row-{n}", body)
 
@@ -198,7 +200,7 @@ class ToTheUpstream(Far):
         self.round_trips(Upstream.EXTENSIONS, ["b@weir.test"], flight)
 
     def test_a_reset_and_the_next_transaction_are_one_flight(self):
-        upstream, weir = self.far(on={"RCPT": nobody_refused}, flags=["--pool-max", "1"])
+        upstream, weir = self.far(on={"RCPT": nobody_refused})
         body = message("after-reset")
         with weir.client(hello="client.test") as client:
             client.send(MAIL + b"RCPT TO:<nobody@weir.test>\r\n" + b"RSET\r\n" + MAIL + RCPT + b"BDAT %d LAST\r\n" % len(body) + body)
