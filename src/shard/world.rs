@@ -204,7 +204,10 @@ impl<W: Wire> World<W> {
             self.guarded(|world| world.fire(Who::from_bits(bits)));
         }
         self.guarded(|world| world.tend_pit());
-        self.guarded(|world| world.drain_some());
+        self.guarded(|world| {
+            world.drain_some();
+            world.serve_offers();
+        });
         for _ in 0..self.readable.len().min(READERS_PER_TICK) {
             self.guarded(|world| world.next_reader());
         }
