@@ -33,7 +33,7 @@ fn commands(help: &str) -> Vec<&str> {
 
 fn flags(text: &str) -> BTreeSet<&str> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
-        .filter(|word| word.starts_with("--") && word.trim_matches('-') != "")
+        .filter(|word| word.starts_with("--") && word.bytes().any(|b| b != b'-'))
         .collect()
 }
 
