@@ -4,7 +4,8 @@
 //! X-Weir-Bench: RRRRRRRRRRRRRRRR PPPPNNNNNNNN LLLLLLLL HHHHHHHHHHHHHHHH CCCCCCCC
 //! ```
 //! All hexadecimal: run, process and number, octets that follow the line, their XXH3, and a check of the line itself, so that an id
-//! that was damaged on its way is not taken for another one. What a proxy puts in front of the line is none of the message.
+//! that was damaged on its way is not taken for another one. Header fields that a proxy puts in front of the line are none of the message;
+//! anything else there (the tail of another message, say) is an alteration.
 
 use std::io::Write as _;
 
@@ -63,7 +64,18 @@ pub struct Checker {
     phase: Phase,
     /// The start of a header line that has not ended yet, at most a stamp's length of it.
     line: Vec<u8>,
+    /// What came before the stamp.
+    front: Front,
     hash: Option<Box<Xxh3>>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Front {
+    #[default]
+    Nothing,
+    Fields,
+    /// Something that is no header field.
+    Foreign,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -113,13 +125,27 @@ impl Checker {
     /// `line` ends a header line, whose start may have come before.
     fn read_line(&mut self, line: &[u8]) -> Phase {
         if self.line.is_empty() {
-            return judge(line);
+            return self.judge(line);
         }
         let room = (STAMP_OCTETS + 1).saturating_sub(self.line.len());
-        self.line.extend_from_slice(&line[..line.len().min(room)]);
-        let phase = judge(&self.line);
-        self.line.clear();
+        let mut whole = std::mem::take(&mut self.line);
+        whole.extend_from_slice(&line[..line.len().min(room)]);
+        let phase = self.judge(&whole);
+        whole.clear();
+        self.line = whole;
         phase
+    }
+
+    /// What one header line, with its LF, leads to.
+    fn judge(&mut self, line: &[u8]) -> Phase {
+        match line {
+            b"\r\n" | b"\n" => Phase::Unknown,
+            _ if line.starts_with(LABEL) => read_stamp(line).map_or(Phase::Unknown, Phase::Stamped),
+            _ => {
+                self.front = self.front.and(line);
+                Phase::Searching
+            }
+        }
     }
 
     fn read_content(&mut self, piece: &[u8]) {
@@ -160,14 +186,36 @@ impl Checker {
                 claim.against(length, hash)
             }
         };
+        let front = self.front;
         self.forget();
-        seen
+        match seen {
+            Seen::Whole(id) if front == Front::Foreign => Seen::Altered(id),
+            seen => seen,
+        }
     }
 
     /// The message was given up.
     pub fn forget(&mut self) {
         self.phase = Phase::Searching;
+        self.front = Front::Nothing;
         self.line.clear();
+    }
+}
+
+impl Front {
+    /// One more line before the stamp: a field, a folded piece of one (RFC 5322, 2.2), or neither.
+    fn and(self, line: &[u8]) -> Front {
+        // as much of a line as is kept of one that comes in pieces
+        let start = &line[..line.len().min(STAMP_OCTETS)];
+        let name = start.iter().position(|&octet| octet == b':');
+        let is_field =
+            name.is_some_and(|end| end > 0 && start[..end].iter().all(u8::is_ascii_graphic));
+        let is_folded = self == Front::Fields && matches!(start.first(), Some(b' ' | b'\t'));
+        match self {
+            Front::Foreign => Front::Foreign,
+            _ if is_field || is_folded => Front::Fields,
+            _ => Front::Foreign,
+        }
     }
 }
 
@@ -178,15 +226,6 @@ impl Claim {
         } else {
             Seen::Altered(self.id)
         }
-    }
-}
-
-/// What one header line, with its LF, leads to.
-fn judge(line: &[u8]) -> Phase {
-    match line {
-        b"\r\n" | b"\n" => Phase::Unknown,
-        _ if !line.starts_with(LABEL) => Phase::Searching,
-        _ => read_stamp(line).map_or(Phase::Unknown, Phase::Stamped),
     }
 }
 
@@ -348,6 +387,30 @@ mod tests {
         checker.feed(&message);
         assert_eq!(checker.finish(), Seen::Whole(ID));
         assert_eq!(checker.finish(), Seen::Unknown);
+    }
+
+    /// A proxy that mixed up its buffers put the end of another body before a message that was whole, and the message counted as whole.
+    #[test]
+    fn only_header_fields_may_stand_before_the_stamp() {
+        let message = stamped(REST);
+        for (front, want) in [
+            (b"Received: by x\r\n\tfor y\r\n".as_slice(), Seen::Whole(ID)),
+            (b"X: 1\r\nReceived: by a host with a very long name that goes on behind what is kept of a line that comes in pieces\r\n", Seen::Whole(ID)),
+            (b"the tail of another body.\r\n", Seen::Altered(ID)),
+            (b"the tail: of another body.\r\n", Seen::Altered(ID)),
+            (b": no name\r\n", Seen::Altered(ID)),
+            (b" folded from nothing\r\n", Seen::Altered(ID)),
+            (b"==\r\nReceived: by x\r\n", Seen::Altered(ID)),
+            (b"Received: by x\r\n=====================================================================================================\r\n", Seen::Altered(ID)),
+        ] {
+            let whole = [front, &message].concat();
+            for at in 0..=whole.len() {
+                let (one, two) = whole.split_at(at);
+                assert_eq!(seen(&[one, two]), want, "{at} {}", front.escape_ascii());
+            }
+            let octets: Vec<&[u8]> = whole.chunks(1).collect();
+            assert_eq!(seen(&octets), want);
+        }
     }
 
     #[test]
