@@ -24,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::sync::mpsc;
 
-use crate::ledger::{self, Sent};
+use crate::ledger::{self, Arrived, Sent};
 use crate::outcome::{Counts, Integrity, Outcome, Sample, StreamOutcome};
 use crate::plan::Plan;
 use crate::progress::Progress;
@@ -54,8 +54,13 @@ const TARGET_WITHIN: Duration = Duration::from_secs(5);
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// What workers may take after the plan and its grace are over: to load mail, to write their report.
 const REPORT_WITHIN: Duration = Duration::from_secs(60);
-/// How long a message may be on its way to the sink after its sender has heard 250.
-const LATE_ARRIVALS: Duration = Duration::from_secs(3);
+/// What may still be on its way when the last sender has heard its reply: messages that are missing, second copies of others, and some that
+/// were refused. So the sink is asked until it has said the same for a while: a short one where nothing is missing, a long one where
+/// something is.
+const QUIET: Duration = Duration::from_millis(600);
+const QUIET_WITH_LOST: Duration = Duration::from_secs(3);
+/// A queue that still comes in after this long is counted as it is.
+const LATE_ARRIVALS: Duration = Duration::from_secs(60);
 const LATE_PAUSE: Duration = Duration::from_millis(150);
 
 /// Carries out a plan and blocks until it is over. Not to be called inside an async runtime.
@@ -87,6 +92,8 @@ struct Run<'a> {
     samples: Vec<Sample>,
     /// When a signal ended the plan early.
     stopped: Option<Duration>,
+    /// What the sink said before the first message.
+    before: Arrived,
 }
 
 impl<'a> Run<'a> {
@@ -113,6 +120,7 @@ impl<'a> Run<'a> {
             reports: (0..processes).map(|_| None).collect(),
             samples: Vec::new(),
             stopped: None,
+            before: Arrived::default(),
         })
     }
 
@@ -146,7 +154,9 @@ impl<'a> Run<'a> {
         let (streams, sent) = merge(self.plan, self.reports)?;
         self.machine.warnings.extend(rails::afterthoughts(&streams));
         let integrity = match self.plan.ledger {
-            Some(control) => Some(count_arrivals(control, self.plan.run, &sent).await?),
+            Some(control) => {
+                Some(count_arrivals(control, self.plan.run, &sent, &self.before).await?)
+            }
             None => None,
         };
         Ok(Outcome {
@@ -167,14 +177,19 @@ impl<'a> Run<'a> {
     }
 
     /// That nobody is there is better told now than after the run.
-    async fn ask_both_ends(&self) -> Result<()> {
+    async fn ask_both_ends(&mut self) -> Result<()> {
         let target = self.plan.target;
         tokio::time::timeout(TARGET_WITHIN, tokio::net::TcpStream::connect(target))
             .await
             .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
             .with_context(|| format!("nobody accepts connections at {target}"))?;
         if let Some(control) = self.plan.ledger {
-            ledger::fetch(control, self.plan.run).await?;
+            self.before = ledger::fetch(control, self.plan.run).await?;
+            ensure!(
+                self.before.total() == 0,
+                "the sink at {control} has seen messages of run {} before: a run has a number of its own",
+                self.plan.run
+            );
         }
         Ok(())
     }
@@ -306,23 +321,35 @@ fn merge(plan: &Plan, reports: Vec<Option<SourceReport>>) -> Result<Merged> {
     Ok((streams, sent))
 }
 
-/// Asks the sink what arrived; where something is missing it is asked again, until nothing more may come.
+/// Asks the sink what arrived, until nothing more seems to come.
 async fn count_arrivals(
     control: std::net::SocketAddr,
     run: u64,
     sent: &[(u16, Sent)],
+    before: &Arrived,
 ) -> Result<Integrity> {
     let end = Instant::now() + LATE_ARRIVALS;
-    let integrity = loop {
-        let arrived = ledger::fetch(control, run).await?;
+    let mut counted = Integrity::default();
+    let mut since = Instant::now();
+    loop {
+        let arrived = ledger::fetch(control, run).await?.since(before);
         let integrity = ledger::reconcile(sent, &arrived);
-        if integrity.lost == 0 || Instant::now() > end {
-            break integrity;
+        let now = Instant::now();
+        if integrity != counted {
+            (counted, since) = (integrity, now);
+        }
+        let quiet = if counted.lost == 0 {
+            QUIET
+        } else {
+            QUIET_WITH_LOST
+        };
+        if now >= (since + quiet).min(end) {
+            break;
         }
         tokio::time::sleep(LATE_PAUSE).await;
-    };
+    }
     ledger::forget(control, run).await?;
-    Ok(integrity)
+    Ok(counted)
 }
 
 #[cfg(test)]

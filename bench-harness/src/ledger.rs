@@ -114,9 +114,9 @@ type Page = [u8; PAGE_OCTETS];
 pub struct Arrived {
     /// By process and number of the page.
     pages: BTreeMap<(u16, u32), Box<Page>>,
-    /// All copies of all messages.
+    /// All copies of all messages of the run.
     total: u64,
-    /// Messages that carry no id, and those whose number found no room.
+    /// Messages that carry no id, whatever their run, and those whose number found no room.
     unknown: u64,
 }
 
@@ -167,7 +167,18 @@ impl Arrived {
         }
     }
 
-    /// All copies of all messages, known or not.
+    /// The sink cannot tell whose messages without an id are: whoever asks sees how many more they have become.
+    pub fn add_strays(&mut self, strays: u64) {
+        self.unknown += strays;
+    }
+
+    /// Leaves out messages without an id that had come `before`.
+    pub fn since(mut self, before: &Arrived) -> Arrived {
+        self.unknown = self.unknown.saturating_sub(before.unknown);
+        self
+    }
+
+    /// All copies of all messages of the run.
     pub fn total(&self) -> u64 {
         self.total
     }
@@ -230,6 +241,7 @@ fn together(one: Sighting, other: Sighting) -> Sighting {
 pub fn reconcile(sent: &[(u16, Sent)], arrived: &Arrived) -> Integrity {
     let mut integrity = Integrity {
         arrived: arrived.total,
+        unknown: arrived.unknown,
         ..Integrity::default()
     };
     for (process, fates) in sent {
@@ -391,6 +403,7 @@ mod tests {
             altered,
             invented,
             unanswered_arrived,
+            unknown: 0,
         };
         let table: &[Row] = &[
             ("fine", Accepted, &[WHOLE], counts(1, 0, 0, 0, 0, 0)),
@@ -430,5 +443,19 @@ mod tests {
         arrived.count(Seen::Whole(id(0, 77)));
         arrived.count(Seen::Whole(id(1, 0)));
         assert_eq!(reconcile(&[(0, sent)], &arrived).invented, 2);
+    }
+
+    #[test]
+    fn messages_without_an_id_count_from_the_beginning_of_the_run() {
+        let mut before = Arrived::default();
+        before.add_strays(5);
+        let mut arrived = Arrived::default();
+        arrived.count(Seen::Whole(id(0, 0)));
+        arrived.add_strays(7);
+        let mut sent = Sent::default();
+        sent.set(0, Fate::Accepted);
+        let integrity = reconcile(&[(0, sent)], &arrived.since(&before));
+        assert_eq!((integrity.unknown, integrity.arrived), (2, 1));
+        assert!(!integrity.is_clean());
     }
 }

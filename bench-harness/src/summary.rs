@@ -210,6 +210,7 @@ pub fn integrity_text(integrity: &Integrity) -> String {
             "refused or never sent, and arrived all the same",
         ),
         (integrity.unanswered_arrived, "unanswered, and arrived"),
+        (integrity.unknown, "without an id that can be read"),
     ] {
         if count > 0 {
             text += &format!(" · {} {words}", grouped(count));

@@ -75,6 +75,7 @@ const ENTRIES: &[(&str, Entry)] = &[
     ("duplicated", |i| i.duplicated),
     ("altered", |i| i.altered),
     ("invented", |i| i.invented),
+    ("unknown", |i| i.unknown),
 ];
 
 impl Threshold {

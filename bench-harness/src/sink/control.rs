@@ -1,7 +1,7 @@
 //! The control port: a line protocol, for `ledger::fetch` and for `nc`.
 //!
 //! ```text
-//! ledger RUN      ok {what arrived of the run, see ledger::Arrived}
+//! ledger RUN      ok {what arrived of the run, and messages of no run that came since the sink began, see ledger::Arrived}
 //! forget RUN      ok
 //! counters        ok {Counters as JSON}
 //! faults          ok <the faults in force>
@@ -108,9 +108,11 @@ fn number(run: &str) -> anyhow::Result<u64> {
 pub fn arrived(threads: &[Arc<Thread>], run: u64) -> Arrived {
     let mut all = Arrived::default();
     for thread in threads {
-        if let Some(arrived) = thread.bench().ledgers.of(run) {
+        let bench = thread.bench();
+        if let Some(arrived) = bench.ledgers.of(run) {
             all.merge(arrived);
         }
+        all.add_strays(bench.ledgers.strays());
     }
     all
 }

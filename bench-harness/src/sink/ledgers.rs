@@ -10,12 +10,15 @@ pub struct Ledgers {
     /// The run last heard of is the last.
     runs: Vec<(u64, Arrived)>,
     pages: usize,
+    /// Messages without a stamp that can be read: of which run they are, nobody knows.
+    strays: u64,
 }
 
 impl Ledgers {
-    /// Counts an accepted message for the run it belongs to. Without a stamp it belongs to none.
+    /// Counts an accepted message for the run it belongs to. Without a stamp it belongs to none, and to all that are under way.
     pub fn count(&mut self, seen: Seen) {
         let (Seen::Whole(id) | Seen::Altered(id)) = seen else {
+            self.strays += 1;
             return;
         };
         self.find(id.run);
@@ -57,6 +60,10 @@ impl Ledgers {
         self.position(run).map(|at| &self.runs[at].1)
     }
 
+    pub fn strays(&self) -> u64 {
+        self.strays
+    }
+
     pub fn forget(&mut self, run: u64) {
         if let Some(at) = self.position(run) {
             self.drop_at(at);
@@ -89,6 +96,7 @@ mod tests {
         assert_eq!(ledgers.of(2).unwrap().sighting(0, 0), Sighting::Never);
         assert_eq!(ledgers.of(2).unwrap().sighting(0, 14), Sighting::Once);
         assert!(ledgers.of(3).is_none());
+        assert_eq!(ledgers.strays(), 1);
         ledgers.forget(1);
         ledgers.forget(3);
         assert!(ledgers.of(1).is_none());
