@@ -10,6 +10,7 @@ use super::sink::Sink;
 use super::workload::{Load, Workload};
 use crate::crew::{self, CrewOptions};
 use crate::outcome::{Comparison, Outcome, PeerRounds, Stage};
+use crate::summary::integrity_text;
 use crate::verdict;
 
 /// A peer, or why there is none; and what its EHLO reply offers.
@@ -230,13 +231,7 @@ pub fn broken(at: &str, outcome: &Outcome) -> Option<String> {
     let Some(integrity) = &outcome.integrity else {
         return Some(format!("{at}: the sink was not asked what arrived"));
     };
-    let i = integrity;
-    (!i.is_clean()).then(|| {
-        format!(
-            "{at}: {} lost, {} duplicated, {} altered, {} refused and delivered all the same",
-            i.lost, i.duplicated, i.altered, i.invented
-        )
-    })
+    (!integrity.is_clean()).then(|| format!("{at}: {}", integrity_text(integrity)))
 }
 
 /// Refusals and failures make a peer look cheap or dear: they are told beside the figure.

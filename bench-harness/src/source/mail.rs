@@ -16,9 +16,11 @@ use crate::plan::Bodies;
 
 /// The bodies of a stream, and the order they are used in.
 pub struct Mail {
-    bodies: Vec<Rc<Body>>,
-    /// Running sums of the weights; none where bodies are used in turn.
+    /// One group of variants for every weight.
+    groups: Vec<Vec<Rc<Body>>>,
+    /// Running sums of the weights; none where there is one group.
     weights: Vec<u64>,
+    /// Bodies of a group are used in turn.
     turn: usize,
 }
 
@@ -30,7 +32,7 @@ pub struct Body {
     pub has_eight_bits: bool,
 }
 
-/// Octets of real messages a process keeps in memory.
+/// Octets of messages a process keeps in memory.
 const MAIL_OCTETS_MAX: usize = 256 << 20;
 
 impl Mail {
@@ -44,17 +46,13 @@ impl Mail {
     }
 
     pub fn next(&mut self, chance: &mut fastrand::Rng) -> Rc<Body> {
-        let at = match self.weights.last() {
-            None => {
-                self.turn = (self.turn + 1) % self.bodies.len();
-                self.turn
-            }
-            Some(&sum) => {
-                let drawn = chance.u64(..sum);
-                self.weights.partition_point(|&upto| upto <= drawn)
-            }
-        };
-        self.bodies[at].clone()
+        let at = self.weights.last().map_or(0, |&sum| {
+            let drawn = chance.u64(..sum);
+            self.weights.partition_point(|&upto| upto <= drawn)
+        });
+        let group = &self.groups[at];
+        self.turn = self.turn.wrapping_add(1);
+        group[self.turn % group.len()].clone()
     }
 }
 
@@ -113,8 +111,13 @@ const HEADER: &[u8] = b"Date: Thu, 01 Jan 2026 00:00:00 +0000\r\n\
 /// The smallest made message: stamp, header, one line.
 pub const MADE_OCTETS_MIN: usize = STAMP_OCTETS + HEADER.len() + 4;
 
+/// Bodies of one size that differ in every line, so that a proxy which takes a piece of one message for a piece of another is found out.
+const VARIANTS_MAX: usize = 16;
+/// Fewer of large ones: two at least.
+const VARIANTS_OCTETS: usize = 8 << 20;
+
 fn made(weights: &[(u32, u32)]) -> anyhow::Result<Mail> {
-    let mut bodies = Vec::with_capacity(weights.len());
+    let mut groups = Vec::with_capacity(weights.len());
     let mut sums = Vec::with_capacity(weights.len());
     let (mut sum, mut octets) = (0, 0);
     for &(size, weight) in weights {
@@ -123,42 +126,50 @@ fn made(weights: &[(u32, u32)]) -> anyhow::Result<Mail> {
             size >= MADE_OCTETS_MIN,
             "a made message of {size} octets has no room for its header: ask for {MADE_OCTETS_MIN} or more"
         );
-        octets += size;
+        let variants = (VARIANTS_OCTETS / size).clamp(2, VARIANTS_MAX);
+        octets += size * variants;
         ensure!(
             octets <= MAIL_OCTETS_MAX,
             "made messages come to more than {MAIL_OCTETS_MAX} octets: ask for smaller or fewer sizes"
         );
         sum += u64::from(weight);
         sums.push(sum);
-        bodies.push(Body::new(made_text(size - STAMP_OCTETS)));
+        let texts = (0..variants).map(|variant| made_text(size - STAMP_OCTETS, variant));
+        groups.push(texts.map(Body::new).collect());
     }
     ensure!(sum > 0, "no size of a message has a weight");
     Ok(Mail {
-        bodies,
+        groups,
         weights: sums,
         turn: 0,
     })
 }
 
-/// Header and lines of `octets` together. Some lines begin with a dot, so that every run tries dot transparency.
-fn made_text(octets: usize) -> Vec<u8> {
-    const LINE: &[u8] =
-        b"What flows over the weir is counted, and what is counted must have flowed.\r\n";
-    const DOTTED: &[u8] = b".So does this line, which begins with a dot.\r\n";
+/// Header and numbered lines of `octets` together, different for every variant. Some lines begin with a dot, so that every run tries dot
+/// transparency.
+fn made_text(octets: usize, variant: usize) -> Vec<u8> {
     let mut text = Vec::with_capacity(octets);
     text.extend_from_slice(HEADER);
-    let lines = std::iter::once(DOTTED).chain(std::iter::repeat_n(LINE, 24));
-    for line in lines.cycle() {
-        let left = octets - text.len();
+    for number in 0.. {
+        let line = made_line(number, variant);
         // a rest shorter than an end of line and one octet could not be filled
-        if line.len() + 3 > left {
+        if text.len() + line.len() + 3 > octets {
             break;
         }
-        text.extend_from_slice(line);
+        text.extend_from_slice(line.as_bytes());
     }
-    text.resize(octets - 2, b'=');
+    text.resize(octets - 2, b'A' + variant as u8);
     text.extend_from_slice(b"\r\n");
     text
+}
+
+fn made_line(number: usize, variant: usize) -> String {
+    match number % 25 {
+        0 => format!(".{variant:02} {number:06} So does this line, which begins with a dot.\r\n"),
+        _ => format!(
+            "{variant:02} {number:06} What flows over the weir is counted, and has flowed.\r\n"
+        ),
+    }
 }
 
 fn real(from: &Path) -> anyhow::Result<Mail> {
@@ -189,7 +200,7 @@ fn real(from: &Path) -> anyhow::Result<Mail> {
         bail!("it holds no message: neither *.eml files, nor a Maildir, nor an mbox");
     }
     Ok(Mail {
-        bodies,
+        groups: vec![bodies],
         weights: Vec::new(),
         turn: 0,
     })
@@ -302,7 +313,11 @@ mod tests {
     }
 
     fn rests(mail: &Mail) -> Vec<&[u8]> {
-        mail.bodies.iter().map(|body| &body.rest[..]).collect()
+        mail.groups
+            .iter()
+            .flatten()
+            .map(|body| &body.rest[..])
+            .collect()
     }
 
     #[test]
@@ -310,13 +325,40 @@ mod tests {
         for size in (MADE_OCTETS_MIN..MADE_OCTETS_MIN + 300).chain([4096, 102_400]) {
             let mail = sizes(&[(size as u32, 1)]).unwrap();
             let mut message = Vec::new();
-            mail.bodies[0].put(&mut message, ID);
+            mail.groups[0][0].put(&mut message, ID);
             assert_eq!(message.len(), size);
-            assert_eq!(message.len(), mail.bodies[0].octets());
+            assert_eq!(message.len(), mail.groups[0][0].octets());
             assert!(message.ends_with(b"\r\n"));
             let text = String::from_utf8(message).unwrap();
             assert!(text.split("\r\n").all(|line| line.len() <= 78), "{text}");
             assert!(!text.replace("\r\n", "").contains(['\r', '\n']));
+        }
+    }
+
+    /// All messages of a size were the same but for their stamp: a proxy that gave one the body of another was never found out.
+    #[test]
+    fn messages_that_follow_each_other_differ_in_every_line() {
+        let mut chance = fastrand::Rng::with_seed(1);
+        for size in [MADE_OCTETS_MIN as u32, 4096, 100_000, 5 << 20] {
+            let mut mail = sizes(&[(size, 1)]).unwrap();
+            let (one, other) = (mail.next(&mut chance), mail.next(&mut chance));
+            assert_eq!(one.rest.len(), other.rest.len());
+            let lines = |body: &Body| -> Vec<Vec<u8>> {
+                let content = &body.rest[HEADER.len()..];
+                content
+                    .split_inclusive(|&octet| octet == b'\n')
+                    .map(<[u8]>::to_vec)
+                    .collect()
+            };
+            let (mut one, other) = (lines(&one), lines(&other));
+            assert!(
+                one.iter().zip(&other).all(|(one, other)| one != other),
+                "{size}"
+            );
+            let count = one.len();
+            one.sort();
+            one.dedup();
+            assert_eq!(one.len(), count, "lines of one message differ, too");
         }
     }
 
@@ -376,7 +418,7 @@ mod tests {
         fs::write(at("cur/1.host:2,S"), "X: \u{e9}\r\n\rlone\n").unwrap();
         let maildir = files(folder.path()).unwrap();
         assert_eq!(rests(&maildir), ["X: \u{e9}\r\n\r\nlone\r\n".as_bytes()]);
-        assert!(maildir.bodies[0].has_eight_bits);
+        assert!(maildir.groups[0][0].has_eight_bits);
         fs::write(
             at("box"),
             "From a@b Thu\nS: 1\n\n>From me\n>>From you\nFrom here\n\nFrom c@d Fri\nS: 2\n\n",
