@@ -440,3 +440,30 @@ fn who_waits_for_its_share_too_long_hears_451() {
     stage.say(first, "\r\n.\r\n");
     assert!(stage.heard(first).starts_with("451 4.3.2"));
 }
+
+/// When buffers were scarce a body of 16 KiB had to stream; if they no longer were when its connection came, it was neither
+/// read nor sent on, and held the connection until the client heard 451 after 100 s.
+#[test]
+fn a_body_that_need_not_stream_any_more_is_read_on() {
+    let mut stage = Stage::new(settings(), 1, 4);
+    let client = stage.client();
+    stage.ask(client);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.heard(leg);
+    stage.say(leg, "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
+    stage.say(client, "DATA\r\n");
+    stage.sleep(Duration::from_secs(2));
+    assert_eq!(stage.heard(leg), "RSET\r\n");
+    stage.say(leg, "250 2.0.0 Ok\r\n");
+    stage.world.hold_max = 100;
+    stage.say(client, &"many octets in a row\r\n".repeat(10));
+    assert!(stage.heard(leg).starts_with("MAIL "), "it is to stream");
+    stage.world.hold_max = 20_000;
+    stage.say(leg, "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
+    stage.heard(client);
+    stage.say(client, "the end\r\n.\r\n");
+    assert!(stage.heard(leg).starts_with("BDAT 229 LAST\r\n"));
+    stage.say(leg, "250 2.0.0 queued as 1\r\n");
+    assert_eq!(stage.heard(client), "250 2.0.0 queued as 1\r\n");
+}

@@ -299,6 +299,10 @@ impl Relay {
         }
         if tx.stream == Stream::Held {
             if tx.held_octets() <= hold_max {
+                if self.waiting == Waiting::Stream {
+                    // While it waited to stream, memory has become free: it may be held, and has to be read on.
+                    self.waiting = Waiting::Nothing;
+                }
                 return;
             }
             if tx.attached == Attached::Given {
