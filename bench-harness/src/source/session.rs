@@ -44,7 +44,10 @@ const RETRY: Duration = Duration::from_millis(10);
 
 impl Session {
     pub async fn open(start: &Start) -> Result<Session, End> {
-        let connection = match Connection::open(&start.stream).await {
+        let waiting = Waiting::new(&start.stream, Stage::Connect, start.since());
+        let opened = Connection::open(&start.stream).await;
+        waiting.over(opened.as_ref().err());
+        let connection = match opened {
             Err(end) => {
                 if start.stream.is_refilled() {
                     tokio::time::sleep(RETRY).await;
@@ -154,6 +157,15 @@ impl Session {
 
     /// The same at so many octets a second. A reply before its end means that the other side has had enough.
     pub async fn slow_body(&mut self, letter: &mut Letter, rate: u32) -> Result<(), End> {
+        let waiting = Waiting::new(&self.stream, Stage::Final, self.since);
+        let sent = self.trickle(letter, rate).await;
+        waiting.over(sent.as_ref().err());
+        sent?;
+        letter.left();
+        self.final_reply(letter).await
+    }
+
+    async fn trickle(&mut self, letter: &Letter, rate: u32) -> Result<(), End> {
         let pace = Pace::of(rate);
         let mut stamp = self.flight();
         letter.put(&mut stamp);
@@ -171,13 +183,14 @@ impl Session {
             }
             self.connection.send_octets(piece).await?;
         }
-        letter.left();
-        self.final_reply(letter).await
+        Ok(())
     }
 
     /// Sends a flight whose last octet is the last of the message.
     pub async fn send_last(&mut self, flight: Vec<u8>, letter: &mut Letter) -> Result<(), End> {
+        let waiting = Waiting::new(&self.stream, Stage::Final, self.since);
         let sent = self.send(flight).await;
+        waiting.over(sent.as_ref().err());
         if matches!(sent, Ok(()) | Err(End::HungUp { missing: 0 })) {
             letter.left();
         }
@@ -340,6 +353,7 @@ impl Session {
         mut look: impl FnMut(&Reply<'_>),
     ) -> Result<u16, End> {
         let tally = &self.stream.tally;
+        let waiting = stage.map(|stage| Waiting::new(&self.stream, stage, self.since));
         let heard = self.connection.reply(|reply| {
             look(reply);
             if reply.code >= 400 {
@@ -347,7 +361,11 @@ impl Session {
             }
             reply.code
         });
-        let code = heard.await?;
+        let heard = heard.await;
+        if let Some(waiting) = waiting {
+            waiting.over(heard.as_ref().err());
+        }
+        let code = heard?;
         if let Some(stage) = stage {
             self.mark(stage);
         }
@@ -364,6 +382,41 @@ impl Session {
         match tokio::time::timeout(pause, self.connection.has_input()).await {
             Err(_) => Ok(()),
             Ok(()) => self.code(None).await.and(Err(End::TurnedAway)),
+        }
+    }
+}
+
+/// A step under way. One that runs out of patience, or is cut at the end of the run, counts with as long as it has lasted: were it left out,
+/// the slowest replies would vanish from the percentiles of their step.
+struct Waiting {
+    stream: Rc<Stream>,
+    stage: Stage,
+    since: Since,
+    is_over: bool,
+}
+
+impl Waiting {
+    fn new(stream: &Rc<Stream>, stage: Stage, since: Since) -> Waiting {
+        Waiting {
+            stream: stream.clone(),
+            stage,
+            since,
+            is_over: false,
+        }
+    }
+
+    /// What came of it counts elsewhere, unless nothing did.
+    fn over(mut self, failed: Option<&End>) {
+        self.is_over = !matches!(failed, Some(End::TimedOut));
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // clients that are kept have no patience that ends, and are cut off by plan
+        if !self.is_over && !self.stream.plan.profile.is_kept() && !std::thread::panicking() {
+            let mut tally = self.stream.tally.borrow_mut();
+            tally.stage(self.stage, self.since, Instant::now());
         }
     }
 }

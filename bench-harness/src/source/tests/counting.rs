@@ -234,3 +234,57 @@ fn a_source_that_was_held_up_still_makes_every_start() {
     assert_eq!((counts.starts, counts.accepted), (150, 150));
     assert!(counts.late >= 45, "{counts:?}");
 }
+
+/// The percentiles of a step knew only replies that had come: a server that never answered one end of data in two looked fast.
+#[test]
+fn steps_that_are_never_answered_count_in_their_stage() {
+    for (script, stage) in [
+        (
+            Script {
+                greeting_delay: Duration::from_secs(60),
+                ..Script::default()
+            },
+            Stage::Greeting,
+        ),
+        (
+            Script {
+                end_of_data: "",
+                ..Script::default()
+            },
+            Stage::Final,
+        ),
+        (
+            Script {
+                reads_max: 4000,
+                ..Script::default()
+            },
+            Stage::Final,
+        ),
+    ] {
+        for (patience, grace) in [(400, 5000), (60_000, 2500)] {
+            let server = Server::start(script.clone());
+            let mut stream = stream(Profile::PerMessage, 20.0, 4);
+            stream.patience = Duration::from_millis(patience);
+            stream.bodies = Bodies::Sizes {
+                weights: vec![(20 << 20, 1)],
+            };
+            if script.reads_max == usize::MAX {
+                stream.bodies = Bodies::Sizes {
+                    weights: vec![(1024, 1)],
+                };
+            }
+            let mut plan = plan(&server, Duration::from_millis(200), vec![stream]);
+            plan.grace = Duration::from_millis(grace);
+            let outcome = &run(&plan).streams[0];
+            assert_eq!(outcome.counts.timed_out + outcome.counts.unfinished, 4);
+            let times = &outcome.stages[&stage];
+            for latencies in [&times.planned, &times.service] {
+                assert_eq!(latencies.0.len(), 4, "{stage:?} {patience}");
+                assert!(
+                    latencies.at(0.0) > Duration::from_millis(100),
+                    "{stage:?} {patience}"
+                );
+            }
+        }
+    }
+}
