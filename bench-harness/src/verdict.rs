@@ -6,8 +6,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::cli::grammar;
-use crate::outcome::{Counts, Integrity, Latencies, Outcome, Stage, StreamOutcome};
-use crate::plan::Plan;
+use crate::outcome::{Counts, Integrity, Outcome, Stage, StreamOutcome};
+use crate::plan::{Plan, Profile};
 
 /// One `--fail-if`.
 #[derive(Debug, Clone, PartialEq)]
@@ -164,18 +164,48 @@ impl Threshold {
         }
     }
 
-    /// Every stream for itself; the worst one is told.
+    /// Every stream for itself; the worst one is told. One that should have been measured and was not is the worst there is.
     fn judge_latency(&self, outcome: &Outcome) -> (String, bool) {
+        let Metric::Latency {
+            stage,
+            service,
+            percentile,
+        } = self.metric
+        else {
+            unreachable!("only latencies are judged here")
+        };
         let Limit::Time(limit) = self.limit else {
             unreachable!("a latency is read with a time")
         };
-        let measured = self
-            .streams(outcome)
-            .filter_map(|stream| Some((self.latency_of(stream)?, &stream.name)));
-        let worst = if self.above {
-            measured.max()
-        } else {
-            measured.min()
+        let percentile = percentile.unwrap_or(100.0);
+        let mut measured = Vec::new();
+        for stream in self.streams(outcome) {
+            let times = stream.stages.get(&stage);
+            let latencies = times.map(|times| {
+                if service {
+                    &times.service
+                } else {
+                    &times.planned
+                }
+            });
+            match latencies.filter(|latencies| !latencies.0.is_empty()) {
+                Some(_) if self.above && !service && is_dropped(stream, percentile) => {
+                    let words = format!(
+                        "unknown: {} starts were dropped ({})",
+                        stream.counts.dropped, stream.name
+                    );
+                    return (words, true);
+                }
+                Some(latencies) => measured.push((latencies.at(percentile), &stream.name)),
+                None if has_to_have(outcome, stream, stage) => {
+                    return (format!("nothing was measured ({})", stream.name), true);
+                }
+                None => {}
+            }
+        }
+        let worst = match self.above {
+            true => measured.into_iter().max(),
+            false => measured.into_iter().min(),
         };
         match worst {
             Some((time, name)) => {
@@ -184,24 +214,6 @@ impl Threshold {
             }
             None => ("nothing was measured".to_owned(), true),
         }
-    }
-
-    fn latency_of(&self, stream: &StreamOutcome) -> Option<Duration> {
-        let Metric::Latency {
-            stage,
-            service,
-            percentile,
-        } = self.metric
-        else {
-            return None;
-        };
-        let times = stream.stages.get(&stage)?;
-        let latencies: &Latencies = if service {
-            &times.service
-        } else {
-            &times.planned
-        };
-        (!latencies.0.is_empty()).then(|| latencies.at(percentile.unwrap_or(100.0)))
     }
 
     fn judge_number(&self, measured: Option<u64>) -> (String, bool) {
@@ -245,6 +257,25 @@ impl Threshold {
             .map(|stream| count(&stream.counts))
             .sum()
     }
+}
+
+/// Whether so many starts were dropped that one of them stands at this percentile of all. How long they would have taken nobody knows, but
+/// that it was longer than those that were made.
+fn is_dropped(stream: &StreamOutcome, percentile: f64) -> bool {
+    let (made, dropped) = (stream.counts.starts as f64, stream.counts.dropped as f64);
+    dropped > 0.0 && made < (made + dropped) * percentile / 100.0
+}
+
+/// Whether a stream that has no latency of this stage lacks it: clients that come and go end their messages and their sessions.
+fn has_to_have(outcome: &Outcome, stream: &StreamOutcome, stage: Stage) -> bool {
+    let planned = outcome
+        .plan
+        .streams
+        .iter()
+        .find(|planned| planned.name == stream.name);
+    let comes_and_goes = planned
+        .is_some_and(|planned| !planned.profile.is_kept() && planned.profile != Profile::HangUp);
+    comes_and_goes && matches!(stage, Stage::Final | Stage::Session)
 }
 
 /// Accepted messages a second, from the end of the warm-up to the end of the plan.

@@ -10,6 +10,7 @@ fn outcome() -> Outcome {
         name: "good".to_owned(),
         ..StreamOutcome::default()
     };
+    good.counts.starts = 9_998;
     good.counts.accepted = 100;
     good.counts.dropped = 2;
     good.seconds = vec![
@@ -58,7 +59,9 @@ fn thresholds_judge_a_run() {
         ("p99>5ms", true, "99.0 ms (good)"),
         ("p99>150ms", false, "99.0 ms (good)"),
         ("p50>51ms", false, "50.0 ms (good)"),
-        ("max>99ms", true, "100 ms (good)"),
+        ("max>99ms", true, "unknown: 2 starts were dropped (good)"),
+        ("p99.99>1s", true, "unknown: 2 starts were dropped (good)"),
+        ("max<1s", true, "100 ms (good)"),
         ("session.p99>1s", false, "99.0 ms (good)"),
         ("final.p99.9>2100us", false, "2.00 ms (good)"),
         ("good.final.p99.9>1ms", true, "2.00 ms (good)"),
@@ -138,4 +141,32 @@ fn the_warm_up_does_not_count() {
         second.accepted = 1000;
     }
     assert_eq!(rate(&outcome.streams[0], &outcome), 10.0);
+}
+
+/// A second good stream that got nothing through was passed over as if it were made of bots.
+#[test]
+fn a_stream_without_samples_is_no_pass() {
+    let mut outcome = outcome();
+    outcome.plan = plan(&[
+        "good: rate=10/s",
+        "bots: profile=idle connections=5",
+        "poor: rate=1/s",
+    ]);
+    let poor = StreamOutcome {
+        name: "poor".to_owned(),
+        ..StreamOutcome::default()
+    };
+    outcome.streams.push(poor);
+    for (text, broken, measured) in [
+        ("p99>150ms", true, "nothing was measured (poor)"),
+        ("final.p50>1s", true, "nothing was measured (poor)"),
+        ("good.p99>150ms", false, "99.0 ms (good)"),
+    ] {
+        let verdict = Threshold::parse(text).unwrap().judge(&outcome);
+        assert_eq!(
+            (verdict.broken, verdict.measured.as_str()),
+            (broken, measured),
+            "{text}"
+        );
+    }
 }
