@@ -57,6 +57,7 @@ impl Config {
         ShardsConfig {
             shards,
             cores: here.cores.clone(),
+            gives_way: self.listening.gives_way,
             listen: self
                 .listening
                 .listen

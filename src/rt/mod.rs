@@ -8,9 +8,11 @@ mod executors;
 mod flags;
 mod mailbox;
 mod pages;
+mod scheduling;
 
 pub use background::{has_background_work, spawn_background, yield_background};
 pub use executors::{ShardIndex, Shards, allowed_cores, start_shards};
 pub use flags::executor_rings;
 pub use mailbox::{MailSender, Mailbox, Undelivered, mailbox};
 pub use pages::keep_pages_small;
+pub use scheduling::give_way;

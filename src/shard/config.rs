@@ -21,6 +21,8 @@ pub struct ShardsConfig {
     pub shards: usize,
     /// The cores to pin to, in turn: shard n runs on `cores[n % cores.len()]`.
     pub cores: Vec<usize>,
+    /// Whether a shard lets others on its core finish before it runs.
+    pub gives_way: bool,
     pub listen: Vec<ListenerConfig>,
     pub ring: RingConfig,
     /// Clients over all shards; 0: as many as the tables of open files hold.

@@ -167,6 +167,13 @@ pub fn launch(
 async fn run(common: Arc<Common>, shard: usize) {
     let crew = common.crews.lock().expect("nobody panics while it is held")[shard].take();
     let crew = crew.expect("a shard starts once");
+    if common.config.gives_way
+        && let Err(error) = rt::give_way()
+    {
+        log::warn!(
+            "shard {shard} runs as an ordinary thread, which costs CPU: SCHED_BATCH: {error}"
+        );
+    }
     let counters = crew.counters.clone();
     let mailbox = crew.mailbox;
     let ring = match open(&common, shard, crew.doorbell) {
