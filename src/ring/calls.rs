@@ -109,7 +109,7 @@ impl Wire for Ring {
         let flight = self.flights.begin();
         self.slots.live(slot).flight = flight;
         let (base, len) = self.flights.get(flight).load(bytes);
-        self.short_sends += u32::from(len <= SHORT_SEND);
+        self.at_once += u32::from(len <= SHORT_SEND);
         let send = opcode::Send::new(types::Fixed(slot.0), base, len)
             .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
             .build();

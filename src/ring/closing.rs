@@ -190,6 +190,7 @@ impl Ring {
 
     fn close_down(&mut self, id: SlotId) {
         self.slots.live(id).set(Flag::ClosingDown);
+        self.at_once += 1;
         let close = opcode::Close::new(types::Fixed(id.0)).build();
         self.push_for(id, Op::Close, close);
     }

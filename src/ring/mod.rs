@@ -23,6 +23,7 @@ mod completions;
 mod doorbell;
 mod flights;
 mod mapping;
+mod patience;
 mod slots;
 mod support;
 mod token;
@@ -47,6 +48,7 @@ use buffers::Buffers;
 use closing::Deadlines;
 use flights::Flights;
 use mapping::Mapping;
+use patience::Patience;
 use slots::Slots;
 use token::{Op, Token};
 
@@ -68,7 +70,7 @@ pub struct RingConfig {
     pub buffer_size: usize,
     /// Copy buffers of `buffer_size` for bytes that have to wait.
     pub chunks: usize,
-    /// How long a busy ring lets completions gather before it wakes; zero: not at all.
+    /// How long at most a busy ring lets completions gather before it wakes; zero: not at all.
     pub gather: Duration,
 }
 
@@ -83,7 +85,7 @@ impl Default for RingConfig {
             upstream_buffers: 256,
             buffer_size: 16 << 10,
             chunks: 2048,
-            gather: Duration::from_millis(1),
+            gather: Duration::from_millis(2),
         }
     }
 }
@@ -108,12 +110,6 @@ pub struct RingStats {
     /// Completions of a former life of their slot. Anything but zero is a broken invariant.
     pub stale: u64,
 }
-
-/// A turn with this many completions is one of a busy shard.
-const BUSY_COMPLETIONS: usize = 3;
-
-/// Completions that end the gathering of a busy shard before its time is over.
-const GATHERED_MAX: u32 = 64;
 
 pub struct Ring {
     // First, so that it is gone before the memory it points to.
@@ -140,9 +136,11 @@ pub struct Ring {
     doorbell_armed: bool,
     watched: Vec<Watched>,
     small_buffers: bool,
-    /// Sends queued this turn that will have completed when the kernel begins to wait.
-    short_sends: u32,
-    gather: Duration,
+    /// Operations queued this turn that will have completed when the kernel begins to wait.
+    at_once: u32,
+    patience: Patience,
+    /// Events of the last wait, unless it was cut short.
+    came: Option<u32>,
     now: Moment,
     stats: RingStats,
 }
@@ -206,8 +204,9 @@ impl Ring {
             doorbell_armed: false,
             watched: Vec::new(),
             small_buffers: true,
-            short_sends: 0,
-            gather: config.gather,
+            at_once: 0,
+            patience: Patience::new(config.gather),
+            came: None,
             now: Moment::ZERO,
             stats: RingStats::default(),
         })
@@ -234,6 +233,7 @@ impl Ring {
     ///
     /// The kernel is entered once. `now` is what the shard's clock said at the end of its work.
     pub fn wait(&mut self, now: Moment, until: Moment) -> io::Result<()> {
+        self.learn(now);
         self.now = now;
         self.expire_lingers();
         self.end_rest();
@@ -245,27 +245,33 @@ impl Ring {
             .min(self.linger_deadline())
             .min(self.accepting.deadline());
         let idle = self.made.is_empty() && self.position == self.batch.len() && wake > now;
-        let short = std::mem::take(&mut self.short_sends);
+        let at_once = std::mem::take(&mut self.at_once);
         if !idle {
             self.enter(0, None)?;
-        } else {
-            let (want, wake) = self.patience(now, wake, short);
-            let span = (wake != Moment::NEVER).then(|| Timespec::from(wake.since(now)));
-            self.enter(want, span)?;
+            self.collect();
+            return Ok(());
         }
+        let (want, rest) = match self.patience.wanted() {
+            // What completes at once is nothing to wait for.
+            Some((wanted, span)) => (wanted + at_once, wake.min(now + span)),
+            None => (1, wake),
+        };
+        let span = (rest != Moment::NEVER).then(|| Timespec::from(rest.since(now)));
+        self.enter(want, span)?;
         self.collect();
+        let completed = self.batch.len() as u32;
+        // A wait that a deadline cut short says nothing.
+        if completed >= want || rest < wake {
+            self.came = Some(completed.saturating_sub(at_once));
+        }
         Ok(())
     }
 
-    /// How many completions to sleep for, and until when at most.
-    ///
-    /// Going to sleep and waking up is the dearest thing a shard does: on a busy one, completions are let gather for a
-    /// while, and many share one turn. A quiet one is woken by the first, so that a single session is not slowed.
-    fn patience(&self, now: Moment, wake: Moment, short: u32) -> (u32, Moment) {
-        if self.gather.is_zero() || self.batch.len() < BUSY_COMPLETIONS {
-            return (1, wake);
+    /// The turn that is over had so many events: what that says for the next.
+    fn learn(&mut self, now: Moment) {
+        if let Some(came) = self.came.take() {
+            self.patience.learn(came, now.since(self.now));
         }
-        (GATHERED_MAX + short, wake.min(now + self.gather))
     }
 
     /// For other threads, to wake this one.
@@ -318,7 +324,7 @@ impl Ring {
 
     /// The queue is full in mid turn.
     fn submit_early(&mut self) {
-        self.short_sends = 0;
+        self.at_once = 0;
         match self.enter(0, None) {
             Ok(()) => {}
             // Out of memory for requests: the same thread has to give some back first, and can, once completions are collected.

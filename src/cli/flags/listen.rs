@@ -95,14 +95,14 @@ pub struct Flags {
     #[arg(long, value_name = "HOW", default_value = "batch")]
     pub scheduling: String,
 
-    /// How long a busy shard lets events gather before it wakes for them
+    /// How long at most a busy shard lets events gather before it wakes for them
     ///
-    /// Going to sleep and waking up is the dearest thing a shard does. A shard that had at least three events in its last
-    /// turn waits this long for more; a quiet one wakes for the first.
+    /// Going to sleep and waking up is the dearest thing a shard does. A busy shard sleeps for as many events as it has
+    /// learned to come soon, and for this long if they do not; one with time for each event wakes for the first.
     ///
-    /// Range: 10us to 10ms, or 0: never. Cost: up to this much latency per step of a dialogue; without it about a quarter
-    /// more CPU per message.
-    #[arg(long, value_name = "DURATION", default_value = "1ms")]
+    /// Range: 10us to 10ms, or 0: never. Cost: now and then this much latency for a step of a dialogue; without it about
+    /// a quarter more CPU per message.
+    #[arg(long, value_name = "DURATION", default_value = "2ms")]
     pub gather: String,
 }
 
@@ -276,7 +276,7 @@ mod tests {
         );
         assert_eq!((meant.connections_max, meant.backlog), (100_000, 4096));
         assert!(meant.gives_way);
-        assert_eq!(meant.gather, Duration::from_millis(1));
+        assert_eq!(meant.gather, Duration::from_millis(2));
     }
 
     #[test]
