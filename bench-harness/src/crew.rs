@@ -90,6 +90,8 @@ struct Run<'a> {
     totals: Vec<Vec<Counts>>,
     reports: Vec<Option<SourceReport>>,
     samples: Vec<Sample>,
+    /// When the watched process was born.
+    watched: Option<u64>,
     /// When a signal ended the plan early.
     stopped: Option<Duration>,
     /// What the sink said before the first message.
@@ -119,6 +121,7 @@ impl<'a> Run<'a> {
             totals: vec![Vec::new(); processes as usize],
             reports: (0..processes).map(|_| None).collect(),
             samples: Vec::new(),
+            watched: None,
             stopped: None,
             before: Arrived::default(),
         })
@@ -152,7 +155,9 @@ impl<'a> Run<'a> {
         self.tick(clock);
         self.progress.end();
         let (streams, sent) = merge(self.plan, self.reports)?;
-        self.machine.warnings.extend(rails::afterthoughts(&streams));
+        self.machine
+            .warnings
+            .extend(rails::afterthoughts(self.plan, &streams));
         let integrity = match self.plan.ledger {
             Some(control) => {
                 Some(count_arrivals(control, self.plan.run, &sent, &self.before).await?)
@@ -279,7 +284,13 @@ impl<'a> Run<'a> {
     /// The first sample has to be there; what goes wrong later is worth a warning, not the run.
     fn sample(&mut self, clock: Instant) -> Result<()> {
         if let Some(pid) = self.options.watch {
-            self.samples.push(proc::sample(pid, clock.elapsed())?);
+            let sample = proc::sample(pid, clock.elapsed())?;
+            let born = proc::born(pid)?;
+            ensure!(
+                *self.watched.get_or_insert(born) == born,
+                "{pid} is the number of another process now"
+            );
+            self.samples.push(sample);
         }
         Ok(())
     }
@@ -298,7 +309,7 @@ impl<'a> Run<'a> {
     }
 }
 
-const WATCH_LOST: &str = "the watched process has gone during the run";
+pub(crate) const WATCH_LOST: &str = "the watched process has gone during the run";
 
 /// Streams of all processes added up, and what each process sent.
 type Merged = (Vec<StreamOutcome>, Vec<(u16, Sent)>);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::outcome::Sample;
+use crate::peers::tree;
 use crate::sys;
 
 /// User plus system time of all threads of a process since it started, its io_uring workers included.
@@ -32,35 +33,41 @@ pub fn kernel_memory() -> Result<(u64, u64)> {
     Ok((pages * sys::page_octets(), slab))
 }
 
-/// A process and all that descend from it: a server that forks is charged as one.
+/// A process and all that descend from it: a server that forks is charged as one. We are nobody's server, though somebody started us.
 pub fn family(pid: u32) -> Vec<u32> {
     let mut family = vec![pid];
     let mut at = 0;
     while at < family.len() {
-        family.extend(children(family[at]));
+        let children = children(family[at]);
+        family.extend(
+            children
+                .into_iter()
+                .filter(|child| *child != std::process::id()),
+        );
         at += 1;
     }
     family
 }
 
-/// CPU time of a family now alive; what ended in between is lost, so it is for servers that keep their processes.
-pub fn family_cpu_time(pid: u32) -> Result<Duration> {
-    let first = cpu_time(pid)?;
-    // A child may end between the listing and the reading.
-    let rest = family(pid)
-        .into_iter()
-        .skip(1)
-        .filter_map(|child| cpu_time(child).ok());
-    Ok(first + rest.sum::<Duration>())
+/// When a process started, in ticks since the machine did: another one with the same number started later.
+pub fn born(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/stat");
+    started(&read(&path)?).with_context(|| format!("{path} is not as proc(5) has it"))
 }
 
-/// One sample of a process; the caller knows what time it is.
+/// Field 22. The name in field 2 may have blanks and brackets: count from its end.
+fn started(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    fields.nth(19)?.parse().ok()
+}
+
+/// One sample of a process with all that descend from it (a server may be the one that forks); the caller knows what time it is.
 pub fn sample(pid: u32, at: Duration) -> Result<Sample> {
     let (tcp_octets, slab_octets) = kernel_memory()?;
     Ok(Sample {
         at,
-        cpu: cpu_time(pid)?,
-        rss_octets: rss(pid)?,
+        cpu: tree::cpu_time(pid)?,
+        rss_octets: tree::rss(pid)?,
         tcp_octets,
         slab_octets,
     })
@@ -149,6 +156,40 @@ mod tests {
         }
         child.wait().unwrap();
         assert_eq!(family.len(), 2);
+    }
+
+    /// A watched nginx or haproxy was charged for its master alone, which does nothing.
+    #[test]
+    fn what_children_do_is_charged() {
+        let busy = "sh -c 'while :; do :; done' & echo $!; read x; kill $!; wait";
+        let mut server = Command::new("sh")
+            .args(["-c", busy])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let end = std::time::Instant::now() + Duration::from_secs(30);
+        let charged = || sample(server.id(), Duration::ZERO).unwrap();
+        while charged().cpu < cpu_time(server.id()).unwrap() + Duration::from_millis(20) {
+            assert!(
+                std::time::Instant::now() < end,
+                "the child's work is not charged"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(charged().rss_octets > rss(server.id()).unwrap());
+        drop(server.stdin.take());
+        server.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_has_a_birth() {
+        let me = std::process::id();
+        assert_eq!(born(me).unwrap(), born(me).unwrap());
+        assert!(born(me).unwrap() > born(1).unwrap());
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 0 1 2 3 4 50 60 11 22 20 0 1 0 99 5\n";
+        assert_eq!(started(stat), Some(99));
+        assert_eq!(started("7 (a) S 1"), None);
     }
 
     #[test]

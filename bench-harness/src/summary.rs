@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::outcome::{Counts, Integrity, Latencies, Outcome, Stage, StageTimes, StreamOutcome};
-use crate::plan::Plan;
+use crate::plan::{self, Arrivals, Plan};
 use crate::verdict;
 
 const PERCENTILES: [f64; 5] = [50.0, 90.0, 99.0, 99.9, 100.0];
@@ -56,7 +56,7 @@ fn stream_text(stream: &StreamOutcome, plan: &Plan) -> String {
     );
     text += &messages(counts, is_kept);
     text += &trouble(counts);
-    text += &stages(stream);
+    text += &stages(stream, planned);
     text += &kept(stream);
     for (words, count) in &stream.words {
         writeln!(text, "  heard       {} × {words}", grouped(*count))
@@ -108,7 +108,7 @@ fn trouble(counts: &Counts) -> String {
     }
 }
 
-fn stages(stream: &StreamOutcome) -> String {
+fn stages(stream: &StreamOutcome, planned: Option<&plan::Stream>) -> String {
     let measured: Vec<(Stage, &StageTimes)> = Stage::ALL
         .into_iter()
         .filter_map(|stage| Some((stage, stream.stages.get(&stage)?)))
@@ -121,9 +121,16 @@ fn stages(stream: &StreamOutcome) -> String {
         .iter()
         .map(|word| format!("{word:>9}"))
         .collect();
+    // a circle and what is kept start when something else has ended: nobody planned when
+    let is_planned =
+        planned.is_none_or(|planned| matches!(planned.arrivals, Arrivals::Open { .. }));
+    let from = match is_planned {
+        true => "from the planned start of the session",
+        false => "from the start of the session (not planned)",
+    };
     let mut text = format!(
-        "  {:<12}{:<45}   {}\n",
-        "latency", "from the planned start of the session", "service time of the step"
+        "  {:<12}{from:<45}   {}\n",
+        "latency", "service time of the step"
     );
     writeln!(text, "  {:<12}{head}   {head}", "").expect("a String takes everything");
     for (stage, times) in measured {
@@ -244,7 +251,11 @@ fn watched(outcome: &Outcome) -> String {
         octets(first.rss_octets),
         octets(rss_max)
     );
-    if accepted > 0 && outcome.integrity.is_some() {
+    let warnings = &outcome.machine.warnings;
+    let is_lost = warnings
+        .iter()
+        .any(|warning| warning.starts_with(crate::crew::WATCH_LOST));
+    if accepted > 0 && outcome.integrity.is_some() && !is_lost {
         text += &format!(
             ", {:.1} µs of CPU an accepted message",
             cpu.as_secs_f64() * 1e6 / accepted as f64
@@ -409,6 +420,39 @@ mod tests {
         ] {
             assert!(text.contains(word), "{word} is missing in {text}");
         }
+    }
+
+    /// It died in mid run, and its CPU time till then was divided by the messages of the whole run.
+    #[test]
+    fn a_watched_process_that_was_lost_has_no_price_a_message() {
+        let mut outcome = outcome();
+        outcome.samples = vec![
+            Sample::default(),
+            Sample {
+                cpu: Duration::from_secs(1),
+                at: Duration::from_secs(1),
+                ..Sample::default()
+            },
+        ];
+        assert!(text(&outcome).contains("an accepted message"));
+        outcome
+            .machine
+            .warnings
+            .push(format!("{}: no such process", crate::crew::WATCH_LOST));
+        assert!(!text(&outcome).contains("an accepted message"));
+        assert!(text(&outcome).contains("CPU 1.00 s"));
+    }
+
+    #[test]
+    fn a_circle_has_no_plan_to_count_from() {
+        let mut outcome = outcome();
+        assert!(text(&outcome).contains("from the planned start"));
+        outcome.plan = plan(&["good: profile=pipelined sessions=3"]);
+        assert!(
+            !text(&outcome).contains("from the planned start"),
+            "{}",
+            text(&outcome)
+        );
     }
 
     #[test]
