@@ -4,10 +4,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::outcome::{Machine, StreamOutcome};
-use crate::plan::{Arrivals, Plan};
+use crate::plan::{Arrivals, Plan, Stream};
+use crate::source::NOT_FROM_HERE;
 
 /// Longer runs are a service, not a test.
 pub const LASTS_MAX: Duration = Duration::from_secs(24 * 3600);
+/// For sessions that are slow on purpose.
+pub const GRACE_MAX: Duration = Duration::from_secs(12 * 3600);
 /// More than one machine can hold; a slip of the keyboard.
 const OPEN_MAX: u64 = 10_000_000;
 /// Descriptors of a process that are no sessions: pipes, epoll, timers, and some air.
@@ -28,6 +31,12 @@ pub fn allowed(target: IpAddr, owned: &[IpAddr]) -> Result<(), String> {
 pub fn bounds(plan: &Plan) -> Result<(), String> {
     if plan.lasts > LASTS_MAX {
         return Err(format!("at most {}", humantime::format_duration(LASTS_MAX)));
+    }
+    if plan.grace > GRACE_MAX {
+        return Err(format!(
+            "a --grace of at most {}",
+            humantime::format_duration(GRACE_MAX)
+        ));
     }
     if plan.warmup >= plan.lasts {
         return Err("the warm-up is as long as the run: nothing would be counted".to_owned());
@@ -80,10 +89,11 @@ pub fn warnings(plan: &Plan, machine: &Machine, processes: u32) -> Vec<String> {
 }
 
 /// What a run itself shows of the side that made the load.
-pub fn afterthoughts(streams: &[StreamOutcome]) -> Vec<String> {
+pub fn afterthoughts(plan: &Plan, streams: &[StreamOutcome]) -> Vec<String> {
     let mut warnings = Vec::new();
-    for stream in streams {
+    for (planned, stream) in plan.streams.iter().zip(streams) {
         let counts = &stream.counts;
+        warnings.extend(limits_met(planned, stream));
         if counts.late * 100 > counts.starts {
             warnings.push(format!(
                 "{}: {} of {} starts were made more than a millisecond late: the load side was busy (more --processes, fewer neighbours)",
@@ -96,6 +106,31 @@ pub fn afterthoughts(streams: &[StreamOutcome]) -> Vec<String> {
                 stream.name, counts.dropped
             ));
         }
+    }
+    warnings
+}
+
+/// Starts that this side did not make, or could not.
+fn limits_met(planned: &Stream, stream: &StreamOutcome) -> Vec<String> {
+    let (name, counts) = (&stream.name, &stream.counts);
+    let mut warnings = Vec::new();
+    if counts.starts + counts.dropped >= planned.starts_max {
+        warnings.push(format!(
+            "{name}: all of its {} starts were made, and no more: its rate is that of the whole run, which may have been idle for a part of it (starts=N)",
+            planned.starts_max
+        ));
+    } else if counts.starts == 0 {
+        warnings.push(format!("{name}: nothing was started, so nothing was tried"));
+    }
+    let here = stream
+        .words
+        .iter()
+        .filter(|(word, _)| word.starts_with(NOT_FROM_HERE));
+    let failed: u64 = here.map(|(_, count)| count).sum();
+    if failed > 0 {
+        warnings.push(format!(
+            "{name}: {failed} connections failed on this side, and tell nothing of the other: ports or files ran out (more of from=ADDR+N, ulimit -n)"
+        ));
     }
     warnings
 }
@@ -232,17 +267,47 @@ mod tests {
         };
         stream.counts.starts = 1000;
         stream.counts.late = 10;
+        let plan = plan(&["good: rate=100/s"]);
         assert_eq!(
-            afterthoughts(std::slice::from_ref(&stream)),
+            afterthoughts(&plan, std::slice::from_ref(&stream)),
             Vec::<String>::new()
         );
         stream.counts.late = 11;
         stream.counts.dropped = 1;
-        let told = afterthoughts(&[stream]);
+        let told = afterthoughts(&plan, &[stream]);
         assert!(
             told[0].contains("11 of 1000") && told[1].contains("1 starts were dropped"),
             "{told:?}"
         );
+    }
+
+    #[test]
+    fn starts_that_were_not_made_are_told_of() {
+        let plan = plan(&["good: rate=100/s starts=50"]);
+        let mut stream = StreamOutcome {
+            name: "good".to_owned(),
+            ..StreamOutcome::default()
+        };
+        assert!(
+            afterthoughts(&plan, std::slice::from_ref(&stream))[0].contains("nothing was started")
+        );
+        stream.counts.starts = 50;
+        assert!(
+            afterthoughts(&plan, std::slice::from_ref(&stream))[0].contains("all of its 50 starts")
+        );
+        stream.counts.starts = 20;
+        stream.words.insert(
+            format!("{NOT_FROM_HERE}: Cannot assign requested address"),
+            7,
+        );
+        assert!(afterthoughts(&plan, &[stream])[0].contains("7 connections failed on this side"));
+    }
+
+    #[test]
+    fn grace_has_an_end() {
+        let mut long = plan(&["good: rate=1/s"]);
+        long.grace = GRACE_MAX + Duration::from_secs(1);
+        assert!(bounds(&long).is_err());
     }
 
     #[test]

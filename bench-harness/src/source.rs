@@ -40,6 +40,7 @@ use starter::Starter;
 use stream::{Process, Stream};
 
 pub use mail::MADE_OCTETS_MIN;
+pub use start::NOT_FROM_HERE;
 
 /// What one process has done and seen.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -42,9 +42,16 @@ pub fn count32(text: &str) -> Parsed<u32> {
 
 /// `10s`, `250ms`, `1m 30s`.
 pub fn duration(text: &str) -> Parsed<Duration> {
-    humantime::parse_duration(text)
-        .map_err(|_| "a time with its unit, as 250ms, 10s or 2m".to_owned())
+    let time =
+        humantime::parse_duration(text).map_err(|_| "a time with its unit, as 250ms, 10s or 2m")?;
+    match time {
+        time if time <= DURATION_MAX => Ok(time),
+        _ => Err("at most a year".to_owned()),
+    }
 }
+
+/// Times are added up and added to clocks, which have an end.
+const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// As [`duration`], but not nothing.
 pub fn duration_some(text: &str) -> Parsed<Duration> {

@@ -157,7 +157,7 @@ impl Settings {
         let arrivals = profile.and_then(|profile| reader.arrivals(profile, lasts));
         let bodies = reader.bodies();
         let messages = reader.messages(profile);
-        let recipients = reader.take("recipients", grammar::count32).unwrap_or(1);
+        let recipients = reader.take("recipients", recipients).unwrap_or(1);
         let from = reader.take("from", grammar::sources);
         let starts = reader.take("starts", grammar::count);
         let open = reader.take("open", grammar::count32);
@@ -385,6 +385,14 @@ impl Reader<'_> {
         }
         self.take("messages", grammar::count32)
             .unwrap_or(if keeps { MESSAGES } else { 1 })
+    }
+}
+
+/// An envelope is written in one flight.
+fn recipients(text: &str) -> Parsed<u32> {
+    match grammar::count32(text)? {
+        some @ ..=10_000 => Ok(some),
+        _ => Err("at most 10,000 recipients of a message".to_owned()),
     }
 }
 

@@ -129,6 +129,12 @@ fn what_makes_no_sense_is_refused_with_its_place() {
         ("a: sessions=3 mail=/nowhere/mail", "--stream a: mail"),
         ("a: sessions=3 from=::1", "--stream a: from"),
         ("a: sessions=3 patience=0s", "--stream a: patience"),
+        ("a: sessions=3 patience=2years", "--stream a: patience"),
+        ("a: sessions=3 recipients=10001", "--stream a: recipients"),
+        (
+            "a: rate=1/s over 400000000000y, 1/s over 400000000000y",
+            "--stream a: rate",
+        ),
     ] {
         let problems = build(text).expect_err(text);
         assert_eq!(problems.0[0].flag, flag, "{text}: {problems}");

@@ -35,6 +35,26 @@ pub enum End {
     NotOffered(&'static str),
 }
 
+/// Begins the words for a connection that failed before anything was sent: the other side has no part in it.
+pub const NOT_FROM_HERE: &str = "cannot connect from here";
+
+/// Ports, files or memory of this side ran out, or the source address is none of this machine.
+fn is_ours(error: &io::Error) -> bool {
+    let ours = [
+        libc::EADDRNOTAVAIL,
+        libc::EADDRINUSE,
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOBUFS,
+        libc::ENOMEM,
+        libc::EINVAL,
+        libc::EACCES,
+    ];
+    error
+        .raw_os_error()
+        .is_some_and(|code| ours.contains(&code))
+}
+
 /// A session of the plan that was started: for profiles that keep connections, a transaction.
 pub struct Start {
     pub stream: Rc<Stream>,
@@ -73,7 +93,12 @@ impl Start {
             End::TurnedAway => counts.turned_away += 1,
             End::ConnectFailed(error) => {
                 counts.connect_failed += 1;
-                tally.words(format!("connect: {error}").as_bytes());
+                let side = if is_ours(&error) {
+                    NOT_FROM_HERE
+                } else {
+                    "connect"
+                };
+                tally.words(format!("{side}: {error}").as_bytes());
                 if is_kept {
                     tally.failed(now);
                 }
