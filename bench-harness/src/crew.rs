@@ -129,7 +129,8 @@ impl<'a> Run<'a> {
 
     async fn carry_out(mut self) -> Result<Outcome> {
         self.progress.warn(&self.machine.warnings);
-        self.ask_both_ends().await?;
+        let asked = unless_signalled(1, self.ask_both_ends()).await;
+        asked.context("interrupted before the run began")??;
         let (events, mut inbox) = mpsc::channel(64);
         let mut members = Vec::new();
         for index in 0..self.processes {
@@ -160,7 +161,9 @@ impl<'a> Run<'a> {
             .extend(rails::afterthoughts(self.plan, &streams));
         let integrity = match self.plan.ledger {
             Some(control) => {
-                Some(count_arrivals(control, self.plan.run, &sent, &self.before).await?)
+                let counting = count_arrivals(control, self.plan.run, &sent, &self.before);
+                let counted = unless_signalled(2, counting).await;
+                Some(counted.context("interrupted twice: nothing is reported")??)
             }
             None => None,
         };
@@ -330,6 +333,15 @@ fn merge(plan: &Plan, reports: Vec<Option<SourceReport>>) -> Result<Merged> {
         stream.profile = planned.profile.word().to_owned();
     }
     Ok((streams, sent))
+}
+
+/// An error once so many signals have come in all: whoever does not answer is not to keep the operator waiting.
+async fn unless_signalled<T>(signals_max: u32, work: impl Future<Output = T>) -> Result<T> {
+    let mut signals = signals::watch()?;
+    tokio::select! {
+        done = work => Ok(done),
+        Ok(_) = signals.wait_for(|count| *count >= signals_max) => bail!("a signal asked for the end"),
+    }
 }
 
 /// Asks the sink what arrived, until nothing more seems to come.

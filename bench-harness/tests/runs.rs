@@ -303,3 +303,63 @@ fn held_clients_are_counted_and_charged() {
     );
     assert!(file.outcome().samples.len() > 8);
 }
+
+/// It panicked, and left no results: the summary was printed first, and by `print!`.
+#[test]
+fn results_are_written_though_nobody_reads_the_summary() {
+    let (sink, file) = (Sink::start(), File::new());
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let done = sink
+        .source(&["--rate", "20/s", "--for", "1s", "--json", &file.path()])
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(code(&done), 69, "{}", text(&done.stderr));
+    assert!(
+        text(&done.stderr).contains("cannot print"),
+        "{}",
+        text(&done.stderr)
+    );
+    assert!(file.outcome().streams[0].counts.accepted > 0);
+}
+
+/// A sink that is there and does not answer kept the run for a minute, whatever was pressed.
+#[test]
+fn a_sink_that_hangs_does_not_hold_the_operator() {
+    let sink = Sink::start();
+    // takes connections by its backlog, and never answers
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let began = Instant::now();
+    let run = Command::new(env!("CARGO_BIN_EXE_weir-bench"))
+        .args([
+            "source",
+            &sink.target().to_string(),
+            "--rate",
+            "20/s",
+            "--for",
+            "1s",
+            "--quiet",
+        ])
+        .args(["--ledger", &mute.local_addr().unwrap().to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let _asked = mute.accept().unwrap();
+    signal(run.id(), "INT");
+    let done = run.wait_with_output().unwrap();
+    assert_eq!(code(&done), 69);
+    assert!(
+        text(&done.stderr).contains("interrupted"),
+        "{}",
+        text(&done.stderr)
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(40),
+        "{:?}",
+        began.elapsed()
+    );
+}

@@ -65,8 +65,7 @@ pub fn command(flags: &HoldFlags) -> anyhow::Result<Exit> {
     let wishes = flags.run.wishes(plan.as_ref(), &mut problems);
     let plan = problems.end(plan)?;
     let outcome = crew::run(&plan, &wishes.crew)?;
-    print!("{}", hold::text(&outcome));
-    wishes.finish(outcome)
+    wishes.finish(hold::text(&outcome), outcome)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What commands that make a run share: its flags, its summary, its files, its verdict.
 
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -55,6 +56,9 @@ impl RunFlags {
             thresholds.extend(problems.take("--fail-if", text, parsed));
         }
         self.enough_processes(plan, problems);
+        if let Some(path) = &self.json {
+            problems.take("--json", &path.display().to_string(), writable(path));
+        }
         let mut number = |flag: &str, text: &Option<String>| {
             let text = text.as_ref()?;
             problems.take(flag, text, grammar::count32(text))
@@ -93,24 +97,27 @@ impl RunFlags {
 }
 
 impl Wishes {
-    /// Writes the files, prints the verdict.
-    pub fn finish(&self, outcome: Outcome) -> Result<Exit> {
+    /// Writes the files, prints `text` and the verdict. Files first: whoever closes the pipe or fills the disk of the one loses not the other.
+    pub fn finish(&self, mut text: String, outcome: Outcome) -> Result<Exit> {
         let verdicts: Vec<_> = self
             .thresholds
             .iter()
             .map(|threshold| threshold.judge(&outcome))
             .collect();
         for verdict in &verdicts {
-            println!("{verdict}");
+            text += &format!("{verdict}\n");
         }
         let unclean = outcome
             .integrity
             .as_ref()
             .is_some_and(|integrity| !integrity.is_clean());
         if unclean {
-            println!("BROKEN  mail was lost, duplicated, altered or invented");
+            text += "BROKEN  mail was lost, duplicated, altered or invented\n";
         }
-        self.write(outcome)?;
+        let written = self.write(outcome);
+        let printed = print(&text);
+        written?;
+        printed?;
         Ok(match () {
             () if crew::interrupted() => Exit::Interrupted,
             () if unclean || verdicts.iter().any(|verdict| verdict.broken) => Exit::Broken,
@@ -127,7 +134,7 @@ impl Wishes {
         if let Some(path) = &self.json {
             let text =
                 serde_json::to_string_pretty(&results).context("cannot write results down")?;
-            std::fs::write(path, text + "\n")
+            replace(path, &(text + "\n"))
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
         Ok(())
@@ -143,8 +150,43 @@ pub fn command(plan: Result<Plan, Problems>, flags: &RunFlags) -> Result<Exit> {
     let wishes = flags.wishes(plan.as_ref(), &mut problems);
     let plan = problems.end(plan)?;
     let outcome = crew::run(&plan, &wishes.crew)?;
-    print!("{}", summary::text(&outcome));
-    wishes.finish(outcome)
+    wishes.finish(summary::text(&outcome), outcome)
+}
+
+/// Not `print!`, which panics where nobody reads.
+fn print(text: &str) -> Result<()> {
+    let mut output = std::io::stdout().lock();
+    output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+        .context("cannot print the summary")
+}
+
+/// A whole file, or the one that was there before. What is no file (a pipe, a device) is written to as it is.
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    if path.exists() && !path.is_file() {
+        return std::fs::write(path, text);
+    }
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let renamed = std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, path));
+    if renamed.is_err() {
+        // what is left of it is nobody's results; the error told is the first one
+        let _ = std::fs::remove_file(&part);
+    }
+    renamed
+}
+
+/// Found out before the run: results that cannot be written are a run for nothing.
+fn writable(path: &Path) -> Result<(), String> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    match folder {
+        _ if path.is_dir() => Err("it is a folder: name a file".to_owned()),
+        Some(folder) if !folder.is_dir() => Err(format!("there is no folder {}", folder.display())),
+        _ => Ok(()),
+    }
 }
 
 /// As it was typed, for the record; words with spaces are quoted.
@@ -196,6 +238,20 @@ mod tests {
         flags.wishes(Some(&crowd), &mut problems);
         assert_eq!(problems.0.len(), 1);
         assert!(problems.0[0].remedy.contains("ulimit"), "{problems}");
+    }
+
+    #[test]
+    fn results_are_whole_or_those_of_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.json");
+        replace(&path, "one").unwrap();
+        replace(&path, "other").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "other");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(replace(Path::new("/dev/full"), "x").is_err());
+        assert!(writable(&path).is_ok() && writable(Path::new("run.json")).is_ok());
+        assert!(writable(folder.path()).is_err());
+        assert!(writable(&folder.path().join("none/run.json")).is_err());
     }
 
     #[test]
