@@ -143,6 +143,9 @@ pub fn start(config: &Config) -> anyhow::Result<Handle> {
             ))
         })
         .collect();
+    for address in config.listen.iter().chain([&config.control]) {
+        be_alone(*address)?;
+    }
     let mut smtp = config.listen.clone();
     let mut listeners: Vec<Vec<std::net::TcpListener>> = Vec::new();
     for _ in 0..config.threads {
@@ -213,12 +216,7 @@ fn of_tokio(listener: std::net::TcpListener) -> tokio::net::TcpListener {
 /// A listener that others of this process may share its port with. Accepted sockets inherit TCP_NODELAY: replies leave as they are written.
 fn listen(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
     let open = || {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
-        socket.set_reuse_address(true)?;
+        let socket = socket(address)?;
         socket.set_reuse_port(true)?;
         socket.set_tcp_nodelay(true)?;
         socket.set_nonblocking(true)?;
@@ -228,6 +226,20 @@ fn listen(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
         std::io::Result::Ok(socket.into())
     };
     open().with_context(|| format!("the sink cannot listen on {address}"))
+}
+
+/// That the threads of a sink share a port lets a second sink have it, too: each would see a part of the mail, and answer for all of it.
+/// A socket that does not share finds out.
+fn be_alone(address: SocketAddr) -> anyhow::Result<()> {
+    let alone = socket(address).and_then(|socket| socket.bind(&address.into()));
+    alone.with_context(|| format!("the sink cannot listen on {address}"))
+}
+
+fn socket(address: SocketAddr) -> std::io::Result<Socket> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    Ok(socket)
 }
 
 /// Fewer connections than that are worth a word.

@@ -372,15 +372,26 @@ fn round_trips_are_counted() {
 #[test]
 fn ports_that_are_taken_are_an_error_with_the_address() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
-    let error = start(&Config {
-        listen: vec![address],
-        ..Config::default()
-    })
-    .map(|_| ())
-    .unwrap_err();
-    assert!(
-        format!("{error:#}").contains(&address.to_string()),
-        "{error:#}"
-    );
+    // one that was left behind shared its ports, and the ledger of either knew a part of the mail
+    let stale = sink("none");
+    for (listen, control) in [
+        (taken.local_addr().unwrap(), None),
+        (stale.smtp[0], None),
+        ("127.0.0.1:0".parse().unwrap(), Some(stale.control)),
+    ] {
+        let config = Config::default();
+        let wanted = control.unwrap_or(listen);
+        let error = start(&Config {
+            listen: vec![listen],
+            control: control.unwrap_or(config.control),
+            threads: 2,
+            ..config
+        })
+        .map(|_| ())
+        .unwrap_err();
+        assert!(
+            format!("{error:#}").contains(&wanted.to_string()),
+            "{error:#}"
+        );
+    }
 }
