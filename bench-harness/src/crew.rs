@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! parent                                   worker (a copy of this program: `weir-bench worker`)
-//!   plan share, one line of JSON  ──────>    reads it
+//!   plan share, one line of JSON  ──────>    reads it, and loads the mail
 //!   waits for all                 <──────    "ready"
 //!   "go" to all                   ──────>    starts the plan's clock
 //!   progress                      <──────    {"second": [counts so far, stream by stream]}, once a second
@@ -50,9 +50,9 @@ pub struct CrewOptions {
 
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
 const TARGET_WITHIN: Duration = Duration::from_secs(5);
-/// From the first process to the last `ready`.
+/// From the first process to the last `ready`, the loading of mail between.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// What workers may take after the plan and its grace are over: to load mail, to write their report.
+/// What workers may take after the plan and its grace are over: to write their report.
 const REPORT_WITHIN: Duration = Duration::from_secs(60);
 /// What may still be on its way when the last sender has heard its reply: messages that are missing, second copies of others, and some that
 /// were refused. So the sink is asked until it has said the same for a while: a short one where nothing is missing, a long one where
@@ -138,8 +138,10 @@ impl<'a> Run<'a> {
             members.push(Member::spawn(&self.program, index, &share, events.clone()).await?);
         }
         drop(events);
-        tokio::time::timeout(READY_WITHIN, self.all_ready(&mut inbox))
+        let ready = tokio::time::timeout(READY_WITHIN, self.all_ready(&mut inbox));
+        unless_signalled(1, ready)
             .await
+            .context("interrupted before the run began")?
             .with_context(|| {
                 format!(
                     "the workers were not ready within {} s",

@@ -51,6 +51,18 @@ pub struct SourceReport {
     pub sent: Sent,
 }
 
+/// The messages of every stream, ready to be sent.
+pub struct Cargo(Vec<Mail>);
+
+/// Reads and makes what a plan sends. It may take seconds, so it comes before the plan's clock starts: all processes begin together.
+pub fn load(plan: &Plan) -> anyhow::Result<Cargo> {
+    let loaded = plan.streams.iter().map(|stream| {
+        let mail = Mail::load(&stream.bodies);
+        mail.with_context(|| format!("stream {} has no mail", stream.name))
+    });
+    loaded.collect::<anyhow::Result<_>>().map(Cargo)
+}
+
 /// Drives all streams of this process's share of a plan to the end.
 ///
 /// `on_second` gets the counts of every stream since the beginning, once a second. Where it says Break, nothing more is started, and
@@ -58,15 +70,11 @@ pub struct SourceReport {
 /// unfinished.
 pub async fn run(
     plan: &Plan,
+    cargo: Cargo,
     on_second: &mut dyn FnMut(&[Counts]) -> ControlFlow<()>,
 ) -> anyhow::Result<SourceReport> {
-    let mut mail = Vec::with_capacity(plan.streams.len());
-    for stream in &plan.streams {
-        let loaded = Mail::load(&stream.bodies);
-        mail.push(loaded.with_context(|| format!("stream {} has no mail", stream.name))?);
-    }
     let process = Rc::new(Process::new(plan));
-    let streams = mail.into_iter().enumerate();
+    let streams = cargo.0.into_iter().enumerate();
     let streams: Vec<Rc<Stream>> = streams
         .map(|(number, mail)| Rc::new(Stream::new(plan, number, &process, mail)))
         .collect();

@@ -363,3 +363,35 @@ fn a_sink_that_hangs_does_not_hold_the_operator() {
         began.elapsed()
     );
 }
+
+/// Mail was loaded when the plan's clock ran already, in each process for itself: seconds late where there was much of it.
+#[test]
+fn a_worker_is_ready_when_its_mail_is() {
+    let (sink, file) = (Sink::start(), File::new());
+    let done = sink
+        .source(&["--rate", "20/s", "--for", "1s", "--json", &file.path()])
+        .output()
+        .unwrap();
+    assert_eq!(code(&done), 0, "{}", text(&done.stderr));
+    let mut plan = file.outcome().plan;
+    plan.streams[0].bodies = weir_bench::plan::Bodies::Files {
+        from: "/nowhere/mail".into(),
+    };
+    let mut worker = Command::new(env!("CARGO_BIN_EXE_weir-bench"))
+        .arg("worker")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let line = serde_json::to_string(&plan).unwrap() + "\n";
+    let mut input = worker.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, line.as_bytes()).unwrap();
+    let done = worker.wait_with_output().unwrap();
+    assert_eq!(text(&done.stdout), "", "it said that it is ready");
+    assert!(
+        text(&done.stderr).contains("/nowhere/mail"),
+        "{}",
+        text(&done.stderr)
+    );
+}

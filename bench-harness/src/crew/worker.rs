@@ -20,6 +20,7 @@ pub fn command() -> Result<()> {
     let plan =
         next_line()?.context("a worker is started by weir-bench source, which hands it a plan")?;
     let plan: Plan = serde_json::from_str(&plan).context("the plan cannot be read")?;
+    let cargo = source::load(&plan)?;
     say(&FromWorker::Ready)?;
     let go = next_line()?.context("the run was given up before it began")?;
     ensure!(go == "go", "told '{go}' instead of go");
@@ -36,7 +37,7 @@ pub fn command() -> Result<()> {
             false => ControlFlow::Continue(()),
         }
     };
-    let report = runtime.block_on(source::run(&plan, &mut on_second))?;
+    let report = runtime.block_on(source::run(&plan, cargo, &mut on_second))?;
     match broken {
         Some(error) => Err(error),
         None => say(&FromWorker::Report(Box::new(report))),

@@ -75,7 +75,7 @@ fn run_watched(
         .enable_all()
         .build()
         .unwrap()
-        .block_on(super::run(plan, on_second))
+        .block_on(super::run(plan, super::load(plan).unwrap(), on_second))
         .unwrap()
 }
 
