@@ -294,6 +294,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Against a map that is searched whole; time goes by whole ticks, so that both mean the same by "due".
     #[test]
     fn it_does_what_a_naive_map_does(steps in prop::collection::vec(step(), 1..120)) {

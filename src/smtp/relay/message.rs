@@ -162,7 +162,7 @@ impl Relay {
     fn body_complete(&mut self, cx: &mut Cx<'_>, end: EndOfData) {
         self.phase = Phase::Final;
         let tx = self.tx_mut();
-        tx.end_of_data = Some(cx.now);
+        tx.end_of_data = Some(tx.pause.earliest(cx.now));
         if !tx.is_failed() {
             let ends_with_crlf = tx.scanner.findings().ends_with_crlf;
             tx.held.seal(end, ends_with_crlf);
@@ -276,6 +276,18 @@ impl Relay {
 
     /// Sends on what a streaming body has gathered, or starts to stream when too much is held.
     pub(super) fn stream_on(&mut self, cx: &mut Cx<'_>) {
+        let was_read = self.waiting != Waiting::Stream;
+        self.stream_some(cx);
+        let is_read = self.waiting != Waiting::Stream;
+        let Some(tx) = self.tx.as_mut() else { return };
+        match (was_read, is_read) {
+            (true, false) => tx.pause.began = cx.now,
+            (false, true) => tx.pause.ended = cx.now,
+            _ => {}
+        }
+    }
+
+    fn stream_some(&mut self, cx: &mut Cx<'_>) {
         if !matches!(
             self.phase,
             Phase::Data | Phase::Chunk | Phase::BetweenChunks
@@ -321,7 +333,7 @@ impl Relay {
             if found.bare_newline() {
                 // this server may see an end of data in it: not one octet of it goes up
                 self.fail_message(cx, &Violation::BareNewlineInBody.reply());
-                return self.stream_on(cx);
+                return self.stream_some(cx);
             }
         }
         if tx.stream == Stream::Held {

@@ -320,6 +320,33 @@ fn a_body_over_the_hold_streams_and_arrives_whole() {
     }
 }
 
+/// A sender counts its ten minutes from the moment its end of data left. It lay unread here while the body waited for a connection to stream
+/// to, our nine minutes began when it was read, and the sender was gone before the 451.
+#[test]
+fn the_time_of_the_final_reply_begins_when_the_end_may_have_come() {
+    let mut pair = Pair::greeted(FULL, 5000);
+    pair.hold_max = 10_000;
+    envelope(&mut pair);
+    pair.now = pair.relay.deadline();
+    pair.call(|relay, cx| relay.handle_timeout(cx));
+    assert_eq!(pair.detached.len(), 1, "given back");
+    pair.attach = false;
+    pair.say("DATA\r\n");
+    pair.say(&"0123456789abcdef\r\n".repeat(1000));
+    let unread = pair.now;
+    assert!(pair.relay.wants_to_stream());
+    pair.say(".\r\n");
+    pair.now = pair.now + Duration::from_secs(21);
+    pair.attach_now();
+    let envelope = pair.sent_up();
+    pair.reply(&"250 ok\r\n".repeat(envelope.lines().count()));
+    assert!(pair.relay.owes_final());
+    assert_eq!(
+        pair.relay.deadline(),
+        unread + pair.config.timeouts.final_reply
+    );
+}
+
 #[test]
 fn a_client_lost_in_a_streaming_body_closes_the_upstream() {
     for (ehlo, how) in [(FULL, Detach::Close), (PLAIN, Detach::Close)] {

@@ -80,6 +80,25 @@ impl Summary<'_> {
     }
 }
 
+/// The last time a streaming body was not read, because nothing more of it could go up.
+#[derive(Copy, Clone, Debug, Default)]
+pub(super) struct Pause {
+    pub(super) began: Moment,
+    pub(super) ended: Moment,
+}
+
+impl Pause {
+    /// When octets that are read now may have come: during the pause, if it ended only just before. The client counts the time
+    /// of its reply from then.
+    pub(super) fn earliest(self, now: Moment) -> Moment {
+        if now.since(self.ended) <= self.ended.since(self.began) {
+            self.began
+        } else {
+            now
+        }
+    }
+}
+
 #[derive(Copy, Clone, Eq, PartialEq, Debug, Default)]
 pub(super) enum Attached {
     /// Not yet asked for.
@@ -179,6 +198,7 @@ pub(super) struct Transaction {
     pub(super) attached_at: Option<Moment>,
     pub(super) body_begun: Option<Moment>,
     pub(super) end_of_data: Option<Moment>,
+    pub(super) pause: Pause,
 }
 
 impl Transaction {
@@ -221,6 +241,7 @@ impl Transaction {
             attached_at: None,
             body_begun: None,
             end_of_data: None,
+            pause: Pause::default(),
         }
     }
 
