@@ -110,39 +110,7 @@ impl Drop for Handle {
 
 /// Opens all ports and starts to serve.
 pub fn start(config: &Config) -> anyhow::Result<Handle> {
-    ensure!(
-        (1..=THREADS_MAX).contains(&config.threads),
-        "a sink has 1 to {THREADS_MAX} threads, not {}",
-        config.threads
-    );
-    ensure!(
-        !config.listen.is_empty(),
-        "a sink needs an address to listen on"
-    );
-    ensure!(
-        !config.hostname.is_empty()
-            && config
-                .hostname
-                .bytes()
-                .all(|octet| octet.is_ascii_graphic()),
-        "`{}` cannot be a host name",
-        config.hostname
-    );
-    let texts = Arc::new(Texts::new(&config.hostname, &config.announce));
-    let faults = Arc::new(config.faults.clone());
-    let open = Arc::new(Open::default());
-    let threads: Arc<[Arc<Thread>]> = (0..config.threads as u64)
-        .map(|index| {
-            let seed = config.seed ^ index << 48;
-            Arc::new(Thread::new(
-                Arc::clone(&texts),
-                Arc::clone(&faults),
-                config.idle_max,
-                seed,
-                Arc::clone(&open),
-            ))
-        })
-        .collect();
+    check(config)?;
     for address in config.listen.iter().chain([&config.control]) {
         be_alone(*address)?;
     }
@@ -158,6 +126,7 @@ pub fn start(config: &Config) -> anyhow::Result<Handle> {
         listeners.push(own);
     }
     let control = listen(config.control)?;
+    let threads = threads(config);
     let (stop, stopped) = watch::channel(false);
     let mut handle = Handle {
         smtp,
@@ -178,6 +147,42 @@ pub fn start(config: &Config) -> anyhow::Result<Handle> {
         tokio::spawn(control::serve(of_tokio(control), threads));
     })?;
     Ok(handle)
+}
+
+fn check(config: &Config) -> anyhow::Result<()> {
+    ensure!(
+        (1..=THREADS_MAX).contains(&config.threads),
+        "a sink has 1 to {THREADS_MAX} threads, not {}",
+        config.threads
+    );
+    ensure!(
+        !config.listen.is_empty(),
+        "a sink needs an address to listen on"
+    );
+    let name = config.hostname.as_bytes();
+    ensure!(
+        !name.is_empty() && name.iter().all(u8::is_ascii_graphic),
+        "`{}` cannot be a host name",
+        config.hostname
+    );
+    Ok(())
+}
+
+/// What each thread keeps, each with draws of its own.
+fn threads(config: &Config) -> Arc<[Arc<Thread>]> {
+    let texts = Arc::new(Texts::new(&config.hostname, &config.announce));
+    let faults = Arc::new(config.faults.clone());
+    let open = Arc::new(Open::default());
+    let thread = |index: u64| {
+        Arc::new(Thread::new(
+            Arc::clone(&texts),
+            Arc::clone(&faults),
+            config.idle_max,
+            config.seed ^ index << 48,
+            Arc::clone(&open),
+        ))
+    };
+    (0..config.threads as u64).map(thread).collect()
 }
 
 impl Handle {

@@ -23,6 +23,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod text;
+mod waiting;
 
 use std::future::poll_fn;
 use std::ops::ControlFlow;

@@ -125,7 +125,11 @@ pub async fn ask(control: SocketAddr, line: &str) -> anyhow::Result<String> {
         })??;
     match answer.split_once(' ').unwrap_or((&answer, "")) {
         ("ok", rest) => Ok(rest.to_owned()),
-        ("error", why) => bail!("the sink at {control} refused `{line}`: {why}"),
+        // who answers there may be anybody: nothing of it reaches the terminal as it is
+        ("error", why) => bail!(
+            "the sink at {control} refused `{line}`: {}",
+            why.escape_debug()
+        ),
         _ => bail!(
             "what answers at {control} is no control port of a weir-bench sink: {:.60?}",
             answer
@@ -230,6 +234,7 @@ mod tests {
             assert!(forget(answering("ok\n").await, 1).await.is_ok());
             for (answer, want) in [
                 ("error no such run\n", "no such run"),
+                ("error \u{1b}[31mred\n", "\\u{1b}[31mred"),
                 ("220 mx.example\r\n", "no control port"),
                 ("", "no control port"),
                 ("ok {}\n", "a ledger of run 1 that is none"),

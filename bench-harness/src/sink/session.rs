@@ -4,6 +4,11 @@
 //! that sends such a thing has a fault. After refusals that were ours (a fault, a full message) what was pipelined behind them is refused
 //! too, and not counted.
 
+mod answer;
+mod message;
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use weir_smtp::command::{self, Command, MailArgs, RcptArgs};
@@ -18,7 +23,6 @@ use super::content::Content;
 use super::counters::Counters;
 use super::fault::{Deed, Faults, Place};
 use super::ledgers::Ledgers;
-use crate::ledger::Seen;
 
 /// Violations that only a receiver of mail can see.
 pub mod own {
@@ -37,9 +41,6 @@ pub mod own {
     /// BDAT though CHUNKING was not offered, and so on.
     pub const NOT_OFFERED: &str = "command_not_offered";
 }
-
-/// Chunks larger than this end the connection. No stamped message is so large.
-const CHUNK_MAX: u64 = 1 << 32;
 
 /// What a session works with, shared by those of a thread.
 pub struct Desk<'a> {
@@ -368,202 +369,6 @@ impl Session {
         next
     }
 
-    /// Whether the content of a message may begin now; if not, why, and whether that is the client's fault.
-    fn unready(&self) -> Option<(Violation, bool)> {
-        match self.transaction.mail {
-            Mail::None => Some((Violation::NeedMail, true)),
-            Mail::Refused => Some((Violation::NeedMail, false)),
-            Mail::Open if self.transaction.recipients > 0 => None,
-            Mail::Open if self.transaction.tried => Some((Violation::NoValidRecipients, false)),
-            Mail::Open => Some((Violation::NeedRcpt, true)),
-        }
-    }
-
-    fn data(&mut self, desk: &mut Desk<'_>, out: &mut Replies) -> Next {
-        // the 354, or a refusal of which the client has to know before it goes on
-        self.must_wait = Some(own::EARLY_BODY);
-        match self.unready() {
-            Some((violation, true)) => return self.refuse(violation, desk, out),
-            Some((violation, false)) => return self.follow_up(violation, desk, out),
-            None => {}
-        }
-        if self.transaction.chunked {
-            return self.refuse(Violation::MixedDataBdat, desk, out);
-        }
-        if self.transaction.binary {
-            return self.refuse(Violation::BinaryNeedsBdat, desk, out);
-        }
-        let text = b"354 End data with <CR><LF>.<CR><LF>\r\n";
-        let (next, taken) = self.answer_at(Place::Data, text, desk, out);
-        if taken {
-            self.phase = Phase::Data;
-            self.begin_content(self.transaction.stated, desk);
-        }
-        next
-    }
-
-    fn begin_content(&mut self, stated: Option<u64>, desk: &mut Desk<'_>) {
-        self.content.restart();
-        self.trap = desk.faults.trap(stated, &mut self.rng);
-    }
-
-    fn take_data(&mut self, rest: &mut &[u8], desk: &mut Desk<'_>, out: &mut Replies) -> Next {
-        let (taken, ended) = self.content.take_data(rest);
-        *rest = &rest[taken..];
-        if let Some(next) = self.spring(ended, desk) {
-            return next;
-        }
-        if !ended {
-            return Next::GoOn;
-        }
-        self.phase = Phase::Commands;
-        self.finish(desk, out)
-    }
-
-    /// The fault within a message, if its octet is reached, or if the message is over.
-    fn spring(&mut self, ended: bool, desk: &mut Desk<'_>) -> Option<Next> {
-        let (octet, deed) = self.trap?;
-        if self.content.octets() < octet && !ended {
-            return None;
-        }
-        self.trap = None;
-        desk.counters.fault(match deed {
-            Deed::Reset => "reset_in_body",
-            _ => "stalled_in_body",
-        });
-        Some(match deed {
-            Deed::Reset => Next::Reset,
-            _ => Next::StopReading,
-        })
-    }
-
-    fn bdat(&mut self, size: u64, last: bool, desk: &mut Desk<'_>, out: &mut Replies) -> Next {
-        if size > CHUNK_MAX {
-            return self.end_with(Violation::MessageTooBig, desk, out);
-        }
-        let offered = desk.texts.capabilities.set.contains(ExtensionSet::CHUNKING);
-        if !offered {
-            desk.counters.violation(own::NOT_OFFERED);
-        }
-        // its octets follow whatever is said; who is at fault is said now, the reply at the chunk's end
-        let unready = self.unready();
-        if let Some((violation, true)) = unready {
-            desk.counters.violation(violation.word());
-        }
-        let taken = offered && unready.is_none();
-        if taken && !self.transaction.chunked {
-            let stated = if last {
-                Some(size)
-            } else {
-                self.transaction.stated
-            };
-            self.transaction.chunked = true;
-            self.begin_content(stated, desk);
-        }
-        self.phase = Phase::Chunk {
-            left: size,
-            last,
-            taken,
-        };
-        // the octets of the chunk need not wait
-        self.must_wait = None;
-        match size {
-            0 => self.end_chunk(last, taken, desk, out),
-            _ => Next::GoOn,
-        }
-    }
-
-    fn take_chunk(
-        &mut self,
-        rest: &mut &[u8],
-        left: u64,
-        last: bool,
-        taken: bool,
-        desk: &mut Desk<'_>,
-        out: &mut Replies,
-    ) -> Next {
-        let length = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let (chunk, after) = rest.split_at(length);
-        *rest = after;
-        let left = left - length as u64;
-        self.phase = Phase::Chunk { left, last, taken };
-        if taken {
-            self.content.take_chunk(chunk, self.transaction.binary);
-            if let Some(next) = self.spring(left == 0 && last, desk) {
-                return next;
-            }
-        }
-        if left > 0 {
-            return Next::GoOn;
-        }
-        self.end_chunk(last, taken, desk, out)
-    }
-
-    fn end_chunk(
-        &mut self,
-        last: bool,
-        taken: bool,
-        desk: &mut Desk<'_>,
-        out: &mut Replies,
-    ) -> Next {
-        self.phase = Phase::Commands;
-        if !desk
-            .texts
-            .capabilities
-            .set
-            .contains(ExtensionSet::PIPELINING)
-        {
-            self.must_wait = Some(own::PIPELINING);
-        }
-        if !taken {
-            let violation = match self.unready() {
-                Some((violation, _)) => violation,
-                None => Violation::NotImplemented,
-            };
-            if self.transaction.mail == Mail::Open {
-                self.transaction.mail = Mail::Refused;
-            }
-            desk.counters.refused += u64::from(last);
-            return self.follow_up(violation, desk, out);
-        }
-        if last {
-            return self.finish(desk, out);
-        }
-        let (next, taken) = self.answer_at(Place::Bdat, b"250 2.0.0 Ok\r\n", desk, out);
-        if !taken {
-            self.transaction.mail = Mail::Refused;
-        }
-        next
-    }
-
-    /// The message is complete. It is counted before its reply is written: a server that accepts mail has it, heard or not.
-    fn finish(&mut self, desk: &mut Desk<'_>, out: &mut Replies) -> Next {
-        self.content.end();
-        if self.content.bare_newline() {
-            desk.counters.violation(own::BARE_NEWLINE);
-        }
-        self.after_end = true;
-        self.transaction = Transaction::default();
-        let seen = self.content.checker.finish();
-        let octets = self.content.octets();
-        let size_max = desk.texts.capabilities.size_max;
-        if size_max != 0 && octets > size_max {
-            desk.counters.refused += 1;
-            return self.refuse(Violation::MessageTooBig, desk, out);
-        }
-        let (next, taken) = self.answer_at(Place::Final, b"250 2.0.0 Ok: counted\r\n", desk, out);
-        if !taken {
-            desk.counters.refused += 1;
-            return next;
-        }
-        desk.counters.accepted += 1;
-        desk.counters.accepted_octets += octets;
-        desk.counters.altered += u64::from(matches!(seen, Seen::Altered(_)));
-        desk.counters.unstamped += u64::from(seen == Seen::Unknown);
-        desk.ledgers.count(seen);
-        next
-    }
-
     fn rset(&mut self, desk: &mut Desk<'_>, out: &mut Replies) -> Next {
         desk.counters.rsets += 1;
         self.transaction = Transaction::default();
@@ -597,101 +402,4 @@ impl Session {
         desk.counters.violation(own::NOT_OFFERED);
         self.follow_up(Violation::NotImplemented, desk, out)
     }
-
-    /// The client is at fault.
-    fn refuse(&mut self, violation: Violation, desk: &mut Desk<'_>, out: &mut Replies) -> Next {
-        desk.counters.violation(violation.word());
-        self.follow_up(violation, desk, out)
-    }
-
-    /// Refused for what came before.
-    fn follow_up(&mut self, violation: Violation, desk: &Desk<'_>, out: &mut Replies) -> Next {
-        desk.texts
-            .push(&mut out.octets, violation.reply().as_bytes());
-        Next::GoOn
-    }
-
-    /// The client is at fault, and there is no way to go on.
-    fn end_with(&mut self, violation: Violation, desk: &mut Desk<'_>, out: &mut Replies) -> Next {
-        self.refuse(violation, desk, out);
-        Next::Close
-    }
-
-    fn answer(
-        &mut self,
-        place: Place,
-        reply: &[u8],
-        desk: &mut Desk<'_>,
-        out: &mut Replies,
-    ) -> Next {
-        self.answer_at(place, reply, desk, out).0
-    }
-
-    /// Says `reply`, or what the faults have in its place. True: it was said.
-    fn answer_at(
-        &mut self,
-        place: Place,
-        reply: &[u8],
-        desk: &mut Desk<'_>,
-        out: &mut Replies,
-    ) -> (Next, bool) {
-        let text = |desk: &Desk<'_>, out: &mut Vec<u8>| desk.texts.push(out, reply);
-        self.answer_with(place, desk, out, text)
-    }
-
-    fn answer_with(
-        &mut self,
-        place: Place,
-        desk: &mut Desk<'_>,
-        out: &mut Replies,
-        say: impl FnOnce(&Desk<'_>, &mut Vec<u8>),
-    ) -> (Next, bool) {
-        if let Some(delay) = desk.faults.delay(place) {
-            out.delay = out.delay.max(delay.draw(&mut self.rng));
-        }
-        let Some(deed) = desk.faults.deed(place, &mut self.rng) else {
-            say(desk, &mut out.octets);
-            return (Next::GoOn, true);
-        };
-        desk.counters.fault(deed.word());
-        let next = match deed {
-            Deed::Reset => Next::Reset,
-            Deed::Close => Next::Close,
-            Deed::Stall => {
-                self.phase = Phase::Deaf;
-                Next::GoOn
-            }
-            Deed::Garbage => {
-                out.octets
-                    .extend_from_slice(GARBAGE[self.rng.usize(0..GARBAGE.len())]);
-                Next::GoOn
-            }
-            Deed::Reply(code) => {
-                let class = code / 100;
-                let text = format!("{code} {class}.3.0 As the sink was told to say\r\n");
-                desk.texts.push(&mut out.octets, text.as_bytes());
-                match place {
-                    _ if matches!(code, 421 | 521) => Next::Close,
-                    Place::Greeting => Next::Close,
-                    _ => Next::GoOn,
-                }
-            }
-        };
-        (next, false)
-    }
 }
-
-/// What is no reply, each in its own way.
-const GARBAGE: [&[u8]; 8] = [
-    b"\r\n",
-    b"hello\r\n",
-    b"25",
-    b"999 9.9.9 there is no such class\r\n",
-    b"250 2.0.0 bare\n",
-    b"250-2.0.0 one\r\n550 5.0.0 other\r\n",
-    b"250 2.0.0 n\0ught\r\n",
-    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-];
-
-#[cfg(test)]
-mod tests;

@@ -11,6 +11,7 @@ use super::connection::Connection;
 use super::start::{End, Letter, Start};
 use super::stream::{Seat, Stream};
 use super::tally::Since;
+use super::waiting::Waiting;
 use crate::ledger::STAMP_OCTETS;
 use crate::outcome::Stage;
 
@@ -382,41 +383,6 @@ impl Session {
         match tokio::time::timeout(pause, self.connection.has_input()).await {
             Err(_) => Ok(()),
             Ok(()) => self.code(None).await.and(Err(End::TurnedAway)),
-        }
-    }
-}
-
-/// A step under way. One that runs out of patience, or is cut at the end of the run, counts with as long as it has lasted: were it left out,
-/// the slowest replies would vanish from the percentiles of their step.
-struct Waiting {
-    stream: Rc<Stream>,
-    stage: Stage,
-    since: Since,
-    is_over: bool,
-}
-
-impl Waiting {
-    fn new(stream: &Rc<Stream>, stage: Stage, since: Since) -> Waiting {
-        Waiting {
-            stream: stream.clone(),
-            stage,
-            since,
-            is_over: false,
-        }
-    }
-
-    /// What came of it counts elsewhere, unless nothing did.
-    fn over(mut self, failed: Option<&End>) {
-        self.is_over = !matches!(failed, Some(End::TimedOut));
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        // clients that are kept have no patience that ends, and are cut off by plan
-        if !self.is_over && !self.stream.plan.profile.is_kept() && !std::thread::panicking() {
-            let mut tally = self.stream.tally.borrow_mut();
-            tally.stage(self.stage, self.since, Instant::now());
         }
     }
 }
