@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::outcome::{Machine, StreamOutcome};
-use crate::plan::{Arrivals, Plan, Stream};
+use crate::plan::{Arrivals, Plan, Profile, Stream};
 use crate::source::NOT_FROM_HERE;
 
 /// Longer runs are a service, not a test.
@@ -110,7 +110,7 @@ pub fn afterthoughts(plan: &Plan, streams: &[StreamOutcome]) -> Vec<String> {
     warnings
 }
 
-/// Starts that this side did not make, or could not.
+/// Starts that this side did not make or could not, and those that came to nothing.
 fn limits_met(planned: &Stream, stream: &StreamOutcome) -> Vec<String> {
     let (name, counts) = (&stream.name, &stream.counts);
     let mut warnings = Vec::new();
@@ -121,6 +121,13 @@ fn limits_met(planned: &Stream, stream: &StreamOutcome) -> Vec<String> {
         ));
     } else if counts.starts == 0 {
         warnings.push(format!("{name}: nothing was started, so nothing was tried"));
+    }
+    let sends = !planned.profile.is_kept() && planned.profile != Profile::HangUp;
+    if sends && counts.accepted * 100 < counts.starts * 99 {
+        warnings.push(format!(
+            "{name}: only {} of {} starts got a message through; those that were refused or broken off are in no percentile",
+            counts.accepted, counts.starts
+        ));
     }
     let here = stream
         .words
@@ -265,7 +272,7 @@ mod tests {
             name: "good".to_owned(),
             ..StreamOutcome::default()
         };
-        stream.counts.starts = 1000;
+        (stream.counts.starts, stream.counts.accepted) = (1000, 1000);
         stream.counts.late = 10;
         let plan = plan(&["good: rate=100/s"]);
         assert_eq!(
@@ -291,11 +298,15 @@ mod tests {
         assert!(
             afterthoughts(&plan, std::slice::from_ref(&stream))[0].contains("nothing was started")
         );
-        stream.counts.starts = 50;
+        (stream.counts.starts, stream.counts.accepted) = (50, 50);
         assert!(
             afterthoughts(&plan, std::slice::from_ref(&stream))[0].contains("all of its 50 starts")
         );
-        stream.counts.starts = 20;
+        (stream.counts.starts, stream.counts.accepted) = (40, 40);
+        assert!(afterthoughts(&plan, std::slice::from_ref(&stream)).is_empty());
+        stream.counts.accepted = 39;
+        assert!(afterthoughts(&plan, std::slice::from_ref(&stream))[0].contains("only 39 of 40"));
+        stream.counts.accepted = 40;
         stream.words.insert(
             format!("{NOT_FROM_HERE}: Cannot assign requested address"),
             7,
