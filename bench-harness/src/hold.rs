@@ -152,7 +152,7 @@ fn cost_text(cost: &Cost) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::source::tests::plan;
+    use crate::grammar::samples::plan;
     use crate::outcome::{Machine, Second};
 
     /// Opened within two seconds, kept for six, gone after the eighth.

@@ -18,7 +18,9 @@
 
 pub mod cli;
 pub mod crew;
+pub mod exit;
 pub mod figures;
+pub mod grammar;
 pub mod hold;
 pub mod ledger;
 pub mod machine;

@@ -179,7 +179,7 @@ fn circles(plan: &Plan) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::source::tests::plan;
+    use crate::grammar::samples::plan;
 
     #[test]
     fn only_this_machine_and_hosts_said_to_be_owned() {

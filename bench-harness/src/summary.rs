@@ -304,7 +304,7 @@ pub fn octets(octets: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::source::tests::plan;
+    use crate::grammar::samples::plan;
     use crate::outcome::{Machine, Sample};
 
     fn outcome() -> Outcome {

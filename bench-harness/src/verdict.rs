@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::cli::grammar;
+use crate::grammar;
 use crate::outcome::{Counts, Integrity, Outcome, Stage, StreamOutcome};
 use crate::plan::{Plan, Profile};
 

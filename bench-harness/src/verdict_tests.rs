@@ -1,7 +1,7 @@
 //! Thresholds against an outcome made by hand.
 
 use super::*;
-use crate::cli::source::tests::plan;
+use crate::grammar::samples::plan;
 use crate::outcome::{Machine, Second};
 
 fn outcome() -> Outcome {

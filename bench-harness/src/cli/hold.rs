@@ -1,9 +1,9 @@
 //! `weir-bench hold`: opens connections, keeps them, and tells how many live and what they cost.
 
-use crate::cli::Exit;
-use crate::cli::problem::Problems;
 use crate::cli::run::RunFlags;
 use crate::cli::source::{OneStream, PlanFlags};
+use crate::exit::Exit;
+use crate::grammar::problem::Problems;
 use crate::plan::Plan;
 use crate::{crew, hold};
 

@@ -1,17 +1,15 @@
 //! The command line: one file a command, one language for all their values, and the exit codes.
 
-pub mod grammar;
 pub mod hold;
-pub mod problem;
 pub mod run;
 pub mod sink;
 pub mod source;
-pub mod stream;
 
 use clap::{Parser, Subcommand};
 
 use crate::crew;
-pub use problem::{Problem, Problems};
+use crate::exit::Exit;
+use crate::grammar::problem::Problems;
 
 #[derive(Parser, Debug)]
 #[command(
@@ -34,16 +32,6 @@ pub enum Command {
     /// A process of the crew: started by the other commands
     #[command(hide = true)]
     Worker,
-}
-
-/// How a command ended. Errors have codes of their own: see [`code_of`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    Well,
-    /// A threshold was broken, or mail was lost, duplicated, altered or invented.
-    Broken,
-    /// A signal ended the run early; it was reported all the same.
-    Interrupted,
 }
 
 /// Bad usage, as sysexits.h has it.

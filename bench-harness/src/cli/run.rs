@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::cli::Exit;
-use crate::cli::grammar;
-use crate::cli::problem::Problems;
 use crate::crew::{self, CrewOptions};
+use crate::exit::Exit;
+use crate::grammar;
+use crate::grammar::problem::Problems;
 use crate::outcome::{Outcome, Results};
 use crate::plan::Plan;
 use crate::verdict::Threshold;
@@ -206,7 +206,7 @@ pub fn command_line() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::source::tests::plan;
+    use crate::grammar::samples::plan;
 
     #[test]
     fn wrong_flags_of_a_run_are_told_with_those_of_the_plan() {

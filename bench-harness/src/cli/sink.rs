@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::cli::Exit;
-use crate::cli::grammar::{self, Parsed};
-use crate::cli::problem::Problems;
+use crate::exit::Exit;
+use crate::grammar::problem::Problems;
+use crate::grammar::{self, Parsed};
 use crate::rails;
 use crate::sink::announce::Announce;
 use crate::sink::fault::Faults;

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::cli::grammar;
-use crate::cli::problem::Problems;
 use crate::cli::run::{self, RunFlags};
-use crate::cli::stream::Settings;
-use crate::cli::{Exit, stream};
+use crate::exit::Exit;
+use crate::grammar;
+use crate::grammar::problem::Problems;
+use crate::grammar::stream;
+use crate::grammar::stream::Settings;
 use crate::plan::Plan;
 use crate::rails;
 
@@ -303,4 +304,4 @@ pub fn command(flags: &SourceFlags) -> anyhow::Result<Exit> {
 
 #[cfg(test)]
 #[path = "source_tests.rs"]
-pub mod tests;
+mod tests;

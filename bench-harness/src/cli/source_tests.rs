@@ -18,32 +18,6 @@ fn read(arguments: &[&str]) -> Result<Plan, Problems> {
         .plan()
 }
 
-/// A plan against loopback with these streams.
-pub(crate) fn plan(streams: &[&str]) -> Plan {
-    let mut arguments = vec!["127.0.0.1:2525"];
-    for stream in streams {
-        arguments.extend(["--stream", stream]);
-    }
-    // Bounds are tested where they are drawn.
-    let mut problems = Problems::default();
-    let line = std::iter::once("source").chain(arguments.iter().copied());
-    let flags = Line::parse_from(line).flags;
-    let settings: Vec<Settings> = flags
-        .streams
-        .iter()
-        .map(|text| Settings::parse(text, &mut problems).unwrap())
-        .collect();
-    let target = "127.0.0.1:2525".parse().unwrap();
-    let streams = settings
-        .iter()
-        .map(|s| s.build(target, LASTS, &mut problems).unwrap())
-        .collect();
-    Plan {
-        streams,
-        ..read(&["127.0.0.1:2525", "--rate", "1/s"]).unwrap()
-    }
-}
-
 #[test]
 fn one_stream_needs_no_grammar() {
     let plan = read(&[

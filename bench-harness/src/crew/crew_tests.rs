@@ -1,7 +1,7 @@
 //! Crews of shell scripts: what workers may do wrong, and what becomes of it.
 
 use super::*;
-use crate::cli::source::tests::plan;
+use crate::grammar::samples::plan;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 

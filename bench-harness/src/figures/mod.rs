@@ -13,8 +13,8 @@ mod steady;
 
 use anyhow::{Context as _, Result};
 
-use crate::cli::Exit;
 use crate::crew;
+use crate::exit::Exit;
 use crate::outcome::Results;
 use crate::peers::{exit, write};
 use options::Name;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 
-use crate::cli::grammar;
+use crate::grammar;
 
 /// One figure, or some that are measured together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -27,8 +27,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::cli::Exit;
 use crate::crew;
+use crate::exit::Exit;
 use crate::outcome::Results;
 use folder::Folder;
 use kind::{Bench, Kind, Start};

@@ -7,7 +7,7 @@ use clap::{ArgAction, Args};
 
 use super::kind::Kind;
 use super::workload::{Load, Workload, find};
-use crate::cli::grammar;
+use crate::grammar;
 
 /// Compare weir with its peers: the same mail through each, in interleaved rounds, CPU time per message and latency
 #[derive(Debug, Args)]

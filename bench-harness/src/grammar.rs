@@ -1,6 +1,12 @@
-//! The small languages of flag values: `2000/s`, `100/s..2000/s over 30s`, `4k*9,100k*1`, `127.4.0.1+50`.
+//! The small languages of flag values: `2000/s`, `100/s..2000/s over 30s`, `4k*9,100k*1`, `127.4.0.1+50`; and of whole streams ([`stream`]).
 //!
-//! Every parser returns the value, or the remedy: what to write instead.
+//! Every parser returns the value, or the remedy: what to write instead. Which flag the value was given to is the caller's business; what
+//! is wrong with all of them gathers in [`problem::Problems`].
+
+pub mod problem;
+#[cfg(test)]
+pub(crate) mod samples;
+pub mod stream;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -313,5 +319,5 @@ pub fn word(text: &str) -> Parsed<String> {
 }
 
 #[cfg(test)]
-#[path = "grammar_tests.rs"]
+#[path = "grammar/grammar_tests.rs"]
 mod tests;

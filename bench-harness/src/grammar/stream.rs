@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::cli::grammar::{self, Parsed, Piece};
-use crate::cli::problem::Problems;
+use crate::grammar::problem::Problems;
+use crate::grammar::{self, Parsed, Piece};
 use crate::plan::{Arrivals, Bodies, Pattern, Profile, Sources, Step, Stream};
 
 /// Every key of a stream, and what it says. The flags of `source` have the same names.
