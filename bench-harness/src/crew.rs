@@ -29,7 +29,7 @@ use crate::outcome::{Counts, Integrity, Outcome, Sample, StreamOutcome};
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::source::SourceReport;
-use crate::{machine, proc, rails, sys};
+use crate::{machine, proc, rails, sys, units};
 use member::{Event, Member};
 pub use signals::interrupted;
 use wire::FromWorker;
@@ -243,7 +243,7 @@ impl<'a> Run<'a> {
                 Ok(()) = signals.changed() => {
                     ensure!(self.stopped.is_none(), "interrupted twice: the workers are ended, and nothing is reported");
                     self.stopped = Some(clock.elapsed());
-                    self.machine.warnings.push(format!("ended early, by a signal, after {}", crate::summary::time(clock.elapsed())));
+                    self.machine.warnings.push(format!("ended early, by a signal, after {}", units::time(clock.elapsed())));
                     last.as_mut().reset(tokio::time::Instant::now() + self.plan.grace + REPORT_WITHIN);
                     for member in members.iter_mut() {
                         member.tell("stop").await?;
@@ -302,19 +302,17 @@ impl<'a> Run<'a> {
 
     fn tick(&mut self, clock: Instant) {
         self.progress.tick(clock.elapsed());
-        let lost = |warning: &String| warning.starts_with(WATCH_LOST);
+        let lost = |warning: &String| warning.starts_with(Outcome::WATCH_LOST);
         if self.machine.warnings.iter().any(lost) {
             return;
         }
         if let Err(error) = self.sample(clock) {
             self.machine
                 .warnings
-                .push(format!("{WATCH_LOST}: {error:#}"));
+                .push(format!("{}: {error:#}", Outcome::WATCH_LOST));
         }
     }
 }
-
-pub(crate) const WATCH_LOST: &str = "the watched process has gone during the run";
 
 /// Streams of all processes added up, and what each process sent.
 type Merged = (Vec<StreamOutcome>, Vec<(u16, Sent)>);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::outcome::{Outcome, Sample, StreamOutcome};
-use crate::summary::{grouped, octets, time};
+use crate::units::{grouped, octets, time};
 
 /// What a held client costs, from the samples of the watched process.
 #[derive(Debug, Clone, Copy, PartialEq)]

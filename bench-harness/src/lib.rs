@@ -34,4 +34,5 @@ pub mod sink;
 pub mod source;
 pub mod summary;
 pub mod sys;
+pub mod units;
 pub mod verdict;

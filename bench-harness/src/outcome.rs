@@ -308,6 +308,41 @@ pub struct Outcome {
     pub samples: Vec<Sample>,
 }
 
+impl Outcome {
+    /// Begins the warning of a watched process that ended before the run did: its samples are those of a part of it.
+    pub const WATCH_LOST: &'static str = "the watched process has gone during the run";
+
+    pub fn is_watch_lost(&self) -> bool {
+        let mut warnings = self.machine.warnings.iter();
+        warnings.any(|warning| warning.starts_with(Outcome::WATCH_LOST))
+    }
+
+    /// Messages of all streams, warm-up and grace included.
+    pub fn accepted(&self) -> u64 {
+        let streams = self.streams.iter();
+        streams.map(|stream| stream.counts.accepted).sum()
+    }
+
+    /// Messages of all streams a second: see [`Outcome::rate_of`].
+    pub fn rate(&self) -> f64 {
+        self.streams.iter().map(|stream| self.rate_of(stream)).sum()
+    }
+
+    /// Accepted messages a second, from the end of the warm-up to the end of the plan: what comes in the grace is no rate.
+    pub fn rate_of(&self, stream: &StreamOutcome) -> f64 {
+        let (from, to) = (
+            self.plan.warmup.as_secs_f64().ceil() as usize,
+            self.plan.lasts.as_secs() as usize,
+        );
+        if to <= from {
+            let lasted = self.lasted.as_secs_f64().max(f64::MIN_POSITIVE);
+            return stream.counts.accepted as f64 / lasted;
+        }
+        let seconds = stream.seconds.iter().take(to).skip(from);
+        seconds.map(|second| second.accepted).sum::<u64>() as f64 / (to - from) as f64
+    }
+}
+
 /// CPU time of a proxy per accepted message, and how it compares: one workload of `peers`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {

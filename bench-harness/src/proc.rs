@@ -1,12 +1,13 @@
 //! What a process costs, read from /proc: CPU time, memory, and the memory the kernel spends on its sockets.
 
+pub mod tree;
+
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use crate::outcome::Sample;
-use crate::peers::tree;
 use crate::sys;
 
 /// User plus system time of all threads of a process since it started, its io_uring workers included.

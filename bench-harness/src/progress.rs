@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::outcome::Counts;
 use crate::plan::Plan;
-use crate::summary::grouped;
+use crate::units::grouped;
 
 pub struct Progress {
     bar: ProgressBar,

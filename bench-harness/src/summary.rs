@@ -1,11 +1,10 @@
 //! What the terminal prints after a run: counts, percentiles, and the rate only beside lost, duplicated and altered.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use crate::outcome::{Counts, Integrity, Latencies, Outcome, Stage, StageTimes, StreamOutcome};
 use crate::plan::{self, Arrivals, Plan};
-use crate::verdict;
+use crate::units::{grouped, octets, time};
 
 const PERCENTILES: [f64; 5] = [50.0, 90.0, 99.0, 99.9, 100.0];
 
@@ -178,24 +177,14 @@ fn kept(stream: &StreamOutcome) -> String {
 
 /// A rate never stands alone.
 fn arrived(outcome: &Outcome) -> String {
-    let accepted: u64 = outcome
-        .streams
-        .iter()
-        .map(|stream| stream.counts.accepted)
-        .sum();
+    let accepted = outcome.accepted();
     match &outcome.integrity {
-        Some(integrity) => {
-            let rate: f64 = outcome
-                .streams
-                .iter()
-                .map(|stream| verdict::rate(stream, outcome))
-                .sum();
-            format!(
-                "{} accepted · {rate:.1} msg/s · {}\n",
-                grouped(accepted),
-                integrity_text(integrity)
-            )
-        }
+        Some(integrity) => format!(
+            "{} accepted · {:.1} msg/s · {}\n",
+            grouped(accepted),
+            outcome.rate(),
+            integrity_text(integrity)
+        ),
         None => format!(
             "{} accepted; nobody counted what arrived, so no rate is told (name the sink's control port with --ledger)\n",
             grouped(accepted)
@@ -233,11 +222,7 @@ fn watched(outcome: &Outcome) -> String {
     };
     let wall = (last.at.saturating_sub(first.at)).as_secs_f64().max(1e-9);
     let cpu = last.cpu.saturating_sub(first.cpu);
-    let accepted: u64 = outcome
-        .streams
-        .iter()
-        .map(|stream| stream.counts.accepted)
-        .sum();
+    let accepted = outcome.accepted();
     let rss_max = outcome
         .samples
         .iter()
@@ -251,11 +236,7 @@ fn watched(outcome: &Outcome) -> String {
         octets(first.rss_octets),
         octets(rss_max)
     );
-    let warnings = &outcome.machine.warnings;
-    let is_lost = warnings
-        .iter()
-        .any(|warning| warning.starts_with(crate::crew::WATCH_LOST));
-    if accepted > 0 && outcome.integrity.is_some() && !is_lost {
+    if accepted > 0 && outcome.integrity.is_some() && !outcome.is_watch_lost() {
         text += &format!(
             ", {:.1} µs of CPU an accepted message",
             cpu.as_secs_f64() * 1e6 / accepted as f64
@@ -264,45 +245,10 @@ fn watched(outcome: &Outcome) -> String {
     text + "\n"
 }
 
-/// Three digits and a unit: `45 µs`, `1.23 ms`, `99.0 ms`, `2.31 s`, `12 min`.
-pub fn time(time: Duration) -> String {
-    let us = time.as_secs_f64() * 1e6;
-    match us {
-        us if us < 999.5 => format!("{us:.0} µs"),
-        us if us < 999_500.0 => format!("{} ms", three_digits(us / 1e3)),
-        us if us < 300e6 => format!("{} s", three_digits(us / 1e6)),
-        us => format!("{:.1} min", us / 60e6),
-    }
-}
-
-fn three_digits(value: f64) -> String {
-    match value {
-        value if value < 9.995 => format!("{value:.2}"),
-        value if value < 99.95 => format!("{value:.1}"),
-        value => format!("{value:.0}"),
-    }
-}
-
-/// `12,345,678`.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// `12.3 MiB`.
-pub fn octets(octets: u64) -> String {
-    bytesize::ByteSize::b(octets).display().iec().to_string()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::grammar::samples::plan;
     use crate::outcome::{Machine, Sample};
@@ -438,7 +384,7 @@ mod tests {
         outcome
             .machine
             .warnings
-            .push(format!("{}: no such process", crate::crew::WATCH_LOST));
+            .push(format!("{}: no such process", Outcome::WATCH_LOST));
         assert!(!text(&outcome).contains("an accepted message"));
         assert!(text(&outcome).contains("CPU 1.00 s"));
     }
@@ -453,30 +399,5 @@ mod tests {
             "{}",
             text(&outcome)
         );
-    }
-
-    #[test]
-    fn numbers_are_readable() {
-        for (us, words) in [
-            (0, "0 µs"),
-            (45, "45 µs"),
-            (999, "999 µs"),
-            (1_000, "1.00 ms"),
-            (9_999, "10.0 ms"),
-            (99_000, "99.0 ms"),
-            (999_999, "1.00 s"),
-            (123_000_000, "123 s"),
-            (600_000_000, "10.0 min"),
-        ] {
-            assert_eq!(time(Duration::from_micros(us)), words);
-        }
-        for (number, words) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1_234_567, "1,234,567"),
-        ] {
-            assert_eq!(grouped(number), words);
-        }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::grammar;
 use crate::outcome::{Counts, Integrity, Outcome, Stage, StreamOutcome};
 use crate::plan::{Plan, Profile};
+use crate::units;
 
 /// One `--fail-if`.
 #[derive(Debug, Clone, PartialEq)]
@@ -209,7 +210,7 @@ impl Threshold {
         };
         match worst {
             Some((time, name)) => {
-                let words = format!("{} ({name})", crate::summary::time(time));
+                let words = format!("{} ({name})", units::time(time));
                 (words, self.is_beyond(time, limit))
             }
             None => ("nothing was measured".to_owned(), true),
@@ -232,7 +233,7 @@ impl Threshold {
         };
         let rate: f64 = self
             .streams(outcome)
-            .map(|stream| rate(stream, outcome))
+            .map(|stream| outcome.rate_of(stream))
             .sum();
         (format!("{rate:.1}/s"), self.is_beyond(rate, limit))
     }
@@ -276,21 +277,6 @@ fn has_to_have(outcome: &Outcome, stream: &StreamOutcome, stage: Stage) -> bool 
     let comes_and_goes = planned
         .is_some_and(|planned| !planned.profile.is_kept() && planned.profile != Profile::HangUp);
     comes_and_goes && matches!(stage, Stage::Final | Stage::Session)
-}
-
-/// Accepted messages a second, from the end of the warm-up to the end of the plan.
-pub fn rate(stream: &StreamOutcome, outcome: &Outcome) -> f64 {
-    let plan = &outcome.plan;
-    let (from, to) = (
-        plan.warmup.as_secs_f64().ceil() as usize,
-        plan.lasts.as_secs() as usize,
-    );
-    if to <= from {
-        let lasted = outcome.lasted.as_secs_f64().max(f64::MIN_POSITIVE);
-        return stream.counts.accepted as f64 / lasted;
-    }
-    let seconds = stream.seconds.iter().take(to).skip(from);
-    seconds.map(|second| second.accepted).sum::<u64>() as f64 / (to - from) as f64
 }
 
 /// Takes `p99.9` or `max` off the end of a dotted name. Outer none: no percentile; inner none: the maximum.

@@ -140,7 +140,7 @@ fn the_warm_up_does_not_count() {
     for second in &mut outcome.streams[0].seconds[..5] {
         second.accepted = 1000;
     }
-    assert_eq!(rate(&outcome.streams[0], &outcome), 10.0);
+    assert_eq!(outcome.rate_of(&outcome.streams[0]), 10.0);
 }
 
 /// A second good stream that got nothing through was passed over as if it were made of bots.

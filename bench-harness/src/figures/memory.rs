@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use super::held::{Held, Kind, pit_flags};
 use super::stand::{Stand, cpu_share};
-use crate::peers::tree;
 use crate::peers::workload::find;
+use crate::proc::tree;
 
 pub fn memory(stand: &mut Stand<'_>) -> Result<()> {
     let count = stand.options.held;

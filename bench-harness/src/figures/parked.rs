@@ -7,10 +7,9 @@ use anyhow::Result;
 use super::held::{Held, Kind, pit_flags};
 use super::stand::{Stand, cpu_share, session_ms};
 use crate::peers::medians::median;
-use crate::peers::rounds::messages_per_second;
-use crate::peers::tree;
 use crate::peers::weir::Weir;
 use crate::peers::workload::find;
+use crate::proc::{kernel_memory, tree};
 
 /// p99 with so many stuttered clients to p99 without, at half the rate that good clients reach in a circle.
 ///
@@ -46,11 +45,11 @@ pub fn pit(stand: &mut Stand<'_>) -> Result<()> {
     // What is allocated once is no client's.
     open(stand, &mut weir, (count / 50).max(100))?.close(&mut weir)?;
     let before = tree::rss(weir.child.pid())?;
-    let (tcp, slab) = crate::proc::kernel_memory()?;
+    let (tcp, slab) = kernel_memory()?;
     let held = open(stand, &mut weir, count)?;
     let really = held.really(&weir)?;
     let each = (tree::rss(weir.child.pid())?.saturating_sub(before)) as f64 / really;
-    let (tcp_now, slab_now) = crate::proc::kernel_memory()?;
+    let (tcp_now, slab_now) = kernel_memory()?;
     let kernel = (tcp_now + slab_now).saturating_sub(tcp + slab) as f64 / really;
     let note = format!("RSS growth over {really:.0} stuttered clients");
     stand.figure(
@@ -98,7 +97,7 @@ pub fn half_of_maximum(stand: &mut Stand<'_>, weir: &Weir) -> Result<f64> {
     }
     let load = stand.load(None, stand.options.lasts.min(Duration::from_secs(5)));
     let outcome = stand.good(weir, find("new-4k")?, &load, "maximum rate")?;
-    let most = messages_per_second(&outcome);
+    let most = outcome.rate();
     println!("good clients reach {most:.0} messages a second in a circle");
     Ok((most / 2.0).floor().max(1.0))
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::stand::{Stand, accepted, cpu_while};
+use super::stand::{Stand, cpu_while};
 use crate::peers::medians::median;
 use crate::peers::workload::find;
 
@@ -18,7 +18,7 @@ pub fn shards(stand: &mut Stand<'_>) -> Result<()> {
                 let title = format!("{}, {} shards, round {round}", workload.title, at + 1);
                 let (outcome, cpu) = cpu_while(weir, || stand.good(weir, workload, &load, &title))?;
                 if round > 0 {
-                    cpu_us[at].push(cpu.as_secs_f64() * 1e6 / accepted(&outcome) as f64);
+                    cpu_us[at].push(cpu.as_secs_f64() * 1e6 / outcome.accepted() as f64);
                 }
             }
         }

@@ -10,10 +10,10 @@ use super::stand::Stand;
 use crate::crew;
 use crate::outcome::Outcome;
 use crate::peers::medians::{median, most};
-use crate::peers::tree;
 use crate::peers::weir::Weir;
 use crate::peers::workload::good_clients;
 use crate::plan::{Arrivals, Pattern, Plan, Profile, Sources, Step};
+use crate::proc::tree;
 
 pub fn slow_bodies(stand: &mut Stand<'_>) -> Result<()> {
     let weir = stand.weir(&format!("--pool-max {}", stand.options.pool_max))?;
@@ -26,7 +26,7 @@ pub fn slow_bodies(stand: &mut Stand<'_>) -> Result<()> {
         let (p99, slow) = beside_slow(stand, &weir, rate, round)?;
         beside.push(p99);
         refused += not_accepted(&slow);
-        sent += super::stand::accepted(&slow);
+        sent += slow.accepted();
         let peak = slow.samples.iter().map(|sample| sample.rss_octets).max();
         growth.push(peak.unwrap_or(resting).saturating_sub(resting) as f64);
         stand.runs.push(slow);

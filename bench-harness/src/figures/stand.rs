@@ -10,9 +10,9 @@ use crate::outcome::{Figure, Outcome, Stage};
 use crate::peers::folder::Folder;
 use crate::peers::rounds;
 use crate::peers::sink::Sink;
-use crate::peers::tree;
 use crate::peers::weir::{Weir, WeirOptions};
 use crate::peers::workload::{Load, Workload};
+use crate::proc::tree;
 
 pub struct Stand<'a> {
     pub options: &'a Options,
@@ -73,7 +73,7 @@ impl Stand<'_> {
         let plan = workload.plan(load, weir.smtp, self.sink.control, 1);
         let outcome = crew::run(&plan, &self.crew_options(weir, name))?;
         self.judge(name, &outcome);
-        if accepted(&outcome) == 0 {
+        if outcome.accepted() == 0 {
             bail!(
                 "{name}: not one message was accepted\n{}",
                 weir.child.words()
@@ -118,10 +118,6 @@ impl Stand<'_> {
             note: note.to_owned(),
         });
     }
-}
-
-pub fn accepted(outcome: &Outcome) -> u64 {
-    outcome.streams.iter().map(|s| s.counts.accepted).sum()
 }
 
 /// Percentile of whole sessions from their planned start, in milliseconds.

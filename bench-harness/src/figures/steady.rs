@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::stand::{Stand, accepted};
+use super::stand::Stand;
 use crate::peers::child::{Child, program};
 use crate::peers::weir::Weir;
 use crate::peers::workload::{Workload, find};
@@ -112,7 +112,7 @@ fn counted(
     tool.wait_ended(Duration::from_secs(20))?;
     let text = fs::read_to_string(log)
         .with_context(|| format!("no counts in {}: {}", log.display(), tool.words()))?;
-    Ok(Some((accepted(&outcome), text)))
+    Ok(Some((outcome.accepted(), text)))
 }
 
 struct Probes<'a> {

@@ -12,8 +12,8 @@ use super::child::{self, Child};
 use super::config::{self, Places};
 use super::folder::Folder;
 use super::sink::Sink;
-use super::tree;
 use super::weir::{Weir, WeirOptions};
+use crate::proc::tree;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

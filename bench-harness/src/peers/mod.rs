@@ -5,7 +5,7 @@
 //! does in softirq on behalf of whoever was running, and source and sink compete for the same cores.
 //!
 //! Reading order: `workload` (what), `kind` (who), `rounds` (how), `medians` and `table` (what came of it); `child`, `folder`,
-//! `template`, `tree`, `offers` are tools.
+//! `template`, `offers` are tools.
 
 pub mod child;
 mod config;
@@ -18,7 +18,6 @@ pub mod rounds;
 pub mod sink;
 mod table;
 mod template;
-pub mod tree;
 pub mod weir;
 pub mod workload;
 

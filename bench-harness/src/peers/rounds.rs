@@ -11,7 +11,6 @@ use super::workload::{Load, Workload};
 use crate::crew::{self, CrewOptions};
 use crate::outcome::{Comparison, Outcome, PeerRounds, Stage};
 use crate::summary::integrity_text;
-use crate::verdict;
 
 /// A peer, or why there is none; and what its EHLO reply offers.
 pub struct Seat {
@@ -117,7 +116,7 @@ const SETTLING: Duration = Duration::from_millis(300);
 
 impl Record {
     fn add(&mut self, outcome: Outcome, cpu: Option<Duration>) -> Result<()> {
-        let accepted: u64 = outcome.streams.iter().map(|s| s.counts.accepted).sum();
+        let accepted = outcome.accepted();
         if accepted == 0 {
             bail!(
                 "{}: not one message was accepted; {}",
@@ -131,9 +130,7 @@ impl Record {
                 .cpu_us
                 .push(cpu.as_secs_f64() * 1e6 / accepted as f64);
         }
-        rounds
-            .messages_per_second
-            .push(messages_per_second(&outcome));
+        rounds.messages_per_second.push(outcome.rate());
         let stream = outcome
             .streams
             .first()
@@ -147,12 +144,6 @@ impl Record {
         self.outcomes.push(outcome);
         Ok(())
     }
-}
-
-/// Messages accepted while the plan sends; what comes in the grace is no rate.
-pub fn messages_per_second(outcome: &Outcome) -> f64 {
-    let streams = outcome.streams.iter();
-    streams.map(|stream| verdict::rate(stream, outcome)).sum()
 }
 
 fn record(workload: &Workload, seat: &Seat) -> Record {
