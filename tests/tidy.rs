@@ -13,8 +13,36 @@ use std::path::Path;
 
 use source::{Source, all_rust, files, folders, is_test_file, sources};
 
-/// Modules from the top of the house to its cellar. A module may use what stands on a
-/// lower floor (a higher number), never its own neighbours or anything above.
+/// A crate whose modules stand on floors. A module may use what stands on a lower floor (a
+/// higher number), never its own neighbours or anything above.
+struct House {
+    sources: &'static str,
+    /// What its binary calls the library.
+    name: &'static str,
+    floors: &'static [(&'static str, u8)],
+    neighbours: &'static [(&'static str, &'static str, &'static str)],
+    /// Whether tests may look sideways.
+    free_tests: bool,
+}
+
+const WEIR: House = House {
+    sources: "src",
+    name: "weir",
+    floors: FLOORS,
+    neighbours: NEIGHBOURS,
+    free_tests: false,
+};
+
+/// Its tests may look sideways: the source is tried against the sink.
+const BENCH: House = House {
+    sources: "bench-harness/src",
+    name: "weir_bench",
+    floors: BENCH_FLOORS,
+    neighbours: &[],
+    free_tests: true,
+};
+
+/// weir's modules. The core is the cellar.
 const FLOORS: &[(&str, u8)] = &[
     ("main", 0),
     ("cli", 1),
@@ -28,6 +56,34 @@ const FLOORS: &[(&str, u8)] = &[
     ("net", 4),
     ("ring", 4),
     ("rt", 4),
+    ("smtp", 5),
+];
+
+/// weir-bench's: commands, what they are made of, a run and what is told of it, both ends of it,
+/// what everybody talks about.
+const BENCH_FLOORS: &[(&str, u8)] = &[
+    ("main", 0),
+    ("cli", 1),
+    ("figures", 2),
+    ("peers", 3),
+    ("crew", 4),
+    ("hold", 4),
+    ("report", 4),
+    ("summary", 4),
+    ("verdict", 4),
+    ("grammar", 5),
+    ("machine", 5),
+    ("progress", 5),
+    ("rails", 5),
+    ("sink", 6),
+    ("source", 6),
+    ("ledger", 7),
+    ("proc", 7),
+    ("exit", 8),
+    ("outcome", 8),
+    ("sys", 8),
+    ("units", 8),
+    ("plan", 9),
 ];
 
 /// Neighbours that may know each other all the same, each with its reason.
@@ -58,28 +114,61 @@ const NEIGHBOURS: &[(&str, &str, &str)] = &[
 
 #[test]
 fn arrows_point_down() {
+    report([WEIR, BENCH].iter().flat_map(wrong_arrows).collect());
+}
+
+fn wrong_arrows(house: &House) -> Vec<String> {
     let mut wrong = Vec::new();
-    for file in sources("src") {
-        let Some(from) = module_of(&file.path) else {
+    for file in sources(house.sources) {
+        let Some(from) = house.module_of(&file.path) else {
             continue;
         };
-        for (line, to) in file.crate_uses() {
-            let (Some(above), Some(below)) = (floor(from), floor(&to)) else {
+        for (line, to) in house.uses(&file) {
+            let (Some(above), Some(below)) = (house.floor(&from), house.floor(&to)) else {
                 wrong.push(format!(
-                    "{}:{line}: module `{to}` has no floor in tests/tidy.rs",
+                    "{}:{line}: module `{from}` or `{to}` has no floor in tests/tidy.rs",
                     file.path.display()
                 ));
                 continue;
             };
-            let allowed = from == to
-                || below > above
-                || NEIGHBOURS.iter().any(|(a, b, _)| *a == from && *b == to);
-            if !allowed {
+            if !(from == to || below > above || house.are_neighbours(&from, &to)) {
                 wrong.push(format!(
                     "{}:{line}: {from} -> {to} points up or sideways",
                     file.path.display()
                 ));
             }
+        }
+    }
+    wrong
+}
+
+/// A harness that shared code with what it measures would share its mistakes; the protocol core is
+/// the exception, and `sink::content` reads bodies without it.
+#[test]
+fn the_harness_does_not_depend_on_weir() {
+    let path = "bench-harness/Cargo.toml";
+    let manifest = fs::read_to_string(path).expect("a crate has a manifest");
+    let is_weir = |line: &&str| {
+        let name = line.split(['=', '.']).next().map(str::trim);
+        name == Some("weir") || line.contains("package = \"weir\"")
+    };
+    let lines = manifest.lines().filter(is_weir);
+    report(lines.map(|line| format!("{path}: {line}")).collect());
+}
+
+/// What a reader can keep in mind, tests and tables aside.
+const LINES_MAX: usize = 500;
+
+#[test]
+fn files_of_the_harness_are_short() {
+    let mut wrong = Vec::new();
+    for file in sources("bench-harness/src") {
+        let lines = file.shipped_lines().count();
+        if lines > LINES_MAX && !is_test_file(&file.path) {
+            wrong.push(format!(
+                "{}: {lines} lines before its tests, more than {LINES_MAX}",
+                file.path.display()
+            ));
         }
     }
     report(wrong);
@@ -150,9 +239,17 @@ fn unsafe_lives_on_its_island() {
             )
         }));
     }
+    for file in sources("bench-harness") {
+        if file.path.ends_with("src/sys.rs") {
+            continue;
+        }
+        let lines = file.lines_with_word("unsafe");
+        wrong.extend(lines.map(|l| format!("{}:{l}: unsafe outside sys", file.path.display())));
+    }
     for (lib, lint) in [
         ("src/smtp/lib.rs", "#![forbid(unsafe_code)]"),
         ("src/policy/mod.rs", "#![forbid(unsafe_code)]"),
+        ("bench-harness/src/lib.rs", "#![deny(unsafe_code)]"),
     ] {
         if !fs::read_to_string(lib).expect(lib).contains(lint) {
             wrong.push(format!("{lib}: lost its {lint}"));
@@ -244,28 +341,63 @@ fn the_rules_can_fail() {
         "src/policy/x.rs",
         "//! A purpose long enough.\nuse crate::shard::World; // unsafe\nfn f() { let s = \"unsafe\"; crate::{net::A, smtp::B} }\n#[cfg(test)]\nmod tests { fn g() { Instant::now(); } }\n",
     );
-    let uses: Vec<String> = file.crate_uses().into_iter().map(|(_, to)| to).collect();
+    let uses: Vec<String> = WEIR.uses(&file).into_iter().map(|(_, to)| to).collect();
     assert_eq!(uses, ["shard", "net", "smtp"]);
     assert_eq!(file.lines_with_word("unsafe").count(), 0);
     assert!(!file.shipped_lines().any(|(_, l)| l.contains("Instant")));
-    assert_eq!(module_of(Path::new("src/policy/x.rs")), Some("policy"));
-    assert_eq!(module_of(Path::new("src/maillog.rs")), Some("maillog"));
-    assert!(floor("policy") > floor("shard"));
-}
-
-fn module_of(path: &Path) -> Option<&'static str> {
-    let inside = path.strip_prefix("src").ok()?;
-    let first = inside.components().next()?.as_os_str().to_str()?;
-    let name = first.strip_suffix(".rs").unwrap_or(first);
-    FLOORS.iter().map(|(m, _)| *m).find(|m| *m == name)
-}
-
-/// The core is the cellar; `lib.rs` and the binary's own items are above everything.
-fn floor(module: &str) -> Option<u8> {
-    if module == "smtp" {
-        return Some(5);
+    for (house, path, module) in [
+        (WEIR, "src/policy/x.rs", Some("policy")),
+        (WEIR, "src/maillog.rs", Some("maillog")),
+        (WEIR, "src/lib.rs", None),
+        (BENCH, "bench-harness/src/cli/hold.rs", Some("cli")),
+        (BENCH, "bench-harness/src/verdict_tests.rs", Some("verdict")),
+    ] {
+        assert_eq!(house.module_of(Path::new(path)).as_deref(), module);
     }
-    FLOORS.iter().find(|(m, _)| *m == module).map(|(_, n)| *n)
+    assert!(WEIR.floor("policy") > WEIR.floor("shard"));
+    let file = Source::new(
+        "bench-harness/src/sink/x.rs",
+        "//! A purpose long enough.\nuse crate::cli::Exit;\n#[cfg(test)]\nmod tests { use crate::source::run; }\n",
+    );
+    assert_eq!(BENCH.uses(&file), [(2, "cli".to_owned())]);
+}
+
+impl House {
+    /// None for `lib.rs`, which stands above all floors, and for the core, which is a crate of its own.
+    fn module_of(&self, path: &Path) -> Option<String> {
+        let inside = path.strip_prefix(self.sources).ok()?;
+        let first = inside.components().next()?.as_os_str().to_str()?;
+        let name = first.strip_suffix(".rs").unwrap_or(first);
+        // Tests that lie in a file beside theirs.
+        let name = name.strip_suffix("_tests").unwrap_or(name);
+        (!matches!(name, "lib" | "smtp")).then(|| name.to_owned())
+    }
+
+    /// The modules that a file names, with the lines.
+    fn uses(&self, file: &Source) -> Vec<(usize, String)> {
+        let root = match file.path.ends_with("src/main.rs") {
+            true => format!("{}::", self.name),
+            false => "crate::".to_owned(),
+        };
+        let shipped = match is_test_file(&file.path) {
+            true => 0,
+            false => file.shipped_lines().count(),
+        };
+        let mut uses = file.uses_of(&root);
+        uses.retain(|(line, _)| !self.free_tests || *line <= shipped);
+        uses
+    }
+
+    fn floor(&self, module: &str) -> Option<u8> {
+        let found = self.floors.iter().find(|(m, _)| *m == module);
+        found.map(|(_, floor)| *floor)
+    }
+
+    fn are_neighbours(&self, from: &str, to: &str) -> bool {
+        self.neighbours
+            .iter()
+            .any(|(a, b, _)| *a == from && *b == to)
+    }
 }
 
 fn report(wrong: Vec<String>) {

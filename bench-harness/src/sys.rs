@@ -1,4 +1,5 @@
 //! The few system calls that have no safe wrapper: limits, clocks of other processes, signals, timers, one socket option.
+#![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};

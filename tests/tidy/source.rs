@@ -19,14 +19,9 @@ impl Source {
         }
     }
 
-    /// Every module named behind `crate::` (or `weir::` in the binary), with its line.
-    pub fn crate_uses(&self) -> Vec<(usize, String)> {
+    /// Every module named behind `root`, which is `crate::` or the name of a library, with its line.
+    pub fn uses_of(&self, root: &str) -> Vec<(usize, String)> {
         let mut found = Vec::new();
-        let root = if self.path.ends_with("src/main.rs") {
-            "weir::"
-        } else {
-            "crate::"
-        };
         for (at, _) in self.code.match_indices(root) {
             if self.code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
                 continue;
@@ -204,6 +199,7 @@ pub fn sources(root: &str) -> Vec<Source> {
 pub fn all_rust() -> Vec<Source> {
     let mut found = sources("src");
     found.extend(sources("tests"));
+    found.extend(sources("bench-harness"));
     found
 }
 
