@@ -32,6 +32,7 @@ pub mod plan;
 pub mod proc;
 pub mod progress;
 pub mod rails;
+pub mod report;
 pub mod sink;
 pub mod source;
 pub mod summary;
