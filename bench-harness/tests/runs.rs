@@ -135,6 +135,24 @@ fn what_several_processes_sent_arrives_and_adds_up() {
 }
 
 #[test]
+fn a_report_is_written_on_demand() {
+    let (sink, folder) = (Sink::start(), tempfile::tempdir().unwrap());
+    let into = folder.path().display().to_string();
+    let flags = [
+        "--rate", "20/s", "--for", "1s", "--name", "direct", "--out", &into,
+    ];
+    let done = sink.source(&flags).output().unwrap();
+    assert_eq!(code(&done), 0, "{}", text(&done.stderr));
+    for file in ["direct.json", "direct.html"] {
+        assert!(
+            folder.path().join(file).exists(),
+            "{file}: {}",
+            text(&done.stdout)
+        );
+    }
+}
+
+#[test]
 fn a_worker_killed_in_mid_run_fails_it() {
     let (sink, file) = (Sink::start(), File::new());
     let flags = [

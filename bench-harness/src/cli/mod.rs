@@ -29,6 +29,10 @@ pub enum Command {
     Hold(Box<hold::HoldFlags>),
     Peers(Box<crate::peers::Options>),
     Figures(Box<crate::figures::Options>),
+    /// Makes the page and the .hgrm files of a result file again
+    Report(crate::report::Options),
+    /// Holds two result files against each other: figures, ratios, what differs in plan and machine
+    Compare(crate::report::compare::Options),
     /// A process of the crew: started by the other commands
     #[command(hide = true)]
     Worker,
@@ -67,6 +71,8 @@ fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Hold(flags) => hold::command(&flags),
         Command::Peers(options) => crate::peers::command(&options),
         Command::Figures(options) => crate::figures::command(&options),
+        Command::Report(options) => crate::report::command(&options).map(|()| Exit::Well),
+        Command::Compare(options) => crate::report::compare::command(&options).map(|()| Exit::Well),
         Command::Worker => crew::worker::command().map(|()| Exit::Well),
     }
 }

@@ -12,7 +12,7 @@ use crate::grammar::problem::Problems;
 use crate::outcome::{Outcome, Results};
 use crate::plan::Plan;
 use crate::verdict::Threshold;
-use crate::{rails, summary, sys};
+use crate::{rails, report, summary, sys};
 
 #[derive(clap::Args, Debug, Clone, Default)]
 #[command(next_help_heading = "Run and results")]
@@ -32,6 +32,9 @@ pub struct RunFlags {
     /// Writes the results as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Writes the report (HTML), the results (JSON) and .hgrm files into a folder, under --name
+    #[arg(long, visible_alias = "into", value_name = "FOLDER")]
+    pub out: Option<PathBuf>,
     /// No progress and no warnings
     #[arg(long, short)]
     pub quiet: bool,
@@ -42,6 +45,7 @@ pub struct Wishes {
     pub crew: CrewOptions,
     thresholds: Vec<Threshold>,
     json: Option<PathBuf>,
+    out: Option<PathBuf>,
 }
 
 impl RunFlags {
@@ -73,6 +77,7 @@ impl RunFlags {
             },
             thresholds,
             json: self.json.clone(),
+            out: self.out.clone(),
         }
     }
 }
@@ -131,6 +136,11 @@ impl Wishes {
             runs: vec![outcome],
             ..Results::default()
         };
+        if let Some(folder) = &self.out {
+            for path in report::write_all(&results, folder, &self.crew.name)? {
+                println!("{}", path.display());
+            }
+        }
         if let Some(path) = &self.json {
             let text =
                 serde_json::to_string_pretty(&results).context("cannot write results down")?;

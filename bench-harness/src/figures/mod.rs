@@ -16,7 +16,8 @@ use anyhow::{Context as _, Result};
 use crate::crew;
 use crate::exit::Exit;
 use crate::outcome::Results;
-use crate::peers::{exit, write};
+use crate::peers::exit;
+use crate::report;
 use options::Name;
 pub use options::Options;
 use stand::Stand;
@@ -36,7 +37,7 @@ pub fn command(options: &Options) -> Result<Exit> {
         figures: std::mem::take(&mut stand.figures),
     };
     if let Some(into) = &options.into {
-        write(&results, into, "figures")?;
+        report::write_all(&results, into, "figures")?;
     }
     Ok(exit(&stand.broken))
 }

@@ -98,7 +98,7 @@ pub struct Options {
     )]
     pub weir_flags: String,
 
-    /// Folder to write figures.json to
+    /// Folder to write figures.json, figures.html and histograms (.hgrm) to
     #[arg(long, value_name = "FOLDER")]
     pub into: Option<PathBuf>,
 

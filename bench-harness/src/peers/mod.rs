@@ -21,14 +21,12 @@ mod template;
 pub mod weir;
 pub mod workload;
 
-use std::fs;
-use std::path::Path;
-
 use anyhow::{Context as _, Result};
 
 use crate::crew;
 use crate::exit::Exit;
 use crate::outcome::Results;
+use crate::report;
 use folder::Folder;
 use kind::{Bench, Kind, Start};
 pub use options::Options;
@@ -56,17 +54,9 @@ pub fn command(options: &Options) -> Result<Exit> {
         }
     }
     if let Some(into) = &options.into {
-        write(&results, into, "peers")?;
+        report::write_all(&results, into, "peers")?;
     }
     Ok(exit(&broken))
-}
-
-/// The results as JSON: what reports are made of.
-pub fn write(results: &Results, into: &Path, name: &str) -> Result<()> {
-    fs::create_dir_all(into).with_context(|| format!("cannot make {}", into.display()))?;
-    let path = into.join(format!("{name}.json"));
-    let text = serde_json::to_string(results).context("results do not fit into JSON")?;
-    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// How a command that ran to its end, or was told to stop, ends.

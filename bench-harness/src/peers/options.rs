@@ -71,7 +71,7 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 
-    /// Folder to write peers.json to
+    /// Folder to write peers.json, peers.html and histograms (.hgrm) to
     #[arg(long, value_name = "FOLDER")]
     pub into: Option<PathBuf>,
 

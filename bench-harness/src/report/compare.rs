@@ -286,6 +286,7 @@ fn lines(first: &Row<'_>, second: &Row<'_>) -> Vec<Line> {
         ("duplicated", |i| i.duplicated),
         ("altered", |i| i.altered),
         ("invented", |i| i.invented),
+        ("unknown", |i| i.unknown),
     ] {
         lines.push(both(what.to_owned(), whole, &|row| {
             row.integrity().map(|i| of(&i) as f64)

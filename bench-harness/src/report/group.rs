@@ -140,6 +140,7 @@ pub fn sum<'a>(runs: impl Iterator<Item = &'a Outcome>) -> Option<Integrity> {
         sum.duplicated += found.duplicated;
         sum.altered += found.altered;
         sum.invented += found.invented;
+        sum.unknown += found.unknown;
         sum.unanswered_arrived += found.unanswered_arrived;
     }
     all

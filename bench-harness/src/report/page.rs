@@ -127,11 +127,12 @@ fn found_in_words(found: &Integrity) -> String {
         ),
     };
     format!(
-        "{} lost, {} duplicated, {} altered, {} invented{unheard}",
+        "{} lost, {} duplicated, {} altered, {} invented, {} unknown{unheard}",
         units::count(found.lost),
         units::count(found.duplicated),
         units::count(found.altered),
-        units::count(found.invented)
+        units::count(found.invented),
+        units::count(found.unknown)
     )
 }
 

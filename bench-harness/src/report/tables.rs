@@ -228,6 +228,7 @@ pub fn integrity(workload: &Workload<'_>) -> Table {
             "duplicated",
             "altered",
             "invented",
+            "unknown",
             "unanswered, arrived",
         ],
     );
@@ -237,7 +238,7 @@ pub fn integrity(workload: &Workload<'_>) -> Table {
             (Some(rate), Some(found)) => cells.extend(integrity_cells(rate, &found)),
             _ => {
                 cells.push(Cell::text("not counted"));
-                cells.extend((0..6).map(|_| Cell::number("–")));
+                cells.extend((0..7).map(|_| Cell::number("–")));
             }
         }
         table.rows.push(cells);
@@ -245,7 +246,7 @@ pub fn integrity(workload: &Workload<'_>) -> Table {
     table
 }
 
-fn integrity_cells(rate: f64, found: &Integrity) -> [Cell; 7] {
+fn integrity_cells(rate: f64, found: &Integrity) -> [Cell; 8] {
     [
         Cell::number(units::per_second(rate)),
         Cell::number(units::count(found.arrived)),
@@ -253,6 +254,7 @@ fn integrity_cells(rate: f64, found: &Integrity) -> [Cell; 7] {
         Cell::fault(found.duplicated),
         Cell::fault(found.altered),
         Cell::fault(found.invented),
+        Cell::fault(found.unknown),
         Cell::number(units::count(found.unanswered_arrived)),
     ]
 }
@@ -264,8 +266,7 @@ pub fn comparison(comparison: &Comparison) -> Table {
         &[
             "",
             "median",
-            "min",
-            "max",
+            "min to max",
             "",
             "ratio",
             "target",
@@ -277,7 +278,7 @@ pub fn comparison(comparison: &Comparison) -> Table {
     );
     table.groups = vec![
         ("", 1),
-        ("CPU per message", 4),
+        ("CPU per message", 3),
         ("against the peer", 2),
         ("medians of rounds", 4),
     ];
@@ -311,18 +312,24 @@ fn peer_row(
         units::extent(peer.cpu_us.iter().copied()),
     ) {
         (Some(median), Some((least, largest))) => {
-            cells.extend([median, least, largest].map(|us| Cell::number(units::micros(us))));
+            let (from, to) = (units::micros(least), units::micros(largest));
+            cells.push(Cell::number(units::micros(median)));
+            cells.push(Cell::number(format!("{from} to {to}")));
             cells.push(Cell::Made(bar(median, least, largest, most)));
             let ratio = against.filter(|a| *a > 0.0).map(|a| median / a);
             cells.push(Cell::number(ratio.map_or("–".to_owned(), units::ratio)));
             cells.push(target_of(comparison, peer, ratio));
         }
         _ => {
-            cells.push(Cell::text(match &peer.absent {
-                Some(why) => format!("absent: {why}"),
-                None => "no rounds".to_owned(),
-            }));
-            cells.extend((0..5).map(|_| Cell::text("")));
+            let mut why = Html::new();
+            why.raw("<span class=\"why\">")
+                .text(match &peer.absent {
+                    Some(why) => format!("absent: {why}"),
+                    None => "no rounds".to_owned(),
+                })
+                .raw("</span>");
+            cells.push(Cell::Made(why));
+            cells.extend((0..4).map(|_| Cell::text("")));
         }
     }
     let rate = units::median(&peer.messages_per_second);

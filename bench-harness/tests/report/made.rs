@@ -263,7 +263,7 @@ pub fn comparison(title: &str, peers: &[&str], rounds: usize, target: Option<f64
         ..Comparison::default()
     };
     for (number, name) in peers.iter().enumerate() {
-        let base = 38.0 + 31.0 * number as f64;
+        let base = 38.0 + 45.0 * number as f64;
         let mut of = |middle: f64| {
             (0..rounds)
                 .map(|_| (4.0 * middle * (0.94 + 0.12 * rng.f64())).round() / 4.0)
