@@ -88,6 +88,14 @@ pub fn rate(text: &str) -> Parsed<f64> {
     }
 }
 
+/// `2000/s`: how fast kept connections are opened, at least one a second.
+pub fn opening(text: &str) -> Parsed<u32> {
+    match rate(text)? {
+        rate if rate >= 1.0 => Ok(rate as u32),
+        _ => Err("at least 1/s".to_owned()),
+    }
+}
+
 /// A piece of a planned rate whose length may be left to the run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Piece {

@@ -12,7 +12,7 @@ fn weir_bench(line: &str) -> (bool, String) {
     (done.status.success(), text)
 }
 
-const SHORT: &str = "--rounds 1 --lasts 300ms --sessions 4 --quiet";
+const SHORT: &str = "--rounds 1 --for 300ms --sessions 4 --quiet";
 
 #[test]
 fn every_peer_carries_mail_or_says_why_not() {

@@ -139,7 +139,7 @@ fn a_report_is_written_on_demand() {
     let (sink, folder) = (Sink::start(), tempfile::tempdir().unwrap());
     let into = folder.path().display().to_string();
     let flags = [
-        "--rate", "20/s", "--for", "1s", "--name", "direct", "--out", &into,
+        "--rate", "20/s", "--for", "1s", "--name", "direct", "--into", &into,
     ];
     let done = sink.source(&flags).output().unwrap();
     assert_eq!(code(&done), 0, "{}", text(&done.stderr));

@@ -33,8 +33,8 @@ pub struct RunFlags {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Writes the report (HTML), the results (JSON) and .hgrm files into a folder, under --name
-    #[arg(long, visible_alias = "into", value_name = "FOLDER")]
-    pub out: Option<PathBuf>,
+    #[arg(long, value_name = "FOLDER")]
+    pub into: Option<PathBuf>,
     /// No progress and no warnings
     #[arg(long, short)]
     pub quiet: bool,
@@ -45,7 +45,7 @@ pub struct Wishes {
     pub crew: CrewOptions,
     thresholds: Vec<Threshold>,
     json: Option<PathBuf>,
-    out: Option<PathBuf>,
+    into: Option<PathBuf>,
 }
 
 impl RunFlags {
@@ -77,7 +77,7 @@ impl RunFlags {
             },
             thresholds,
             json: self.json.clone(),
-            out: self.out.clone(),
+            into: self.into.clone(),
         }
     }
 }
@@ -136,7 +136,7 @@ impl Wishes {
             runs: vec![outcome],
             ..Results::default()
         };
-        if let Some(folder) = &self.out {
+        if let Some(folder) = &self.into {
             for path in report::write_all(&results, folder, &self.crew.name)? {
                 println!("{}", path.display());
             }

@@ -16,7 +16,7 @@ pub fn memory(stand: &mut Stand<'_>) -> Result<()> {
         (count * 2).max(20_000)
     );
     let waiting = format!("{plain} --greet-wait 60s");
-    let stuttered = pit_flags(count, stand.options.threads);
+    let stuttered = pit_flags(count, stand.options.common.threads);
     let rows = [
         (Kind::Idle, plain, "idle session after EHLO", 640.0),
         (

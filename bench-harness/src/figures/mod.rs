@@ -36,7 +36,7 @@ pub fn command(options: &Options) -> Result<Exit> {
         comparisons: Vec::new(),
         figures: std::mem::take(&mut stand.figures),
     };
-    if let Some(into) = &options.into {
+    if let Some(into) = &options.common.into {
         report::write_all(&results, into, "figures")?;
     }
     Ok(exit(&stand.broken))

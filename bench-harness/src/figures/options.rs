@@ -1,11 +1,11 @@
 //! The flags of `weir-bench figures`.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{Args, ValueEnum};
 
 use crate::grammar;
+use crate::peers::options::Common;
 
 /// One figure, or some that are measured together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -38,14 +38,10 @@ pub struct Options {
     pub rounds: u32,
 
     /// How long each round sends
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = grammar::duration_some)]
     pub lasts: Duration,
 
-    /// Good clients that go round in a circle, or addresses they come from
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=2000))]
-    pub sessions: u32,
-
-    /// Messages of good clients, as in 500/s; without it half of what a short run in a circle reaches
+    /// Starts of good clients; without it half of what a short run in a circle reaches
     #[arg(long, value_name = "RATE", value_parser = grammar::rate)]
     pub rate: Option<f64>,
 
@@ -61,50 +57,28 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value = "15k", value_parser = grammar::count32)]
     pub held: u32,
 
-    /// How many held clients connect in a second
-    #[arg(long, value_name = "N", default_value_t = 4_000, value_parser = clap::value_parser!(u32).range(1..))]
+    /// How fast held clients are opened
+    #[arg(long, value_name = "RATE", default_value = "4000/s", value_parser = grammar::opening)]
     pub opening: u32,
 
     /// slow-bodies: clients that send slowly at any time
-    #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value = "5k", value_parser = grammar::count32)]
     pub slow: u32,
 
     /// slow-bodies: octets a second of each of them
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "SPEED", default_value = "1000/s", value_parser = grammar::rate_of_octets)]
     pub slow_speed: u32,
 
     /// slow-bodies: octets of their messages
-    #[arg(long, value_name = "N", default_value_t = 32_768, value_parser = clap::value_parser!(u32).range(512..))]
-    pub slow_octets: u32,
+    #[arg(long, value_name = "SIZE", default_value = "32k", value_parser = grammar::size)]
+    pub slow_size: u32,
 
     /// slow-bodies: --pool-max of weir
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub pool_max: u32,
 
-    /// Shards of weir where nothing asks for more
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub threads: u32,
-
-    /// The weir to run; the one beside this program, if none is named
-    #[arg(long, value_name = "FILE")]
-    pub weir: Option<PathBuf>,
-
-    /// Further flags for weir, as one word
-    #[arg(
-        long,
-        value_name = "FLAGS",
-        default_value = "",
-        allow_hyphen_values = true
-    )]
-    pub weir_flags: String,
-
-    /// Folder to write figures.json, figures.html and histograms (.hgrm) to
-    #[arg(long, value_name = "FOLDER")]
-    pub into: Option<PathBuf>,
-
-    /// No live progress
-    #[arg(long, short, action = ArgAction::SetTrue)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub common: Common,
 }
 
 impl Options {
@@ -130,9 +104,10 @@ mod tests {
     #[test]
     fn figures_have_names_and_all_is_the_default() {
         let read = |line: &str| Alone::try_parse_from(line.split(' ')).map(|alone| alone.options);
-        let some = read("x parked-p99 slow-bodies --parked 200").unwrap_or_else(|e| panic!("{e}"));
+        let some = read("x parked-p99 slow-bodies --parked 200 --opening 60k/m")
+            .unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(some.names(), [Name::ParkedP99, Name::SlowBodies]);
-        assert_eq!(some.parked, 200);
+        assert_eq!((some.parked, some.opening), (200, 1000));
         let all = read("x").unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(all.names().len(), 7);
         assert!(read("x speed").is_err());

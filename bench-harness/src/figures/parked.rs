@@ -81,7 +81,7 @@ pub fn pit(stand: &mut Stand<'_>) -> Result<()> {
 /// Good clients are known: the greet wait and the limits are for the others.
 fn flags(stand: &Stand<'_>, parked: u32) -> Result<String> {
     let allow = stand.folder.write("allow", "127.4.0.0/16\n")?;
-    let pit = pit_flags(parked, stand.options.threads);
+    let pit = pit_flags(parked, stand.options.common.threads);
     Ok(format!("{pit} --allow-list {}", allow.display()))
 }
 

@@ -100,7 +100,7 @@ fn beside_slow(
 
 fn body_lasts(stand: &Stand<'_>) -> Duration {
     let options = stand.options;
-    Duration::from_secs_f64(f64::from(options.slow_octets) / f64::from(options.slow_speed))
+    Duration::from_secs_f64(f64::from(options.slow_size) / f64::from(options.slow_speed))
 }
 
 /// As many begin as end: after one body's time there are `slow` of them at any moment, until the good clients are done.
@@ -112,7 +112,7 @@ fn slow_plan(stand: &Stand<'_>, weir: &Weir) -> Plan {
     let profile = Profile::SlowBody {
         bytes_per_second: options.slow_speed,
     };
-    let mut slow = good_clients(profile, options.slow_octets, &stand.load(None, lasts));
+    let mut slow = good_clients(profile, options.slow_size, &stand.load(None, lasts));
     slow.name = "slow".to_owned();
     slow.arrivals = Arrivals::Open {
         pattern: Pattern::Constant,

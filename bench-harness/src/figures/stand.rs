@@ -32,7 +32,7 @@ impl Stand<'_> {
         let sink = Sink::start(&folder, true)?;
         Ok(Stand {
             options,
-            weir: WeirOptions::new(options.weir.clone(), &options.weir_flags)?,
+            weir: WeirOptions::new(options.common.weir.clone(), &options.common.weir_flags)?,
             folder,
             sink,
             command: std::env::args().collect::<Vec<_>>().join(" "),
@@ -45,7 +45,12 @@ impl Stand<'_> {
     /// A weir before the sink; `flags` in addition to bench-harness/peers/weir.flags.
     pub fn weir(&self, flags: &str) -> Result<Weir> {
         let options = self.weir.with(flags);
-        Weir::start(&self.folder, self.sink.smtp, self.options.threads, &options)
+        Weir::start(
+            &self.folder,
+            self.sink.smtp,
+            self.options.common.threads,
+            &options,
+        )
     }
 
     pub fn binary(&self) -> &std::path::Path {
@@ -55,10 +60,10 @@ impl Stand<'_> {
     /// Good clients in a circle, or by a plan if there is a rate.
     pub fn load(&self, rate: Option<f64>, lasts: Duration) -> Load {
         Load {
-            sessions: self.options.sessions,
+            sessions: self.options.common.sessions,
             rate,
             lasts,
-            messages_max: 10_000_000,
+            starts_max: 10_000_000,
         }
     }
 
@@ -86,7 +91,7 @@ impl Stand<'_> {
         CrewOptions {
             processes: None,
             watch: Some(weir.child.pid()),
-            quiet: self.options.quiet,
+            quiet: self.options.common.quiet,
             name: name.to_owned(),
             command: self.command.clone(),
         }

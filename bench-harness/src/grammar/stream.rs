@@ -345,10 +345,7 @@ impl Reader<'_> {
 
     fn held(&mut self) -> Option<Arrivals> {
         let opening = match self.has("opening") {
-            true => self.take("opening", |text| match grammar::rate(text)? {
-                rate if rate >= 1.0 => Ok(rate as u32),
-                _ => Err("at least 1/s".to_owned()),
-            }),
+            true => self.take("opening", grammar::opening),
             false => Some(OPENING),
         };
         let connections = self.take("connections", grammar::count32);

@@ -38,7 +38,7 @@ use workload::{WORKLOADS, Workload};
 /// `weir-bench peers`. Mail that was lost or altered anywhere breaks the whole run, after everything has been written down.
 pub fn command(options: &Options) -> Result<Exit> {
     let weir = match options.peers.contains(&Kind::Weir) {
-        true => WeirOptions::new(options.weir.clone(), &options.weir_flags)?,
+        true => WeirOptions::new(options.common.weir.clone(), &options.common.weir_flags)?,
         false => WeirOptions::default(),
     };
     let mut results = Results {
@@ -53,7 +53,7 @@ pub fn command(options: &Options) -> Result<Exit> {
             results.runs.extend(ran.outcomes);
         }
     }
-    if let Some(into) = &options.into {
+    if let Some(into) = &options.common.into {
         report::write_all(&results, into, "peers")?;
     }
     Ok(exit(&broken))
@@ -78,7 +78,7 @@ fn beside_sink(options: &Options, weir: &WeirOptions, chunking: bool) -> Result<
     let bench = Bench {
         folder: &folder,
         sink: &sink,
-        threads: options.threads,
+        threads: options.common.threads,
         weir,
     };
     let mut seats = Vec::new();
@@ -89,7 +89,7 @@ fn beside_sink(options: &Options, weir: &WeirOptions, chunking: bool) -> Result<
         rounds: options.rounds,
         load: options.load(),
         seed: options.seed,
-        quiet: options.quiet,
+        quiet: options.common.quiet,
         command: std::env::args().collect::<Vec<_>>().join(" "),
     };
     let mut all = Vec::new();

@@ -1,4 +1,4 @@
-//! The flags of `weir-bench peers`.
+//! The flags of `weir-bench peers`, and those that it has in common with `figures`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -35,22 +35,33 @@ pub struct Options {
     pub sinks: Vec<String>,
 
     /// How long each round sends
-    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", default_value = "3s", value_parser = grammar::duration_some)]
     pub lasts: Duration,
 
-    /// Messages a round sends at most
+    /// Never more starts in a round than this
     #[arg(long, value_name = "N", default_value = "1m", value_parser = grammar::count)]
-    pub messages: u64,
+    pub starts: u64,
 
-    /// Sessions that go round in a circle, each from an address of its own
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=2000))]
-    pub sessions: u32,
-
-    /// Messages of an open-loop plan in place of a circle, as in 500/s: latency is comparable then, if every peer carries it
+    /// Starts of an open-loop plan in place of a circle: latency is comparable then, if every peer carries it
     #[arg(long, value_name = "RATE", value_parser = grammar::rate)]
     pub rate: Option<f64>,
 
-    /// Threads, workers or shards of every peer (Postfix has a process for each session)
+    /// Seed of the arrivals and bodies
+    #[arg(long, value_name = "N", default_value = "1", value_parser = grammar::count)]
+    pub seed: u64,
+
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// The flags that `peers` and `figures` have in common.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Good clients that go round in a circle, or the addresses they come from
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=2000))]
+    pub sessions: u32,
+
+    /// Threads, workers or shards of each server (Postfix has a process for each session)
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub threads: u32,
 
@@ -67,11 +78,7 @@ pub struct Options {
     )]
     pub weir_flags: String,
 
-    /// Seed of the arrivals and bodies
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
-
-    /// Folder to write peers.json, peers.html and histograms (.hgrm) to
+    /// Folder to write results (.json), report (.html) and histograms (.hgrm) to, under the command's name
     #[arg(long, value_name = "FOLDER")]
     pub into: Option<PathBuf>,
 
@@ -83,10 +90,10 @@ pub struct Options {
 impl Options {
     pub fn load(&self) -> Load {
         Load {
-            sessions: self.sessions,
+            sessions: self.common.sessions,
             rate: self.rate,
             lasts: self.lasts,
-            messages_max: self.messages,
+            starts_max: self.starts,
         }
     }
 }
@@ -104,19 +111,25 @@ mod tests {
 
     #[test]
     fn flags_are_read() {
-        let line = "x new-4k bdat-4k --peers haproxy,weir --sinks plain --rounds 2 --lasts 500ms --weir-flags --gather=0";
+        let line = "x new-4k bdat-4k --peers haproxy,weir --sinks plain --rounds 2 --for 500ms --weir-flags --gather=0";
         let options = Alone::try_parse_from(line.split(' '))
             .unwrap_or_else(|e| panic!("{e}"))
             .options;
         assert_eq!(options.workloads.len(), 2);
         assert_eq!(options.peers, [Kind::Haproxy, Kind::Weir]);
         assert_eq!(options.load().lasts, Duration::from_millis(500));
-        assert_eq!(options.weir_flags, "--gather=0");
+        assert_eq!(options.common.weir_flags, "--gather=0");
     }
 
     #[test]
     fn wrong_flags_are_refused() {
-        for line in ["x imap", "x --peers exim", "x --rounds 0", "x --sinks deep"] {
+        for line in [
+            "x imap",
+            "x --peers exim",
+            "x --rounds 0",
+            "x --for 0s",
+            "x --sinks deep",
+        ] {
             assert!(Alone::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

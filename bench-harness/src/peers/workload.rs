@@ -80,7 +80,7 @@ pub struct Load {
     /// Starts per second of an open-loop plan; without it the sessions go round in a circle.
     pub rate: Option<f64>,
     pub lasts: Duration,
-    pub messages_max: u64,
+    pub starts_max: u64,
 }
 
 impl Workload {
@@ -119,7 +119,7 @@ pub fn good_clients(profile: Profile, octets: u32, load: &Load) -> Stream {
         name: "good".to_owned(),
         profile,
         arrivals,
-        starts_max: load.messages_max,
+        starts_max: load.starts_max,
         open_max: OPEN_MAX,
         messages: u32::MAX,
         recipients: 1,
@@ -159,7 +159,7 @@ mod tests {
             sessions: 50,
             rate: Some(200.0),
             lasts: Duration::from_secs(2),
-            messages_max: 1_000,
+            starts_max: 1_000,
         };
         let here = SocketAddr::from(([127, 0, 0, 1], 25));
         let plan = WORKLOADS[0].plan(&load, here, here, 7);
