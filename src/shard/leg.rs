@@ -42,6 +42,17 @@ pub enum Duty {
     Probing(Errand),
 }
 
+/// What is left of a transaction that was broken off.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reset {
+    /// Nothing.
+    No,
+    /// RSET has not gone up yet.
+    Due,
+    /// It went up in front of the transaction that is served now, and was not answered yet.
+    Ahead,
+}
+
 pub struct Leg {
     pub outbound: Outbound,
     pub slot: SlotId,
@@ -55,8 +66,8 @@ pub struct Leg {
     pub uses: u32,
     /// The deadline of the present duty.
     pub due: Moment,
-    /// Its last transaction was broken off, and RSET has not gone up yet.
-    pub reset_due: bool,
+    /// Whether RSET undoes its last transaction before it serves the next.
+    pub reset: Reset,
     /// The earliest wheel entry.
     pub armed: Moment,
     /// The rate of a body that goes up while it comes in.
@@ -83,7 +94,7 @@ impl Leg {
             born: now,
             uses: 0,
             due,
-            reset_due: false,
+            reset: Reset::No,
             armed: Moment::NEVER,
             pace: None,
         }
@@ -171,6 +182,10 @@ impl<W: Wire> World<W> {
         let Some(leg) = self.legs.get_mut(key) else {
             return;
         };
+        if owed == Owed::Rset && leg.reset == Reset::Ahead {
+            leg.reset = Reset::No;
+            leg.due = Moment::NEVER;
+        }
         let (duty, endpoint) = (leg.duty, leg.endpoint);
         let upstream = self.upstream_of(endpoint);
         self.counters
@@ -314,12 +329,14 @@ impl<W: Wire> World<W> {
             return;
         };
         let (duty, endpoint) = (leg.duty, leg.endpoint);
-        // One that had served before and is closed just when it is needed again says nothing of its server.
-        let stale = why == LegLost::Closed && leg.uses > 1;
+        // One that had served before and ends just when it is needed again says nothing of its server: nor of the
+        // transaction, if it will not even have the one before undone.
+        let ended = matches!(why, LegLost::Closed | LegLost::Refused421);
+        let stale = leg.uses > 1 && (ended || leg.reset == Reset::Ahead);
         self.close_leg(key, Some(reason));
         match duty {
             Duty::Attached(session) => {
-                if why == LegLost::Refused421 {
+                if why == LegLost::Refused421 && !stale {
                     self.endpoint_failed(endpoint, Failure::Refused);
                 }
                 self.leave_streams(session);
@@ -433,6 +450,9 @@ impl<W: Wire> World<W> {
                     .worn_out(&self.config.leg, self.now)
                     .unwrap_or(ClosedLeg::Idle);
                 self.dismiss_leg(key, reason);
+            }
+            Duty::Attached(_) if leg.reset == Reset::Ahead => {
+                self.lose_leg(key, LegLost::Timeout, ClosedLeg::Timeout)
             }
             Duty::Attached(session) => self.check_body_pace(key, session),
             Duty::Offered => {}

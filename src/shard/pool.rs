@@ -18,7 +18,7 @@ use crate::metrics::{ClosedLeg, UPSTREAMS_MAX};
 use crate::ring::Wire;
 use crate::route::{EndpointId, Routes};
 
-use super::leg::{Duty, Leg};
+use super::leg::{Duty, Leg, Reset};
 use super::mail::{Mail, To};
 use super::session::Want;
 use super::shared::shards_in;
@@ -32,6 +32,9 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// How long a session waits while no upstream answers at all: long enough for a restart.
 const DOWN_WAIT: Duration = Duration::from_secs(10);
+
+/// How long the reply to a RSET in front of a transaction may take. A server may send it together with those behind it.
+const RESET_AHEAD: Duration = Duration::from_secs(30);
 
 /// Connections opened at once for those who wait.
 const OPENED_AT_ONCE: usize = 16;
@@ -205,7 +208,10 @@ impl<W: Wire> World<W> {
         session.leg = Some(leg_key);
         leg.duty = Duty::Attached(key);
         leg.uses += 1;
-        leg.due = Moment::NEVER;
+        leg.due = match leg.reset {
+            Reset::Ahead => self.now + RESET_AHEAD,
+            Reset::No | Reset::Due => Moment::NEVER,
+        };
         let streams = session.relay.wants_to_stream();
         let (endpoint, reused) = (leg.endpoint, leg.uses > 1);
         let upstream = self.upstream_of(endpoint);
@@ -213,6 +219,7 @@ impl<W: Wire> World<W> {
             self.counters.upstream_reuses.at(upstream).inc();
         }
         self.counters.wait_seconds.observe(waited);
+        self.arm_leg(leg_key);
         self.routes.begin(endpoint);
         self.count_spare(endpoint);
         if streams {
@@ -313,7 +320,7 @@ impl<W: Wire> World<W> {
             }
             Detach::Reset if leg.outbound.may_reset_ahead() => {
                 // Should somebody wait for it, RSET and the next transaction go up in one flight.
-                leg.reset_due = true;
+                leg.reset = Reset::Due;
                 self.routes.end(endpoint);
                 self.offer_later(leg_key);
             }
@@ -330,7 +337,7 @@ impl<W: Wire> World<W> {
         let Some(leg) = self.legs.get_mut(key) else {
             return;
         };
-        leg.reset_due = false;
+        leg.reset = Reset::No;
         leg.duty = Duty::Resetting;
         leg.due = self.now + self.config.leg.reset;
         leg.outbound.begin_reset();
@@ -368,7 +375,7 @@ impl<W: Wire> World<W> {
             if leg.duty != Duty::Offered {
                 continue;
             }
-            let (endpoint, reset_due) = (leg.endpoint, leg.reset_due);
+            let (endpoint, reset_due) = (leg.endpoint, leg.reset == Reset::Due);
             let worn_out = leg.worn_out(&self.config.leg, self.now);
             let reason = match worn_out {
                 None if leg.broken => Some(ClosedLeg::Peer),
@@ -398,7 +405,7 @@ impl<W: Wire> World<W> {
 
     fn reset_ahead(&mut self, key: Key) {
         if let Some(leg) = self.legs.get_mut(key) {
-            leg.reset_due = false;
+            leg.reset = Reset::Ahead;
             leg.outbound.reset_ahead();
         }
     }

@@ -180,6 +180,72 @@ fn an_unanswered_reset_costs_the_connection() {
     assert!(stage.closed(leg).is_some());
 }
 
+/// RSET alone had cost the connection and nobody's message. In one flight with the next transaction, its refusal had counted as
+/// that transaction's: the only server had been tried, and the client heard 451.
+#[test]
+fn a_reset_that_is_refused_costs_nobody_but_the_connection() {
+    for refusal in [
+        "421 4.7.0 too many errors\r\n",
+        "500 5.5.1 what\r\n",
+        "hello\r\n",
+    ] {
+        let mut stage = Stage::new(settings(), 1, 1);
+        let (slow, quick) = (stage.client(), stage.client());
+        stage.ask(slow);
+        let leg = stage.legs(1)[0];
+        stage.greet(leg);
+        stage.say(leg, "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
+        stage.ask(quick);
+        stage.heard(leg);
+        stage.say(slow, "RSET\r\n");
+        assert!(stage.heard(leg).starts_with("RSET\r\nMAIL "));
+        stage.say(leg, refusal);
+        stage.sleep(Duration::from_millis(1100));
+        assert_eq!(stage.heard(quick), "", "{refusal}");
+        let fresh = stage.legs(1)[0];
+        stage.greet(fresh);
+        stage.deliver(quick, fresh);
+    }
+}
+
+/// The client had waited for its RCPT's whole deadline, and heard 451.
+#[test]
+fn a_reset_that_is_not_answered_is_not_waited_for_long() {
+    let mut stage = Stage::new(settings(), 1, 1);
+    let (slow, quick) = (stage.client(), stage.client());
+    stage.ask(slow);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.say(leg, "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
+    stage.ask(quick);
+    stage.heard(leg);
+    stage.say(slow, "RSET\r\n");
+    assert!(stage.heard(leg).starts_with("RSET\r\nMAIL "));
+    stage.sleep(Duration::from_secs(32));
+    assert!(stage.closed(leg).is_some());
+    let fresh = stage.legs(1)[0];
+    stage.greet(fresh);
+    stage.deliver(quick, fresh);
+}
+
+/// Servers say 421 to a connection that has served enough messages.
+#[test]
+fn a_421_to_a_connection_used_again_is_no_word_about_its_server() {
+    let mut stage = Stage::new(settings(), 1, 10);
+    let client = stage.client();
+    stage.ask(client);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.deliver(client, leg);
+    stage.ask(client);
+    stage.heard(leg);
+    stage.say(leg, "421 4.7.0 enough for one connection\r\n");
+    assert_eq!(stage.heard(client), "", "the client does not notice");
+    let fresh = stage.legs(1)[0];
+    stage.greet(fresh);
+    stage.deliver(client, fresh);
+}
+
 #[test]
 fn errors_retire_a_connection() {
     let mut stage = Stage::new(settings(), 1, 10);
