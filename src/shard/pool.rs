@@ -241,6 +241,8 @@ impl<W: Wire> World<W> {
         };
         let class = if session.relay.owes_final() {
             Class::Committed
+        } else if session.relay.wants_to_stream() {
+            Class::Stream
         } else {
             Class::Normal
         };

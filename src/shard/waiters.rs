@@ -1,7 +1,8 @@
 //! Sessions that wait for an upstream connection: a bounded queue, first come first served within its class.
 //!
-//! New transactions and those whose body is complete take turns: a thousand slow clients that end together have minutes for
-//! their replays, and nobody's next message is to wait behind all of them.
+//! New transactions, those whose body is complete and those that stream take turns: a thousand slow clients that end
+//! together have minutes for their replays, and nobody's next message is to wait behind all of them. Nor behind bodies that
+//! may not stream yet, whose clients have their share of the pool.
 //!
 //! An entry is left in place when its session stops waiting (client gone, deadline over): the session's own ticket is
 //! the truth, and a stale entry is dropped when it reaches the front. So leaving the queue costs nothing and the queue
@@ -9,20 +10,33 @@
 
 use std::collections::VecDeque;
 
-/// Who is served first: the first two in turn, the last when nobody else waits.
+/// Who is served in turn, beginning with the first.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Class {
     /// A transaction that has its body complete, or an upstream that failed it once already.
     Committed,
     /// Everybody else.
     Normal,
-    /// Clients that policy holds back.
-    Suspect,
+    /// A body that has outgrown what may be held.
+    Stream,
+}
+
+impl Class {
+    const ALL: [Class; CLASSES] = [Class::Committed, Class::Normal, Class::Stream];
+
+    /// All of them, this one first.
+    fn and_others(self) -> impl Iterator<Item = Class> {
+        (0..CLASSES).map(move |skipped| Class::ALL[(self as usize + skipped) % CLASSES])
+    }
+
+    fn next(self) -> Class {
+        Class::ALL[(self as usize + 1) % CLASSES]
+    }
 }
 
 const CLASSES: usize = 3;
 
-/// How many live entries that do not fit are looked past for one upstream connection. Keeps one turn bounded.
+/// How many live entries of a class that do not fit are looked past for one upstream connection. Keeps one turn bounded.
 const SCAN_MAX: usize = 256;
 
 /// One place in the queue. Zero is never given out, so a session can keep 0 for "does not wait".
@@ -110,12 +124,8 @@ impl<K: Copy> Waiters<K> {
 
     /// The first live session that `judge` wants. Stale entries met on the way are dropped.
     pub fn take(&mut self, mut judge: impl FnMut(K, Ticket) -> Judgement) -> Option<K> {
-        let mut scanned = 0;
-        let order = match self.turn {
-            Class::Committed => [Class::Committed, Class::Normal, Class::Suspect],
-            _ => [Class::Normal, Class::Committed, Class::Suspect],
-        };
-        for class in order {
+        for class in self.turn.and_others() {
+            let mut scanned = 0;
             let queue = &mut self.classes[class as usize];
             let mut at = 0;
             while at < queue.len() && scanned < SCAN_MAX {
@@ -131,10 +141,7 @@ impl<K: Copy> Waiters<K> {
                     Judgement::Take => {
                         queue.remove(at);
                         self.live -= 1;
-                        self.turn = match class {
-                            Class::Committed => Class::Normal,
-                            _ => Class::Committed,
-                        };
+                        self.turn = class.next();
                         return Some(waiter.session);
                     }
                 }
@@ -159,14 +166,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn serves_in_order_and_class_first() {
+    fn serves_in_order_and_the_classes_in_turn() {
         let mut waiters = Waiters::new(10);
-        waiters.push(1, Class::Suspect).unwrap();
+        waiters.push(1, Class::Stream).unwrap();
         waiters.push(2, Class::Normal).unwrap();
         waiters.push(3, Class::Normal).unwrap();
         waiters.push(4, Class::Committed).unwrap();
         let order: Vec<i32> = std::iter::from_fn(|| waiters.take(|_, _| Judgement::Take)).collect();
-        assert_eq!(order, [4, 2, 3, 1]);
+        assert_eq!(order, [4, 2, 1, 3]);
         assert!(waiters.is_empty());
     }
 
@@ -183,6 +190,25 @@ mod tests {
             std::iter::from_fn(|| waiters.take(|_, _| Judgement::Take)).collect();
         assert_eq!(served[..8], [0, 50, 1, 51, 2, 52, 3, 4]);
         assert_eq!(served.len(), 53);
+    }
+
+    #[test]
+    fn streams_that_have_to_wait_hide_nobody() {
+        let mut waiters = Waiters::new(1000);
+        for session in 0..500 {
+            waiters.push(session, Class::Stream).unwrap();
+        }
+        waiters.push(500, Class::Normal).unwrap();
+        waiters.push(501, Class::Committed).unwrap();
+        assert_eq!(waiters.nth(0, |_, _| true), Some(501));
+        assert_eq!(waiters.nth(1, |_, _| true), Some(500));
+        let mut take = || {
+            waiters.take(|session, _| match session < 500 {
+                true => Judgement::Unfit,
+                false => Judgement::Take,
+            })
+        };
+        assert_eq!([take(), take(), take()], [Some(501), Some(500), None]);
     }
 
     #[test]
