@@ -90,6 +90,7 @@ impl<W: Wire> World<W> {
     pub(super) fn drain_some(&mut self) {
         if self.drain.is_on() && self.sessions.is_empty() && self.pit.is_empty() {
             self.let_go_of_legs();
+            self.let_go_of_aside();
         }
         if !self.drain.has_work() {
             return;

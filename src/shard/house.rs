@@ -44,10 +44,7 @@ impl<W: Wire> World<W> {
         self.weigh_load();
         self.count_pools();
         self.policy.sweep(self.now);
-        if let Some(chunk) = self.aside.take() {
-            // What lies in it keeps it; a quiet shard keeps none.
-            self.wire.release(chunk);
-        }
+        self.let_go_of_aside();
         let counters = &self.counters;
         counters
             .client_entries

@@ -261,6 +261,7 @@ impl<W: Wire> World<W> {
             let Some(copy) = Self::copy(&mut self.wire, &mut self.aside, &self.copied) else {
                 if supply == Supply::Dry {
                     self.overrun(key);
+                    self.flush(key);
                 }
                 return;
             };
@@ -273,6 +274,13 @@ impl<W: Wire> World<W> {
                 session.intake.insert(at, copy);
             }
             at += 1;
+        }
+    }
+
+    /// What lies in this chunk keeps it; a quiet shard keeps none.
+    pub(super) fn let_go_of_aside(&mut self) {
+        if let Some(chunk) = self.aside.take() {
+            self.wire.release(chunk);
         }
     }
 

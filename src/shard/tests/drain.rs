@@ -114,3 +114,22 @@ fn a_connection_that_nobody_waits_for_does_not_hold_the_end_up() {
     drain(&mut stage, 30);
     assert!(stage.world.is_over());
 }
+
+#[test]
+fn a_drain_leaves_no_chunk_behind() {
+    let mut stage = Stage::new(settings(), 1, 10);
+    let client = stage.client();
+    stage.ask(client);
+    stage.world.wire.buffers_max = 2;
+    stage.say(client, "DATA\r\n");
+    assert!(stage.world.aside.is_some(), "buffers are scarce");
+    stage.reset(client);
+    stage.world.handle_mail(
+        stage.now,
+        Mail::Drain {
+            grace: Duration::ZERO,
+        },
+    );
+    stage.settle();
+    stage.assert_empty();
+}

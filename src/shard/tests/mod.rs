@@ -68,6 +68,8 @@ pub struct FakeWire {
     blind_looks: usize,
     slots_max: usize,
     buffers_max: usize,
+    /// The hold budget is used up.
+    no_chunks: bool,
     /// A send to this socket meets a defect.
     explosive: Option<SlotId>,
 }
@@ -84,6 +86,7 @@ impl FakeWire {
             blind_looks: 0,
             slots_max: 1000,
             buffers_max: 1000,
+            no_chunks: false,
             explosive: None,
         }
     }
@@ -283,7 +286,7 @@ impl Wire for FakeWire {
     }
 
     fn chunk(&mut self) -> Option<BufferId> {
-        Some(self.store(Vec::with_capacity(CHUNK)))
+        (!self.no_chunks).then(|| self.store(Vec::with_capacity(CHUNK)))
     }
 
     fn chunk_append(&mut self, id: BufferId, bytes: &[u8]) -> (u32, u32) {

@@ -320,3 +320,22 @@ fn a_defect_ends_its_own_session_only() {
     stage.say(bystander, "QUIT\r\n");
     stage.assert_empty();
 }
+
+/// It had been ended at once and told nothing; ten seconds later its connection was closed.
+#[test]
+fn whose_input_finds_no_room_is_told_so() {
+    let mut stage = Stage::new(settings(), 1, 10);
+    let client = stage.client();
+    stage.ask(client);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    for _ in 0..4 {
+        stage.say(client, "NOOP\r\n");
+    }
+    stage.world.wire.buffers_max = 1;
+    stage.world.wire.no_chunks = true;
+    stage.say(leg, "250 2.1.0 Ok\r\n");
+    assert!(stage.heard(client).starts_with("421 4.3.2"));
+    stage.hang_up(client);
+    stage.assert_empty();
+}
