@@ -21,6 +21,9 @@ use crate::tasks::{Host, Over, Socket};
 /// What a reply may take beyond weir's own deadline: the network's delays, both ways.
 const SLACK: Duration = Duration::from_secs(15);
 
+/// What a byte rate adds: so long the end of a message may lie unread in the socket.
+const PAUSES: Duration = Duration::from_secs(40);
+
 const COMMAND: Duration = Duration::from_secs(100);
 const RCPT: Duration = Duration::from_secs(240);
 const FINAL: Duration = Duration::from_secs(540);
@@ -317,7 +320,7 @@ impl Talk {
         let flushed = net.flushed(self.socket.end).unwrap_or_else(|| net.now());
         // A stuttered reply may take as long as the slowest of the others.
         let allowed = if self.client.bears.policy {
-            allowed.max(RCPT)
+            allowed.max(RCPT) + PAUSES
         } else {
             allowed
         };

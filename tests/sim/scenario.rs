@@ -141,7 +141,46 @@ impl Scenario {
             reloads: Vec::new(),
         };
         scenario.sharpen(&mut Chance::new(seed ^ 0x5a5a));
+        let chance = &mut Chance::new(seed ^ 0x7171);
+        if chance.one_in(5) {
+            scenario.squeeze(chance);
+        }
         scenario
+    }
+
+    /// Fewer connections than clients, who say much at once; and servers that do not like to begin anew.
+    fn squeeze(&mut self, chance: &mut Chance) {
+        for upstream in &mut self.upstreams {
+            upstream.spec.max = chance.within(1..4) as u32;
+            upstream.temper.keeps = *chance.pick(&[0, 0, 5, 50]);
+        }
+        self.config.hold_max = *chance.pick(&[300, 1024, 16 * 1024]);
+        self.config.stream_share = *chance.pick(&[0, 1, 25]);
+        self.config.wait.time = chance.millis(10_000..60_000);
+        self.config.wait.max = *chance.pick(&[1, 3, 10_000, 10_000]);
+        self.config.leg.failures_max = *chance.pick(&[1, 5, 100]);
+        let all_pipeline = chance.one_in(2);
+        let more = chance.below(8);
+        for _ in 0..more {
+            self.clients.push(client(chance));
+        }
+        for plan in &mut self.clients {
+            if all_pipeline || chance.one_in(2) {
+                plan.style = *chance.pick(&[Style::Pipelined, Style::ChunksPipelined]);
+                plan.messages = chance.within(2..9) as u32;
+                plan.gap = Duration::ZERO;
+            }
+            if chance.one_in(4) {
+                plan.dawdles = chance.millis(5..3000);
+            }
+            plan.begins = Moment::ZERO + chance.millis(1..500);
+            if chance.one_in(6) {
+                plan.kind = Kind::HangsUp {
+                    after: chance.within(60..20_000),
+                    resets: chance.one_in(2),
+                };
+            }
+        }
     }
 
     /// What was thought of later, from a stream of its own: older seeds keep their meaning for the rest.
@@ -408,6 +447,7 @@ fn temper(chance: &mut Chance) -> Temper {
         stalls: share(5),
         dawdles: share(25),
         patience: None,
+        keeps: 0,
     }
 }
 

@@ -95,6 +95,8 @@ pub struct Temper {
     pub stalls: u64,
     /// Answers late, or in pieces.
     pub dawdles: u64,
+    /// Refuses RSET, or answers it late or never.
+    pub keeps: u64,
     /// After so long without a transaction it says 421 and leaves.
     pub patience: Option<Duration>,
 }
@@ -112,6 +114,16 @@ enum Mood {
     Late,
     Pieces,
 }
+
+/// What comes instead of the 250 to a RSET.
+const UNRESET: [Mood; 6] = [
+    Mood::Bye,
+    Mood::Defer,
+    Mood::Reject,
+    Mood::Close,
+    Mood::Stall,
+    Mood::Late,
+];
 
 pub struct Server {
     pub index: usize,
@@ -256,7 +268,8 @@ impl Talk {
             "BDAT" => self.bdat(line).await,
             "RSET" => {
                 self.envelope = None;
-                self.say("250 2.0.0 reset", "RSET").await
+                let mood = self.mood_at_reset();
+                self.answer("250 2.0.0 reset", "RSET", mood).await
             }
             "NOOP" => self.say("250 2.0.0 well", "NOOP").await,
             "QUIT" => {
@@ -612,6 +625,14 @@ impl Talk {
             }
             _ => "\0\u{1}".into(),
         }
+    }
+
+    fn mood_at_reset(&mut self) -> Mood {
+        let keeps = self.server.temper.borrow().keeps;
+        if keeps > 0 && self.server.chance.borrow_mut().percent(keeps) {
+            return *self.server.chance.borrow_mut().pick(&UNRESET);
+        }
+        self.mood()
     }
 
     fn mood(&mut self) -> Mood {
