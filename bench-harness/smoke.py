@@ -104,7 +104,7 @@ def run(folder, port, control):
 def judge(outcome):
     """What is wrong with a run, in words."""
     integrity = outcome["integrity"]
-    for count in ("lost", "duplicated", "altered", "invented"):
+    for count in ("lost", "duplicated", "altered", "invented", "unknown"):
         if integrity[count]:
             yield f"{integrity[count]} messages {count}"
     for stream in outcome["streams"]:

@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     Well,
-    /// A threshold was broken, or mail was lost, duplicated, altered or invented.
+    /// A threshold was broken, or mail was lost, duplicated, altered or invented, or came without an id.
     Broken,
     /// A signal ended the run early; it was reported all the same.
     Interrupted,

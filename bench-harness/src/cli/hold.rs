@@ -1,11 +1,11 @@
 //! `weir-bench hold`: opens connections, keeps them, and tells how many live and what they cost.
 
-use crate::cli::run::RunFlags;
+use crate::cli::run::{self, RunFlags};
 use crate::cli::source::{OneStream, PlanFlags};
 use crate::exit::Exit;
 use crate::grammar::problem::Problems;
+use crate::hold;
 use crate::plan::Plan;
-use crate::{crew, hold};
 
 /// Opens and keeps connections: how many are alive, how long they were kept, what the watched process pays.
 ///
@@ -58,14 +58,7 @@ impl HoldFlags {
 }
 
 pub fn command(flags: &HoldFlags) -> anyhow::Result<Exit> {
-    let (plan, mut problems) = match flags.plan() {
-        Ok(plan) => (Some(plan), Problems::default()),
-        Err(problems) => (None, problems),
-    };
-    let wishes = flags.run.wishes(plan.as_ref(), &mut problems);
-    let plan = problems.end(plan)?;
-    let outcome = crew::run(&plan, &wishes.crew)?;
-    wishes.finish(hold::text(&outcome), outcome)
+    run::command(flags.plan(), &flags.run, hold::text)
 }
 
 #[cfg(test)]

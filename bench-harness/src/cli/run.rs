@@ -12,7 +12,7 @@ use crate::grammar::problem::Problems;
 use crate::outcome::{Outcome, Results};
 use crate::plan::Plan;
 use crate::verdict::Threshold;
-use crate::{rails, report, summary, sys};
+use crate::{rails, report, sys};
 
 #[derive(clap::Args, Debug, Clone, Default)]
 #[command(next_help_heading = "Run and results")]
@@ -117,9 +117,13 @@ impl Wishes {
             .as_ref()
             .is_some_and(|integrity| !integrity.is_clean());
         if unclean {
-            text += "BROKEN  mail was lost, duplicated, altered or invented\n";
+            text +=
+                "BROKEN  mail was lost, duplicated, altered or invented, or came without an id\n";
         }
         let written = self.write(outcome);
+        for path in written.iter().flatten() {
+            text += &format!("{}\n", path.display());
+        }
         let printed = print(&text);
         written?;
         printed?;
@@ -130,29 +134,33 @@ impl Wishes {
         })
     }
 
-    fn write(&self, outcome: Outcome) -> Result<()> {
+    /// The files of a report.
+    fn write(&self, outcome: Outcome) -> Result<Vec<PathBuf>> {
         let results = Results {
             format: Results::FORMAT.to_owned(),
             runs: vec![outcome],
             ..Results::default()
         };
-        if let Some(folder) = &self.into {
-            for path in report::write_all(&results, folder, &self.crew.name)? {
-                println!("{}", path.display());
-            }
-        }
+        let files = match &self.into {
+            Some(folder) => report::write_all(&results, folder, &self.crew.name)?,
+            None => Vec::new(),
+        };
         if let Some(path) = &self.json {
             let text =
                 serde_json::to_string_pretty(&results).context("cannot write results down")?;
             replace(path, &(text + "\n"))
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
-        Ok(())
+        Ok(files)
     }
 }
 
-/// A plan, or its problems and those of the run's flags together.
-pub fn command(plan: Result<Plan, Problems>, flags: &RunFlags) -> Result<Exit> {
+/// Makes one run and tells of it in the words of `text`. Problems of the plan and of the run's flags are told together.
+pub fn command(
+    plan: Result<Plan, Problems>,
+    flags: &RunFlags,
+    text: fn(&Outcome) -> String,
+) -> Result<Exit> {
     let (plan, mut problems) = match plan {
         Ok(plan) => (Some(plan), Problems::default()),
         Err(problems) => (None, problems),
@@ -160,7 +168,7 @@ pub fn command(plan: Result<Plan, Problems>, flags: &RunFlags) -> Result<Exit> {
     let wishes = flags.wishes(plan.as_ref(), &mut problems);
     let plan = problems.end(plan)?;
     let outcome = crew::run(&plan, &wishes.crew)?;
-    wishes.finish(summary::text(&outcome), outcome)
+    wishes.finish(text(&outcome), outcome)
 }
 
 /// Not `print!`, which panics where nobody reads.
@@ -217,6 +225,7 @@ pub fn command_line() -> String {
 mod tests {
     use super::*;
     use crate::grammar::samples::plan;
+    use crate::summary;
 
     #[test]
     fn wrong_flags_of_a_run_are_told_with_those_of_the_plan() {
@@ -272,7 +281,7 @@ mod tests {
             watch: Some("x".to_owned()),
             ..RunFlags::default()
         };
-        let error = command(Err(problems), &flags).unwrap_err();
+        let error = command(Err(problems), &flags, summary::text).unwrap_err();
         let told = error.downcast::<Problems>().expect("it is bad usage");
         assert_eq!(told.0.len(), 2);
     }

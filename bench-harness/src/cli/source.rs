@@ -11,7 +11,7 @@ use crate::grammar::problem::Problems;
 use crate::grammar::stream;
 use crate::grammar::stream::Settings;
 use crate::plan::Plan;
-use crate::rails;
+use crate::{rails, summary};
 
 const LASTS: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(10);
@@ -293,13 +293,12 @@ fn after_help() -> String {
     for (key, help) in stream::KEYS {
         text += &format!("  {key:<12}{help}\n");
     }
-    text += "\nExit codes: 0 well, 1 a threshold of --fail-if was broken or mail was lost, duplicated, altered or invented,\n64 bad usage, 69 the environment failed (no target, no sink, a worker died), 130 interrupted (and reported).";
+    text += "\nExit codes: 0 well, 1 a threshold of --fail-if was broken or mail was lost, duplicated, altered or invented,\nor came without an id, 64 bad usage, 69 the environment failed (no target, no sink, a worker died), 130 interrupted (and reported).";
     text
 }
 
 pub fn command(flags: &SourceFlags) -> anyhow::Result<Exit> {
-    let plan = flags.plan();
-    run::command(plan, &flags.run)
+    run::command(flags.plan(), &flags.run, summary::text)
 }
 
 #[cfg(test)]

@@ -217,7 +217,7 @@ fn typical(mut record: Record) -> Option<Outcome> {
     Some(record.outcomes.swap_remove(at))
 }
 
-/// Lost, duplicated, altered, invented: each makes the run worthless. So does a run that nobody counted.
+/// Lost, duplicated, altered, invented, of unknown origin: each makes the run worthless. So does a run that nobody counted.
 pub fn broken(at: &str, outcome: &Outcome) -> Option<String> {
     let Some(integrity) = &outcome.integrity else {
         return Some(format!("{at}: the sink was not asked what arrived"));
