@@ -71,16 +71,6 @@ impl Sent {
     fn end(&self) -> u32 {
         self.octets.len() as u32 * 4
     }
-
-    /// Adds fates kept elsewhere by the same process (of another stream): what is set there wins.
-    pub fn merge(&mut self, other: &Sent) {
-        for number in 0..other.end() {
-            match other.fate(number) {
-                Fate::NotSent => {}
-                fate => self.set(number, fate),
-            }
-        }
-    }
 }
 
 /// How often one message was seen by the sink.
@@ -289,27 +279,6 @@ mod tests {
         assert_eq!(sent.fate(1), Fate::Accepted);
         assert_eq!(sent.fate(2), Fate::Accepted);
         assert_eq!(sent.fate(3), Fate::Unanswered);
-    }
-
-    #[test]
-    fn fates_of_two_streams_add_up() {
-        let (mut one, mut other) = (Sent::default(), Sent::default());
-        one.set(0, Fate::Accepted);
-        one.set(2, Fate::Unanswered);
-        other.set(1, Fate::Refused);
-        other.set(70, Fate::Accepted);
-        one.merge(&other);
-        let fates = [0, 1, 2, 3, 70].map(|number| one.fate(number));
-        assert_eq!(
-            fates,
-            [
-                Fate::Accepted,
-                Fate::Refused,
-                Fate::Unanswered,
-                Fate::NotSent,
-                Fate::Accepted
-            ]
-        );
     }
 
     #[test]

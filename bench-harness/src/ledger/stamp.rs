@@ -102,10 +102,6 @@ struct Claim {
 }
 
 impl Checker {
-    pub fn new() -> Checker {
-        Checker::default()
-    }
-
     /// The next octets of the message, dots taken away.
     pub fn feed(&mut self, piece: &[u8]) {
         let mut rest = piece;
@@ -273,7 +269,7 @@ mod tests {
     }
 
     fn seen(pieces: &[&[u8]]) -> Seen {
-        let mut checker = Checker::new();
+        let mut checker = Checker::default();
         pieces.iter().for_each(|piece| checker.feed(piece));
         checker.finish()
     }
@@ -376,7 +372,7 @@ mod tests {
     #[test]
     fn one_message_says_nothing_about_the_next() {
         let message = stamped(REST);
-        let mut checker = Checker::new();
+        let mut checker = Checker::default();
         checker.feed(&message[..60]);
         assert_eq!(checker.finish(), Seen::Unknown);
         checker.feed(&message[..90]);
@@ -415,7 +411,7 @@ mod tests {
 
     #[test]
     fn an_endless_header_line_costs_no_memory() {
-        let mut checker = Checker::new();
+        let mut checker = Checker::default();
         for _ in 0..1000 {
             checker.feed(&[b'x'; 4096]);
         }

@@ -84,11 +84,6 @@ impl Peer {
     pub fn pid(&self) -> Option<u32> {
         self.server.as_ref().map(Child::pid)
     }
-
-    /// An error with its log, if it is gone.
-    pub fn check(&mut self) -> Result<()> {
-        self.server.as_mut().map_or(Ok(()), Child::check)
-    }
 }
 
 /// What peers are started with.

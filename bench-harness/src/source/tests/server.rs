@@ -290,7 +290,7 @@ impl Client {
         self.output.extend_from_slice(end_of_data);
         let mut seen = self.seen.lock().unwrap();
         if end_of_data.starts_with(b"2") && !message.is_empty() {
-            let mut checker = Checker::new();
+            let mut checker = Checker::default();
             checker.feed(message);
             seen.arrived.count(checker.finish());
         }
