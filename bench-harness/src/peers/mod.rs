@@ -30,7 +30,7 @@ use crate::report;
 use folder::Folder;
 use kind::{Bench, Kind, Start};
 pub use options::Options;
-use rounds::{Course, Ran, Seat};
+use rounds::{Course, Entrant, Ran};
 use sink::Sink;
 use weir::WeirOptions;
 use workload::{WORKLOADS, Workload};
@@ -81,9 +81,9 @@ fn beside_sink(options: &Options, weir: &WeirOptions, chunking: bool) -> Result<
         threads: options.common.threads,
         weir,
     };
-    let mut seats = Vec::new();
+    let mut entrants = Vec::new();
     for kind in &options.peers {
-        seats.push(seat(&bench, *kind)?);
+        entrants.push(entrant(&bench, *kind)?);
     }
     let course = Course {
         rounds: options.rounds,
@@ -97,14 +97,14 @@ fn beside_sink(options: &Options, weir: &WeirOptions, chunking: bool) -> Result<
         if crew::interrupted() {
             break;
         }
-        let ran = course.run(workload, &mut sink, &mut seats)?;
+        let ran = course.run(workload, &mut sink, &mut entrants)?;
         show(&ran);
         all.push(ran);
     }
     Ok(all)
 }
 
-fn seat(bench: &Bench<'_>, kind: Kind) -> Result<Seat> {
+fn entrant(bench: &Bench<'_>, kind: Kind) -> Result<Entrant> {
     let (peer, offers) = match bench.start(kind)? {
         Start::Absent(why) => (Err(why), Vec::new()),
         Start::Ready(peer) => {
@@ -112,7 +112,7 @@ fn seat(bench: &Bench<'_>, kind: Kind) -> Result<Seat> {
             (Ok(peer), offers)
         }
     };
-    Ok(Seat { kind, peer, offers })
+    Ok(Entrant { kind, peer, offers })
 }
 
 fn workloads(options: &Options) -> Vec<&'static Workload> {

@@ -12,8 +12,8 @@ use crate::crew::{self, CrewOptions};
 use crate::outcome::{Comparison, Outcome, PeerRounds, Stage};
 use crate::summary::integrity_text;
 
-/// A peer, or why there is none; and what its EHLO reply offers.
-pub struct Seat {
+/// Who takes part: a peer, or why there is none; and what its EHLO reply offers.
+pub struct Entrant {
     pub kind: Kind,
     pub peer: Result<Peer, String>,
     pub offers: Vec<String>,
@@ -48,16 +48,26 @@ struct Record {
 }
 
 impl Course {
-    pub fn run(&self, workload: &Workload, sink: &mut Sink, seats: &mut [Seat]) -> Result<Ran> {
+    pub fn run(
+        &self,
+        workload: &Workload,
+        sink: &mut Sink,
+        entrants: &mut [Entrant],
+    ) -> Result<Ran> {
         let mut ran = Ran::default();
-        let mut records: Vec<Record> = seats.iter().map(|seat| record(workload, seat)).collect();
+        let mut records: Vec<Record> = entrants
+            .iter()
+            .map(|entrant| record(workload, entrant))
+            .collect();
         // Round 0 warms up what is made once: caches, pools, forked processes. It counts for integrity only.
         for round in 0..=self.rounds {
             if crew::interrupted() {
                 break;
             }
-            for (seat, record) in seats.iter_mut().zip(&mut records) {
-                let Ok(peer) = &mut seat.peer else { continue };
+            for (entrant, record) in entrants.iter_mut().zip(&mut records) {
+                let Ok(peer) = &mut entrant.peer else {
+                    continue;
+                };
                 if record.rounds.absent.is_none() && !crew::interrupted() {
                     sink.child.check()?;
                     self.round(workload, sink, peer, round, record, &mut ran)?;
@@ -146,16 +156,16 @@ impl Record {
     }
 }
 
-fn record(workload: &Workload, seat: &Seat) -> Record {
-    let absent = match (&seat.peer, workload.needs) {
+fn record(workload: &Workload, entrant: &Entrant) -> Record {
+    let absent = match (&entrant.peer, workload.needs) {
         (Err(why), _) => Some(why.clone()),
-        (Ok(_), Some(keyword)) if !seat.offers.iter().any(|offer| offer == keyword) => {
+        (Ok(_), Some(keyword)) if !entrant.offers.iter().any(|offer| offer == keyword) => {
             Some(format!("its EHLO reply offers no {keyword}"))
         }
         _ => None,
     };
     let rounds = PeerRounds {
-        name: seat.kind.word().to_owned(),
+        name: entrant.kind.word().to_owned(),
         absent,
         ..PeerRounds::default()
     };
@@ -305,12 +315,12 @@ mod tests {
     #[test]
     fn who_offers_too_little_or_is_not_there_is_absent_with_its_reason() {
         let bdat = super::super::workload::find("bdat-4k").unwrap();
-        let seat = Seat {
+        let entrant = Entrant {
             kind: Kind::Postfix,
             peer: Err("postfix is not installed".to_owned()),
             offers: Vec::new(),
         };
-        let absent = record(bdat, &seat).rounds.absent;
+        let absent = record(bdat, &entrant).rounds.absent;
         assert_eq!(absent.as_deref(), Some("postfix is not installed"));
     }
 }
