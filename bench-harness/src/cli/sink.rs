@@ -7,7 +7,7 @@ use crate::exit::Exit;
 use crate::grammar::problem::Problems;
 use crate::grammar::{self, Parsed};
 use crate::rails;
-use crate::sink::announce::Announce;
+use crate::sink::announce::{Announce, USUAL};
 use crate::sink::fault::Faults;
 use crate::sink::{self, Config};
 
@@ -30,7 +30,7 @@ pub struct SinkFlags {
     #[arg(long, value_name = "NAME", default_value = "sink.example")]
     pub hostname: String,
     /// EHLO keywords, or none
-    #[arg(long, value_name = "LIST", default_value = ANNOUNCED)]
+    #[arg(long, value_name = "LIST", default_value = USUAL)]
     pub announce: String,
     /// Leaves CHUNKING out of --announce
     #[arg(long)]
@@ -51,9 +51,6 @@ pub struct SinkFlags {
     #[arg(long = "i-own-this-host", value_name = "ADDR")]
     pub owned: Vec<IpAddr>,
 }
-
-const ANNOUNCED: &str =
-    "PIPELINING,SIZE 104857600,8BITMIME,SMTPUTF8,DSN,ENHANCEDSTATUSCODES,CHUNKING";
 
 const FAULTS: &str = "\
 Faults, separated by blanks:

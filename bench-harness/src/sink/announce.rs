@@ -11,10 +11,13 @@ pub struct Announce {
     keywords: Vec<String>,
 }
 
+/// What a usual mail server offers.
+pub const USUAL: &str =
+    "PIPELINING,SIZE 104857600,8BITMIME,SMTPUTF8,DSN,ENHANCEDSTATUSCODES,CHUNKING";
+
 impl Default for Announce {
-    /// What a usual mail server offers.
     fn default() -> Announce {
-        "PIPELINING,SIZE 104857600,8BITMIME,SMTPUTF8,DSN,ENHANCEDSTATUSCODES,CHUNKING"
+        USUAL
             .parse()
             .expect("the keywords written here can be announced")
     }
