@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::session::{Desk, Next, Replies, Session};
-use super::thread::Thread;
+use super::thread::{Shared, Thread};
 
 /// Octets of replies that may wait for their time, or for the client, before nothing more is read.
 const WAITING_MAX: usize = 256 * 1024;
@@ -77,18 +77,23 @@ impl Connection {
     pub async fn run(mut self) {
         let next = {
             let thread = Arc::clone(&self.thread);
-            let mut bench = thread.bench();
-            let bench = &mut *bench;
-            bench.replies.octets.clear();
-            bench.replies.delay = Duration::ZERO;
+            let mut shared = thread.shared();
+            let Shared {
+                replies,
+                counters,
+                ledgers,
+                faults,
+                ..
+            } = &mut *shared;
+            replies.restart();
             let mut desk = Desk {
                 texts: &thread.texts,
-                faults: &bench.faults,
-                counters: &mut bench.counters,
-                ledgers: &mut bench.ledgers,
+                faults,
+                counters,
+                ledgers,
             };
-            let next = self.session.greet(&mut desk, &mut bench.replies);
-            self.enqueue(&bench.replies);
+            let next = self.session.greet(&mut desk, replies);
+            self.enqueue(replies);
             next
         };
         if self.obey(next) {
@@ -189,47 +194,51 @@ impl Connection {
     /// One read, and the answer to it. Ready(false): the connection is over.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<bool>> {
         let thread = Arc::clone(&self.thread);
-        let mut bench = thread.bench();
-        let bench = &mut *bench;
-        let limit = match bench.faults.read_per_second {
-            Some(rate) => (rate as usize / 20).clamp(1, bench.input.len()),
-            None => bench.input.len(),
+        let mut shared = thread.shared();
+        let Shared {
+            input,
+            replies,
+            counters,
+            ledgers,
+            faults,
+        } = &mut *shared;
+        // of slow reading, twenty pieces a second
+        let limit = match faults.read_per_second {
+            Some(rate) => (rate as usize / 20).clamp(1, input.len()),
+            None => input.len(),
         };
-        let mut buffer = ReadBuf::new(&mut bench.input[..limit]);
+        let mut buffer = ReadBuf::new(&mut input[..limit]);
         match Pin::new(&mut self.stream).poll_read(cx, &mut buffer)? {
             Poll::Ready(()) => {}
             Poll::Pending => return Ok(Poll::Pending),
         }
         let octets = buffer.filled();
-        if octets.is_empty() {
-            if self.state == State::Lingering {
-                return Ok(Poll::Ready(false));
+        match self.state {
+            State::Lingering => return Ok(Poll::Ready(!octets.is_empty())),
+            _ if octets.is_empty() => {
+                self.state = State::Ending(true);
+                return Ok(Poll::Ready(true));
             }
-            self.state = State::Ending(true);
-            return Ok(Poll::Ready(true));
-        }
-        if self.state == State::Lingering {
-            return Ok(Poll::Ready(true));
+            _ => {}
         }
         self.active = true;
-        bench.counters.reads += 1;
-        bench.counters.octets += octets.len() as u64;
-        bench.counters.turns += u64::from(std::mem::take(&mut self.answered));
-        if let Some(rate) = bench.faults.read_per_second {
+        counters.reads += 1;
+        counters.octets += octets.len() as u64;
+        counters.turns += u64::from(std::mem::take(&mut self.answered));
+        if let Some(rate) = faults.read_per_second {
             let pause = Duration::from_secs_f64(octets.len() as f64 / f64::from(rate));
             self.pause = Some(Box::pin(sleep(pause)));
         }
-        bench.replies.octets.clear();
-        bench.replies.delay = Duration::ZERO;
+        replies.restart();
         let mut desk = Desk {
             texts: &thread.texts,
-            faults: &bench.faults,
-            counters: &mut bench.counters,
-            ledgers: &mut bench.ledgers,
+            faults,
+            counters,
+            ledgers,
         };
-        let next = self.session.take(octets, &mut desk, &mut bench.replies);
-        let left = self.answer_at_once(&bench.replies, cx)?;
-        self.enqueue_from(&bench.replies, left);
+        let next = self.session.take(octets, &mut desk, replies);
+        let left = self.answer_at_once(replies, cx)?;
+        self.enqueue_from(replies, left);
         Ok(Poll::Ready(self.obey(next)))
     }
 
@@ -325,9 +334,9 @@ impl Connection {
         if self.session.has_quit() || ours {
             return;
         }
-        let mut bench = self.thread.bench();
-        bench.counters.hung_up += 1;
-        bench.counters.hung_up_in_message += u64::from(self.session.is_within_message());
+        let mut shared = self.thread.shared();
+        shared.counters.hung_up += 1;
+        shared.counters.hung_up_in_message += u64::from(self.session.is_within_message());
     }
 }
 

@@ -82,17 +82,17 @@ fn answer(line: &str, threads: &[Arc<Thread>]) -> anyhow::Result<String> {
         ("forget", run) => {
             let run = number(run)?;
             for thread in threads {
-                thread.bench().ledgers.forget(run);
+                thread.shared().ledgers.forget(run);
             }
             Ok(String::new())
         }
         ("counters", "") => serde_json::to_string(&counters(threads))
             .context("the counters cannot be written as JSON"),
-        ("faults", "") => Ok(threads[0].bench().faults.to_string()),
+        ("faults", "") => Ok(threads[0].shared().faults.to_string()),
         ("faults", text) => {
             let faults: Arc<Faults> = Arc::new(text.parse()?);
             for thread in threads {
-                thread.bench().faults = Arc::clone(&faults);
+                thread.shared().faults = Arc::clone(&faults);
             }
             Ok(faults.to_string())
         }
@@ -108,11 +108,11 @@ fn number(run: &str) -> anyhow::Result<u64> {
 pub fn arrived(threads: &[Arc<Thread>], run: u64) -> Arrived {
     let mut all = Arrived::default();
     for thread in threads {
-        let bench = thread.bench();
-        if let Some(arrived) = bench.ledgers.of(run) {
+        let shared = thread.shared();
+        if let Some(arrived) = shared.ledgers.of(run) {
             all.merge(arrived);
         }
-        all.add_strays(bench.ledgers.strays());
+        all.add_strays(shared.ledgers.strays());
     }
     all
 }
@@ -120,7 +120,7 @@ pub fn arrived(threads: &[Arc<Thread>], run: u64) -> Arrived {
 pub fn counters(threads: &[Arc<Thread>]) -> Counters {
     let mut all = Counters::default();
     for thread in threads {
-        all.merge(&thread.bench().counters);
+        all.merge(&thread.shared().counters);
         all.open = thread.open.now();
         all.open_max = thread.open.most();
     }

@@ -58,6 +58,14 @@ pub struct Replies {
     pub delay: Duration,
 }
 
+impl Replies {
+    /// Forgets those of the flight before.
+    pub fn restart(&mut self) {
+        self.octets.clear();
+        self.delay = Duration::ZERO;
+    }
+}
+
 /// What is to be done with the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {

@@ -22,10 +22,11 @@ pub struct Thread {
     pub idle_max: Duration,
     pub open: Arc<Open>,
     seed: u64,
-    bench: Mutex<Bench>,
+    shared: Mutex<Shared>,
 }
 
-pub struct Bench {
+/// What the control port looks at, and what the connections of the thread lend each other.
+pub struct Shared {
     pub input: Box<[u8]>,
     pub replies: Replies,
     pub counters: Counters,
@@ -51,17 +52,17 @@ impl Open {
 }
 
 /// Counts itself as an open connection.
-struct Place(Arc<Open>);
+struct Counted(Arc<Open>);
 
-impl Place {
-    fn take(open: &Arc<Open>) -> Place {
+impl Counted {
+    fn new(open: &Arc<Open>) -> Counted {
         let now = open.now.fetch_add(1, Ordering::Relaxed) + 1;
         open.most.fetch_max(now, Ordering::Relaxed);
-        Place(Arc::clone(open))
+        Counted(Arc::clone(open))
     }
 }
 
-impl Drop for Place {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.now.fetch_sub(1, Ordering::Relaxed);
     }
@@ -80,7 +81,7 @@ impl Thread {
             idle_max,
             open,
             seed,
-            bench: Mutex::new(Bench {
+            shared: Mutex::new(Shared {
                 input: vec![0; INPUT_OCTETS].into_boxed_slice(),
                 replies: Replies::default(),
                 counters: Counters::default(),
@@ -91,8 +92,8 @@ impl Thread {
     }
 
     /// Never held across a wait. One connection that panicked does not make the counts of the others worthless.
-    pub fn bench(&self) -> MutexGuard<'_, Bench> {
-        self.bench.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes connections, for ever.
@@ -101,7 +102,7 @@ impl Thread {
             match listener.accept().await {
                 Ok((stream, _)) => self.admit(stream),
                 Err(error) => {
-                    self.bench().counters.fault("accept_failed");
+                    self.shared().counters.fault("accept_failed");
                     eprintln!(
                         "sink: cannot take a connection: {error}; raise the limit of open files (ulimit -n)"
                     );
@@ -112,20 +113,20 @@ impl Thread {
     }
 
     fn admit(self: &Arc<Thread>, stream: TcpStream) {
-        let place = Place::take(&self.open);
+        let counted = Counted::new(&self.open);
         let seed = {
-            let mut bench = self.bench();
-            bench.counters.connections += 1;
-            let max = bench.faults.connections_max;
+            let mut shared = self.shared();
+            shared.counters.connections += 1;
+            let max = shared.faults.connections_max;
             if max.is_some_and(|max| self.open.now() > max as u64) {
-                bench.counters.fault("connections_limited");
+                shared.counters.fault("connections_limited");
                 // a socket that was just opened takes a line; and one that does not is closed all the same
                 stream.try_write(b"421 4.7.0 Too many connections\r\n").ok();
                 return;
             }
             // each connection its own draws, the same for the same seed
             self.seed.wrapping_add(
-                bench
+                shared
                     .counters
                     .connections
                     .wrapping_mul(0x9E37_79B9_7F4A_7C15),
@@ -134,7 +135,7 @@ impl Thread {
         let connection = Connection::new(stream, seed, Arc::clone(self));
         tokio::spawn(async move {
             connection.run().await;
-            drop(place);
+            drop(counted);
         });
     }
 }
