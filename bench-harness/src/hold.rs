@@ -137,7 +137,7 @@ fn stream_text(stream: &StreamOutcome) -> String {
 }
 
 fn cost_text(cost: &Cost) -> String {
-    let whole = (cost.rss_octets * cost.connections as f64).max(0.0) as u64;
+    let whole = (cost.rss_octets * cost.connections as f64).max(0.0);
     format!(
         "the watched process pays for each of {}: {:.0} octets of RSS ({} together), {:.0} octets of kernel memory (both ends), {:.2} % of a core for all, over {}\n",
         grouped(cost.connections),

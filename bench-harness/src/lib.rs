@@ -26,6 +26,7 @@ pub mod grammar;
 pub mod hold;
 pub mod ledger;
 pub mod machine;
+pub mod medians;
 pub mod outcome;
 pub mod peers;
 pub mod plan;

@@ -233,8 +233,8 @@ fn watched(outcome: &Outcome) -> String {
         "watched process: CPU {} ({:.1} % of a core), RSS {} before, {} at most",
         time(cpu),
         cpu.as_secs_f64() / wall * 100.0,
-        octets(first.rss_octets),
-        octets(rss_max)
+        octets(first.rss_octets as f64),
+        octets(rss_max as f64)
     );
     if accepted > 0 && outcome.integrity.is_some() && !outcome.is_watch_lost() {
         text += &format!(
@@ -360,8 +360,8 @@ mod tests {
         let text = text(&outcome);
         for word in [
             "CPU 3.00 s (30.0 % of a core)",
-            "10.0 MiB before",
-            "40.0 MiB at most",
+            "10 MiB before",
+            "40 MiB at most",
             "250.0 µs",
         ] {
             assert!(text.contains(word), "{word} is missing in {text}");

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::held::{Held, Kind, pit_flags};
 use super::stand::{Stand, cpu_share, session_ms};
-use crate::peers::medians::median;
+use crate::medians::median;
 use crate::peers::weir::Weir;
 use crate::peers::workload::find;
 use crate::proc::{kernel_memory, tree};

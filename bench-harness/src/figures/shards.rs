@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::stand::{Stand, cpu_while};
-use crate::peers::medians::median;
+use crate::medians::median;
 use crate::peers::workload::find;
 
 pub fn shards(stand: &mut Stand<'_>) -> Result<()> {

@@ -4,16 +4,16 @@
 //! CPU per message is user plus system time of all processes of a peer over the messages accepted. It does not show what the kernel
 //! does in softirq on behalf of whoever was running, and source and sink compete for the same cores.
 //!
-//! Reading order: `workload` (what), `kind` (who), `rounds` (how), `medians` and `table` (what came of it); `child`, `folder`,
+//! Reading order: `workload` (what), `kind` (who), `rounds` (how), `ratio` and `table` (what came of it); `child`, `folder`,
 //! `template`, `offers` are tools.
 
 pub mod child;
 mod config;
 pub mod folder;
 pub mod kind;
-pub mod medians;
 pub mod offers;
 pub mod options;
+mod ratio;
 pub mod rounds;
 pub mod sink;
 mod table;

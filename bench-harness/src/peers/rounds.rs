@@ -5,10 +5,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use super::kind::{Kind, Peer};
-use super::medians;
 use super::sink::Sink;
 use super::workload::{Load, Workload};
 use crate::crew::{self, CrewOptions};
+use crate::medians;
 use crate::outcome::{Comparison, Outcome, PeerRounds, Stage};
 use crate::summary::integrity_text;
 

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::medians::{cpu_ratio, least, median, most, peer};
+use super::ratio::{cpu_ratio, peer};
+use crate::medians::{least, median, most};
 use crate::outcome::{Comparison, PeerRounds};
 
 /// One table: a line a peer, then the ratio that counts.

@@ -1,6 +1,6 @@
 //! Axes with ticks a reader expects: 50 %, 90 %, 99 %; 1, 2, 5; 30 s, 1 min. Each says its unit.
 
-use super::units;
+use crate::units;
 
 /// One axis: its title with the unit, how values become positions, and where the ticks are.
 #[derive(Debug, Clone)]

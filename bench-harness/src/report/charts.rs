@@ -190,7 +190,7 @@ fn swatch(line: &Line) -> Svg {
 mod tests {
     use super::*;
     use crate::report::axis::Steps;
-    use crate::report::units;
+    use crate::units;
 
     fn chart(lines: Vec<Line>) -> String {
         Chart {

@@ -10,8 +10,8 @@ use super::differences::{self, Difference};
 use super::group::{self, Row};
 use super::html::{self, Cell, Html, Table};
 use super::latency::{self, Seen};
-use super::units;
 use crate::outcome::{Outcome, Results};
+use crate::{medians, units};
 
 /// `weir-bench compare`
 #[derive(Debug, Clone, clap::Args)]
@@ -272,7 +272,7 @@ fn lines(first: &Row<'_>, second: &Row<'_>) -> Vec<Line> {
         second: of(second),
         unit,
     };
-    let whole = |value: f64| units::count(value as u64);
+    let whole = |value: f64| units::grouped(value as u64);
     let mut lines = vec![both(
         "messages/s, counted".to_owned(),
         units::per_second,
@@ -369,7 +369,7 @@ fn cpu_per_message(row: &Row<'_>) -> Option<f64> {
         (accepted > 0 && run.samples.len() > 1).then(|| used.as_secs_f64() * 1e6 / accepted as f64)
     };
     let each: Option<Vec<f64>> = row.rounds.iter().map(of).collect();
-    units::median(&each?)
+    medians::median(&each?)
 }
 
 fn memory_max(row: &Row<'_>) -> Option<f64> {
@@ -390,8 +390,8 @@ fn figures(first: &Results, second: &Results) -> Vec<Line> {
             let theirs = other.peers.iter().find(|p| p.name == peer.name);
             lines.push(Line {
                 what: format!("{}: {}, CPU per message", one.title, peer.name),
-                first: units::median(&peer.cpu_us),
-                second: theirs.and_then(|p| units::median(&p.cpu_us)),
+                first: medians::median(&peer.cpu_us),
+                second: theirs.and_then(|p| medians::median(&p.cpu_us)),
                 unit: units::micros,
             });
         }

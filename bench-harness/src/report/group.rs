@@ -3,7 +3,7 @@
 use crate::outcome::{Integrity, Outcome, Stage, StageTimes, StreamOutcome};
 use crate::plan::Plan;
 
-use super::units;
+use crate::medians;
 
 /// Runs that differ in their target and their round only.
 pub struct Workload<'a> {
@@ -90,7 +90,7 @@ impl Row<'_> {
             .iter()
             .map(|run| messages_per_second(run))
             .collect();
-        units::median(&rates?)
+        medians::median(&rates?)
     }
 
     pub fn stream(&self, name: &str) -> Option<&StreamOutcome> {

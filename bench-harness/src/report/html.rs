@@ -110,7 +110,7 @@ impl Cell {
 
     /// Bad if it is more than nothing.
     pub fn fault(count: u64) -> Cell {
-        let text = super::units::count(count);
+        let text = crate::units::grouped(count);
         if count == 0 {
             Cell::Number(text)
         } else {

@@ -5,8 +5,8 @@
 use super::axis::Axis;
 use super::charts::{Chart, Line};
 use super::svg::{Dash, Look};
-use super::units;
 use crate::outcome::{Latencies, StageTimes};
+use crate::{medians, units};
 
 /// One run or peer.
 pub struct Seen<'a> {
@@ -32,7 +32,8 @@ pub fn chart(title: String, seen: &[Seen<'_>]) -> Option<Chart> {
         .map(|s| s.times.planned.0.len().max(s.times.service.0.len()))
         .max()?;
     let lines: Vec<Line> = measured.iter().flat_map(|s| lines_of(s)).collect();
-    let (least, most) = units::extent(lines.iter().flat_map(|line| &line.points).map(|(_, y)| *y))?;
+    let (least, most) =
+        medians::extent(lines.iter().flat_map(|line| &line.points).map(|(_, y)| *y))?;
     Some(Chart {
         title,
         says: measured

@@ -21,7 +21,6 @@ pub mod page;
 pub mod svg;
 pub mod tables;
 pub mod timeline;
-pub mod units;
 pub mod words;
 
 use std::fs;

@@ -3,8 +3,9 @@
 use super::group::{self, Row, Workload};
 use super::html::{self, Html, Table};
 use super::latency::{self, Seen};
-use super::{tables, timeline, units, words};
+use super::{tables, timeline, words};
 use crate::outcome::{Integrity, Machine, Outcome, Results, Stage, StageTimes};
+use crate::units;
 
 /// Runs that are drawn second by second. Of more (rounds of many peers), the first of each name and workload are.
 const TIMELINES_MAX: usize = 12;
@@ -111,8 +112,8 @@ fn verdict(runs: &[Outcome], body: &mut Html) {
     }
     body.text(format!(
         "{} messages accepted, {} arrived: {}.",
-        units::count(accepted),
-        units::count(found.arrived),
+        units::grouped(accepted),
+        units::grouped(found.arrived),
         found_in_words(&found)
     ))
     .raw("</div>\n");
@@ -123,16 +124,16 @@ fn found_in_words(found: &Integrity) -> String {
         0 => String::new(),
         n => format!(
             "; {} arrived though their reply was never heard",
-            units::count(n)
+            units::grouped(n)
         ),
     };
     format!(
         "{} lost, {} duplicated, {} altered, {} invented, {} unknown{unheard}",
-        units::count(found.lost),
-        units::count(found.duplicated),
-        units::count(found.altered),
-        units::count(found.invented),
-        units::count(found.unknown)
+        units::grouped(found.lost),
+        units::grouped(found.duplicated),
+        units::grouped(found.altered),
+        units::grouped(found.invented),
+        units::grouped(found.unknown)
     )
 }
 
@@ -469,7 +470,10 @@ fn machine_list(machine: &Machine, body: &mut Html) {
             }
             .to_owned(),
         ),
-        ("Open files, at most", units::count(machine.open_files_max)),
+        (
+            "Open files, at most",
+            units::grouped(machine.open_files_max),
+        ),
         (
             "Load before the first run",
             units::three_digits(machine.load_before),

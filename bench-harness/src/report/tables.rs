@@ -2,10 +2,10 @@
 
 use super::group::{self, Row, Workload};
 use super::html::{Cell, Html, Table};
-use super::units;
 use crate::outcome::{
     Comparison, Counts, Figure, Integrity, Latencies, PeerRounds, Stage, StageTimes, StreamOutcome,
 };
+use crate::{medians, units};
 
 /// Every name and stream that comes and goes, in a line each: the rate, the latencies that matter, what went wrong.
 pub fn glance(workload: &Workload<'_>) -> Table {
@@ -44,7 +44,7 @@ fn glance_row(row: &Row<'_>, stream: &StreamOutcome) -> Vec<Cell> {
     let times = group::session(stream).cloned().unwrap_or_default();
     let accepted = match row.integrity() {
         None => "not counted".to_owned(),
-        Some(_) => units::count(counts.accepted),
+        Some(_) => units::grouped(counts.accepted),
     };
     let mut cells = vec![
         Cell::text(format!("{}: {}", row.name, stream.name)),
@@ -53,9 +53,9 @@ fn glance_row(row: &Row<'_>, stream: &StreamOutcome) -> Vec<Cell> {
     cells.extend([50.0, 99.0, 99.9, 100.0].map(|p| at(&times.planned, p)));
     cells.extend([
         at(&times.service, 99.0),
-        Cell::number(units::count(counts.late)),
-        Cell::number(units::count(counts.dropped)),
-        Cell::number(units::count(not_accepted(counts))),
+        Cell::number(units::grouped(counts.late)),
+        Cell::number(units::grouped(counts.dropped)),
+        Cell::number(units::grouped(not_accepted(counts))),
     ]);
     cells
 }
@@ -89,7 +89,10 @@ pub fn stages(name: &str, stream: &StreamOutcome) -> Table {
             continue;
         };
         let times = planned.0.len().max(service.0.len());
-        let mut cells = vec![Cell::text(stage.word()), Cell::number(units::count(times))];
+        let mut cells = vec![
+            Cell::text(stage.word()),
+            Cell::number(units::grouped(times)),
+        ];
         cells.extend(PERCENTILES.map(|p| at(planned, p)));
         cells.extend(PERCENTILES.map(|p| at(service, p)));
         table.rows.push(cells);
@@ -121,12 +124,12 @@ pub fn kept(workload: &Workload<'_>) -> Table {
             });
             let mut cells = vec![
                 Cell::text(format!("{}: {}", row.name, stream.name)),
-                Cell::number(units::count(stream.counts.starts)),
-                Cell::number(open.map_or("–".to_owned(), units::count)),
-                Cell::number(units::count(stream.kept.0.len())),
+                Cell::number(units::grouped(stream.counts.starts)),
+                Cell::number(open.map_or("–".to_owned(), units::grouped)),
+                Cell::number(units::grouped(stream.kept.0.len())),
             ];
             cells.extend([50.0, 90.0, 99.0, 100.0].map(|p| at(&stream.kept, p)));
-            cells.push(Cell::number(units::count(stream.counts.turned_away)));
+            cells.push(Cell::number(units::grouped(stream.counts.turned_away)));
             table.rows.push(cells);
         }
     }
@@ -181,7 +184,7 @@ pub fn counts(workload: &Workload<'_>, into: &mut Html) {
         cells.extend(
             shown
                 .iter()
-                .map(|(_, (_, of))| Cell::number(units::count(of(&stream.counts)))),
+                .map(|(_, (_, of))| Cell::number(units::grouped(of(&stream.counts)))),
         );
         cells.push(Cell::number(units::octets(
             stream.counts.body_octets as f64,
@@ -207,7 +210,7 @@ pub fn words(workload: &Workload<'_>) -> Table {
             for (said, times) in words {
                 table.rows.push(vec![
                     Cell::text(format!("{}: {}", row.name, stream.name)),
-                    Cell::number(units::count(*times)),
+                    Cell::number(units::grouped(*times)),
                     Cell::text(said),
                 ]);
             }
@@ -249,13 +252,13 @@ pub fn integrity(workload: &Workload<'_>) -> Table {
 fn integrity_cells(rate: f64, found: &Integrity) -> [Cell; 8] {
     [
         Cell::number(units::per_second(rate)),
-        Cell::number(units::count(found.arrived)),
+        Cell::number(units::grouped(found.arrived)),
         Cell::fault(found.lost),
         Cell::fault(found.duplicated),
         Cell::fault(found.altered),
         Cell::fault(found.invented),
         Cell::fault(found.unknown),
-        Cell::number(units::count(found.unanswered_arrived)),
+        Cell::number(units::grouped(found.unanswered_arrived)),
     ]
 }
 
@@ -286,8 +289,8 @@ pub fn comparison(comparison: &Comparison) -> Table {
         .peers
         .iter()
         .find(|p| p.name == comparison.against);
-    let against = against.and_then(|p| units::median(&p.cpu_us));
-    let most = units::extent(
+    let against = against.and_then(|p| medians::median(&p.cpu_us));
+    let most = medians::extent(
         comparison
             .peers
             .iter()
@@ -308,8 +311,8 @@ fn peer_row(
 ) -> Vec<Cell> {
     let mut cells = vec![Cell::text(&peer.name)];
     match (
-        units::median(&peer.cpu_us),
-        units::extent(peer.cpu_us.iter().copied()),
+        medians::median(&peer.cpu_us),
+        medians::extent(peer.cpu_us.iter().copied()),
     ) {
         (Some(median), Some((least, largest))) => {
             let (from, to) = (units::micros(least), units::micros(largest));
@@ -332,11 +335,11 @@ fn peer_row(
             cells.extend((0..4).map(|_| Cell::text("")));
         }
     }
-    let rate = units::median(&peer.messages_per_second);
+    let rate = medians::median(&peer.messages_per_second);
     cells.push(Cell::number(rate.map_or("–".to_owned(), units::per_second)));
     for times in [&peer.p50_us, &peer.p99_us, &peer.p999_us] {
         cells.push(Cell::number(
-            units::median(times).map_or("–".to_owned(), units::micros),
+            medians::median(times).map_or("–".to_owned(), units::micros),
         ));
     }
     cells

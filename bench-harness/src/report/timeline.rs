@@ -6,9 +6,9 @@
 use super::axis::{Axis, Steps};
 use super::charts::{Chart, Line};
 use super::svg::{Dash, Look};
-use super::units;
 use crate::outcome::{Latencies, Outcome, Sample, Second, StreamOutcome};
 use crate::plan::{Arrivals, Plan};
+use crate::{medians, units};
 
 const POINTS_MAX: usize = 300;
 const HEIGHT: u32 = 280;
@@ -74,7 +74,7 @@ pub fn latency(outcome: &Outcome, stream: &StreamOutcome) -> Option<Chart> {
         line("p99", 3, Dash::Dashed, at(99.0)),
         line("p50", 0, Dash::Solid, at(50.0)),
     ];
-    let (least, most) = units::extent(lines.iter().flat_map(|l| &l.points).map(|p| p.1))?;
+    let (least, most) = medians::extent(lines.iter().flat_map(|l| &l.points).map(|p| p.1))?;
     Some(over_time(
         format!("Latency from the planned start, {}", stream.name),
         outcome,
@@ -108,7 +108,7 @@ pub fn open(outcome: &Outcome) -> Option<Chart> {
         outcome,
         Axis::linear("Connections", most(&lines), Steps::Whole, units::short),
         lines,
-        |y| units::count(y as u64),
+        |y| units::grouped(y as u64),
     ))
 }
 
@@ -165,7 +165,7 @@ pub fn memory(outcome: &Outcome) -> Option<Chart> {
             more(|s| s.slab_octets),
         ),
     ];
-    let (least, most) = units::extent(lines.iter().flat_map(|l| &l.points).map(|p| p.1))?;
+    let (least, most) = medians::extent(lines.iter().flat_map(|l| &l.points).map(|p| p.1))?;
     Some(over_time(
         "Memory".to_owned(),
         outcome,
@@ -195,7 +195,7 @@ fn line(name: &str, number: usize, dash: Dash, points: Vec<(f64, f64)>) -> Line 
 }
 
 fn most(lines: &[Line]) -> f64 {
-    units::extent(lines.iter().flat_map(|l| &l.points).map(|p| p.1)).map_or(0.0, |(_, most)| most)
+    medians::extent(lines.iter().flat_map(|l| &l.points).map(|p| p.1)).map_or(0.0, |(_, most)| most)
 }
 
 fn over_time(
@@ -205,7 +205,7 @@ fn over_time(
     lines: Vec<Line>,
     unit: fn(f64) -> String,
 ) -> Chart {
-    let ends = units::extent(lines.iter().flat_map(|l| &l.points).map(|p| p.0));
+    let ends = medians::extent(lines.iter().flat_map(|l| &l.points).map(|p| p.0));
     let ends = ends.map_or(0.0, |(_, last)| last);
     let warmup = outcome.plan.warmup.as_secs_f64();
     Chart {
@@ -227,7 +227,7 @@ fn over_time(
 }
 
 fn in_words(line: &Line, unit: fn(f64) -> String) -> String {
-    match units::extent(line.points.iter().map(|p| p.1)) {
+    match medians::extent(line.points.iter().map(|p| p.1)) {
         Some((least, most)) => format!("{}: {} to {}.", line.name, unit(least), unit(most)),
         None => format!("{}: nothing.", line.name),
     }

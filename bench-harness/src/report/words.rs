@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::units;
 use crate::plan::{Arrivals, Bodies, Pattern, Plan, Profile, Step, Stream};
+use crate::{medians, units};
 
 /// One line for a heading: `good (persistent, 2,000/s) beside bots (idle, 60,000 held)`.
 pub fn title(plan: &Plan) -> String {
@@ -58,7 +58,7 @@ pub fn stream(stream: &Stream) -> String {
         match profile {
             Profile::Persistent | Profile::Pipelined | Profile::Bdat => format!(
                 "{} messages a connection",
-                units::count(u64::from(stream.messages))
+                units::grouped(u64::from(stream.messages))
             ),
             _ => "a connection for each".to_owned(),
         },
@@ -67,15 +67,15 @@ pub fn stream(stream: &Stream) -> String {
             n => format!("{n} recipients"),
         },
         bodies(&stream.bodies),
-        units::count(u64::from(sources.count)),
+        units::grouped(u64::from(sources.count)),
         if sources.count == 1 {
             "address"
         } else {
             "addresses"
         },
         sources.first,
-        units::count(u64::from(stream.open_max)),
-        units::count(stream.starts_max),
+        units::grouped(u64::from(stream.open_max)),
+        units::grouped(stream.starts_max),
         units::duration(stream.patience),
     )
 }
@@ -129,7 +129,7 @@ fn pace(arrivals: &Arrivals) -> String {
     match arrivals {
         Arrivals::Open { steps, .. } => {
             let rates = steps.iter().flat_map(|s| [s.from, s.to]);
-            match units::extent(rates) {
+            match medians::extent(rates) {
                 Some((least, most)) if least == most => units::per_second(most),
                 Some((least, most)) => {
                     format!(
@@ -142,10 +142,10 @@ fn pace(arrivals: &Arrivals) -> String {
             }
         }
         Arrivals::Closed { sessions } => {
-            format!("{} in a circle", units::count(u64::from(*sessions)))
+            format!("{} in a circle", units::grouped(u64::from(*sessions)))
         }
         Arrivals::Held { connections, .. } => {
-            format!("{} held", units::count(u64::from(*connections)))
+            format!("{} held", units::grouped(u64::from(*connections)))
         }
     }
 }
@@ -165,14 +165,14 @@ fn arrivals(arrivals: &Arrivals) -> String {
         }
         Arrivals::Closed { sessions } => format!(
             "{} sessions in a circle, each starting when its last has ended, so this says nothing about latency under a planned load;",
-            units::count(u64::from(*sessions))
+            units::grouped(u64::from(*sessions))
         ),
         Arrivals::Held {
             connections,
             per_second,
         } => format!(
             "{} connections are opened at {} and kept, and replaced when they are lost;",
-            units::count(u64::from(*connections)),
+            units::grouped(u64::from(*connections)),
             units::per_second(f64::from(*per_second))
         ),
     }
