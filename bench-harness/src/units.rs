@@ -5,8 +5,8 @@ use std::time::Duration;
 /// Microseconds: `850 µs`, `1.24 ms`, `12.4 s`, `5 min`.
 pub fn micros(us: f64) -> String {
     match us {
-        us if us < 1_000.0 => format!("{} µs", three_digits(us)),
-        us if us < 1e6 => format!("{} ms", three_digits(us / 1e3)),
+        us if us < 999.5 => format!("{} µs", three_digits(us)),
+        us if us < 999_500.0 => format!("{} ms", three_digits(us / 1e3)),
         us if us < 120e6 => format!("{} s", three_digits(us / 1e6)),
         us if us < 7_200e6 => format!("{} min", three_digits(us / 60e6)),
         us => format!("{} h", three_digits(us / 3_600e6)),
@@ -122,6 +122,8 @@ mod tests {
         for (text, want) in [
             (micros(1.0), "1 µs"),
             (micros(999.0), "999 µs"),
+            (micros(999.7), "1 ms"),
+            (micros(999_700.0), "1 s"),
             (micros(1_240.0), "1.24 ms"),
             (micros(40_000.0), "40 ms"),
             (micros(99_960.0), "100 ms"),
