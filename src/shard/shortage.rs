@@ -15,7 +15,7 @@ use super::slab::Key;
 use super::who::{Chore, Who};
 use super::world::World;
 
-/// Clients on a fast network answer within this, and keep their connection.
+/// For each recipient. Clients on a fast network answer within this, and keep their connection.
 const SILENCE: Duration = Duration::from_millis(10);
 
 /// While sessions wait, it is looked for silent clients this often.

@@ -422,6 +422,27 @@ fn a_silent_client_gives_its_connection_to_one_that_waits() {
     assert_eq!(stage.heard(slow), "250 2.0.0 queued as 2\r\n");
 }
 
+/// With 10 ms for everybody, a client that sent a RCPT each 20 ms had all that came before replayed for each.
+#[test]
+fn who_has_many_recipients_may_be_silent_for_longer() {
+    let mut config = settings();
+    config.smtp.timeouts.give_back = Duration::from_secs(10);
+    let mut stage = Stage::new(config, 1, 1);
+    let (slow, quick) = (stage.client(), stage.client());
+    stage.ask(slow);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.say(leg, "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
+    stage.say(slow, &"RCPT TO:<b@d.example>\r\n".repeat(19));
+    stage.say(leg, &"250 2.1.5 Ok\r\n".repeat(19));
+    stage.heard(leg);
+    stage.ask(quick);
+    stage.sleep(Duration::from_millis(150));
+    assert_eq!(stage.heard(leg), "");
+    stage.sleep(Duration::from_millis(100));
+    assert!(stage.heard(leg).starts_with("RSET\r\nMAIL "));
+}
+
 /// As many clients as there were connections could hold the whole pool with large bodies at the minimum data rate.
 #[test]
 fn one_client_streams_to_its_share_of_the_pool_and_no_further() {

@@ -119,8 +119,15 @@ impl Relay {
         self.rearm(cx);
     }
 
-    /// Whether an attached connection has waited `after` or longer for this client, and could serve others meanwhile.
+    /// Whether an attached connection has waited long enough for this client, and could serve others meanwhile: `after`
+    /// for each recipient, since those accepted go up again. Else a client that takes its time between its RCPTs
+    /// would make a hundred of them five thousand.
     pub fn could_give_back(&self, now: Moment, give_back: Duration, after: Duration) -> bool {
+        let recipients = self
+            .tx
+            .as_ref()
+            .map_or(0, |tx| tx.envelope.recipient_count());
+        let after = give_back.min(after.saturating_mul(recipients as u32));
         self.give_back_at != Moment::NEVER && now + give_back >= self.give_back_at + after
     }
 
