@@ -1,4 +1,4 @@
-//! The host and the build that a figure depends on.
+//! The host, the build and the command line that a figure depends on.
 
 use std::path::Path;
 use std::process::Command;
@@ -68,6 +68,20 @@ fn git(folder: &Path, arguments: &[&str]) -> Option<String> {
     done.status
         .success()
         .then(|| String::from_utf8_lossy(&done.stdout).trim().to_owned())
+}
+
+/// The command of this process as it was typed, for the record; words with spaces are quoted.
+pub fn command_line() -> String {
+    std::env::args()
+        .map(|word| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=+,@{}".contains(c);
+            match word.chars().all(plain) && !word.is_empty() {
+                true => word,
+                false => format!("'{}'", word.replace('\'', r"'\''")),
+            }
+        })
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::grammar::problem::Problems;
 use crate::outcome::{Outcome, Results};
 use crate::plan::Plan;
 use crate::verdict::Threshold;
-use crate::{rails, report, sys};
+use crate::{machine, rails, report, sys};
 
 #[derive(clap::Args, Debug, Clone, Default)]
 #[command(next_help_heading = "Run and results")]
@@ -73,7 +73,7 @@ impl RunFlags {
                 watch: number("--watch", &self.watch),
                 quiet: self.quiet,
                 name: self.name.clone(),
-                command: command_line(),
+                command: machine::command_line(),
             },
             thresholds,
             json: self.json.clone(),
@@ -205,20 +205,6 @@ fn writable(path: &Path) -> Result<(), String> {
         Some(folder) if !folder.is_dir() => Err(format!("there is no folder {}", folder.display())),
         _ => Ok(()),
     }
-}
-
-/// As it was typed, for the record; words with spaces are quoted.
-pub fn command_line() -> String {
-    std::env::args()
-        .map(|word| {
-            let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=+,@{}".contains(c);
-            match word.chars().all(plain) && !word.is_empty() {
-                true => word,
-                false => format!("'{}'", word.replace('\'', r"'\''")),
-            }
-        })
-        .collect::<Vec<_>>()
-        .join(" ")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 
 use super::options::Options;
 use crate::crew::{self, CrewOptions};
+use crate::machine;
 use crate::outcome::{Figure, Outcome, Stage};
 use crate::peers::folder::Folder;
 use crate::peers::rounds;
@@ -35,7 +36,7 @@ impl Stand<'_> {
             weir: WeirOptions::new(options.common.weir.clone(), &options.common.weir_flags)?,
             folder,
             sink,
-            command: std::env::args().collect::<Vec<_>>().join(" "),
+            command: machine::command_line(),
             figures: Vec::new(),
             runs: Vec::new(),
             broken: Vec::new(),

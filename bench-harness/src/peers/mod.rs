@@ -26,7 +26,7 @@ use anyhow::{Context as _, Result};
 use crate::crew;
 use crate::exit::Exit;
 use crate::outcome::Results;
-use crate::report;
+use crate::{machine, report};
 use folder::Folder;
 use kind::{Bench, Kind, Start};
 pub use options::Options;
@@ -90,7 +90,7 @@ fn beside_sink(options: &Options, weir: &WeirOptions, chunking: bool) -> Result<
         load: options.load(),
         seed: options.seed,
         quiet: options.common.quiet,
-        command: std::env::args().collect::<Vec<_>>().join(" "),
+        command: machine::command_line(),
     };
     let mut all = Vec::new();
     for workload in workloads(options) {
