@@ -15,6 +15,7 @@ use crate::{rails, summary};
 
 const LASTS: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(10);
+const SEED: u64 = 1;
 
 /// Sends mail: sessions at a planned rate, or in a circle.
 ///
@@ -205,26 +206,9 @@ impl PlanFlags {
             .ledger
             .as_ref()
             .and_then(|text| loadable("--ledger", text, &owned, problems));
-        let mut time = |flag: &str, text: &Option<String>| {
-            let text = text.as_ref()?;
-            problems.take(flag, text, grammar::duration(text))
-        };
-        let lasts = time("--for", &self.lasts);
-        let warmup = time("--warmup", &self.warmup).unwrap_or(Duration::ZERO);
-        let grace = time("--grace", &self.grace).unwrap_or(GRACE);
-        let lasts = lasts.unwrap_or_else(|| {
-            settings
-                .iter()
-                .filter_map(Settings::lasts)
-                .max()
-                .unwrap_or(LASTS)
-        });
-        let seed = match &self.seed {
-            Some(text) => problems
-                .take("--seed", text, grammar::count(text))
-                .unwrap_or(1),
-            None => 1,
-        };
+        let (lasts, warmup, grace) = self.times(settings, problems);
+        let seed = self.seed.as_ref();
+        let seed = seed.and_then(|text| problems.take("--seed", text, grammar::count(text)));
         repeated_names(settings, problems);
         // A wrong target is a problem already; the streams are looked at all the same.
         let towards = target.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 1)));
@@ -239,7 +223,7 @@ impl PlanFlags {
             warmup,
             grace,
             streams,
-            seed,
+            seed: seed.unwrap_or(SEED),
             run: fastrand::u64(1..),
             process: 0,
         };
@@ -251,6 +235,23 @@ impl PlanFlags {
             );
         }
         (problems.0.len() == before).then_some(plan)
+    }
+
+    /// How long sessions are started, the warm-up in it, and the grace.
+    fn times(
+        &self,
+        settings: &[Settings],
+        problems: &mut Problems,
+    ) -> (Duration, Duration, Duration) {
+        let mut time = |flag: &str, text: &Option<String>| {
+            let text = text.as_ref()?;
+            problems.take(flag, text, grammar::duration(text))
+        };
+        let lasts = time("--for", &self.lasts);
+        let warmup = time("--warmup", &self.warmup).unwrap_or(Duration::ZERO);
+        let grace = time("--grace", &self.grace).unwrap_or(GRACE);
+        let planned = || settings.iter().filter_map(Settings::lasts).max();
+        (lasts.or_else(planned).unwrap_or(LASTS), warmup, grace)
     }
 
     fn owned(&self, problems: &mut Problems) -> Vec<IpAddr> {

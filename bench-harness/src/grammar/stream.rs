@@ -86,10 +86,8 @@ impl Settings {
     /// `NAME: key=value key=value`; a word without `=` belongs to the value before it.
     pub fn parse(text: &str, problems: &mut Problems) -> Option<Settings> {
         let before = problems.0.len();
-        let Some((name, rest)) = text
-            .split_once(':')
-            .filter(|(name, _)| is_name(name.trim()))
-        else {
+        let named = text.split_once(':');
+        let Some((name, rest)) = named.filter(|(name, _)| is_name(name.trim())) else {
             problems.add(
                 "--stream",
                 text,
@@ -97,42 +95,49 @@ impl Settings {
             );
             return None;
         };
-        let name = name.trim().to_owned();
-        let place = format!("--stream {name}: ");
-        let mut values: BTreeMap<&'static str, String> = BTreeMap::new();
+        let mut settings = Settings {
+            name: name.trim().to_owned(),
+            place: format!("--stream {}: ", name.trim()),
+            values: BTreeMap::new(),
+        };
         let mut last = None;
-        for token in rest.split_ascii_whitespace() {
-            match (token.split_once('='), last) {
-                (Some((key, value)), _) => match known(key) {
-                    Some(key) => {
-                        if values.insert(key, value.to_owned()).is_some() {
-                            problems.add(format!("{place}{key}"), value, "is said twice: keep one");
-                        }
-                        last = Some(key);
-                    }
-                    None => {
-                        let keys: Vec<&str> = KEYS.iter().map(|(key, _)| *key).collect();
-                        problems.add(
-                            format!("{place}{key}"),
-                            value,
-                            format!("one of {}", keys.join(", ")),
-                        );
-                        last = None;
-                    }
-                },
-                (None, Some(key)) => {
-                    let value = values.get_mut(key).expect("it was put in before");
-                    value.push(' ');
-                    value.push_str(token);
-                }
-                (None, None) => problems.add(place.trim_end(), token, "key=value"),
+        for word in rest.split_ascii_whitespace() {
+            match (word.split_once('='), last) {
+                (Some((key, value)), _) => last = settings.put(key, value, problems),
+                (None, Some(key)) => settings.put_behind(key, word),
+                (None, None) => problems.add(settings.place.trim_end(), word, "key=value"),
             }
         }
-        (problems.0.len() == before).then_some(Settings {
-            name,
-            place,
-            values,
-        })
+        (problems.0.len() == before).then_some(settings)
+    }
+
+    /// Takes one value. The key, if it is one.
+    fn put(&mut self, key: &str, value: &str, problems: &mut Problems) -> Option<&'static str> {
+        let place = format!("{}{key}", self.place);
+        let Some(key) = known(key) else {
+            let keys: Vec<&str> = KEYS.iter().map(|(key, _)| *key).collect();
+            problems.add(place, value, format!("one of {}", keys.join(", ")));
+            return None;
+        };
+        if self.values.insert(key, value.to_owned()).is_some() {
+            problems.add(place, value, "is said twice: keep one");
+        }
+        Some(key)
+    }
+
+    fn put_behind(&mut self, key: &str, word: &str) {
+        let value = self.values.get_mut(key);
+        let value = value.expect("the key before a word has its value");
+        value.push(' ');
+        value.push_str(word);
+    }
+
+    /// What a problem calls the stream as a whole.
+    fn whole(&self) -> &str {
+        match self.place.trim_end_matches([':', ' ', '-']) {
+            "" => "source",
+            place => place,
+        }
     }
 
     /// How long its planned rate says it lasts; none without one, or where its last piece is open.
@@ -263,10 +268,50 @@ impl Reader<'_> {
     }
 
     fn arrivals(&mut self, profile: Profile, lasts: Duration) -> Option<Arrivals> {
+        self.refuse_what_lacks_its_way();
         let ways: Vec<&str> = ["rate", "sessions", "connections"]
             .into_iter()
             .filter(|key| self.has(key))
             .collect();
+        match ways.as_slice() {
+            ["rate"] => self.open(lasts),
+            ["connections"] if profile.is_kept() => self.held(),
+            ["connections"] => {
+                self.wrong(
+                    "connections",
+                    "this profile comes and goes: give rate=N/s or sessions=N",
+                );
+                None
+            }
+            [sessions] if profile.is_kept() => {
+                self.wrong(
+                    sessions,
+                    "this profile stays: give connections=N, or a rate",
+                );
+                None
+            }
+            [sessions] => self
+                .take(sessions, grammar::count32)
+                .map(|sessions| Arrivals::Closed { sessions }),
+            [] => {
+                self.problems.add(
+                    self.settings.whole(),
+                    "",
+                    match profile.is_kept() {
+                        true => "say how many: connections=N",
+                        false => "say how many: rate=N/s (planned) or sessions=N (in a circle)",
+                    },
+                );
+                None
+            }
+            [one, other, ..] => {
+                self.wrong(other, format!("{one} says it already: keep one of the two"));
+                None
+            }
+        }
+    }
+
+    fn refuse_what_lacks_its_way(&mut self) {
         if self.has("pattern") && !self.has("rate") {
             self.wrong("pattern", "only a rate has a pattern: give rate=2000/s");
         }
@@ -275,56 +320,6 @@ impl Reader<'_> {
                 "opening",
                 "only kept connections are opened at a speed: give connections=1000",
             );
-        }
-        match ways.as_slice() {
-            ["rate"] => self.open(lasts),
-            ["sessions"] if profile.is_kept() => {
-                self.wrong(
-                    "sessions",
-                    "this profile stays: give connections=N, or a rate",
-                );
-                None
-            }
-            ["sessions"] => self
-                .take("sessions", grammar::count32)
-                .map(|sessions| Arrivals::Closed { sessions }),
-            ["connections"] if !profile.is_kept() => {
-                self.wrong(
-                    "connections",
-                    "this profile comes and goes: give rate=N/s or sessions=N",
-                );
-                None
-            }
-            ["connections"] => self.held(),
-            [] => {
-                let remedy = if profile.is_kept() {
-                    "say how many: connections=N"
-                } else {
-                    "say how many: rate=N/s (planned) or sessions=N (in a circle)"
-                };
-                let place = self
-                    .settings
-                    .place
-                    .trim_end_matches([':', ' ', '-'])
-                    .to_owned();
-                self.problems.add(
-                    if place.is_empty() {
-                        "source".to_owned()
-                    } else {
-                        place
-                    },
-                    "",
-                    remedy,
-                );
-                None
-            }
-            _ => {
-                self.wrong(
-                    ways[1],
-                    format!("{} says it already: keep one of the two", ways[0]),
-                );
-                None
-            }
         }
     }
 
