@@ -37,6 +37,7 @@ impl Stage {
         Stage::Session,
     ];
 
+    /// As in JSON, in the summary and in thresholds.
     pub fn word(self) -> &'static str {
         match self {
             Stage::Connect => "connect",
@@ -133,12 +134,16 @@ pub struct Counts {
     pub unanswered: u64,
     /// Messages that got no end of data: a command was refused, the connection was lost, the client meant to hang up.
     pub not_sent: u64,
-    /// Replies 421 or 521, connections refused by TCP, resets, ends of stream that nobody asked for, replies that are no SMTP.
+    /// Replies 421 or 521, and greetings that are no welcome.
     pub turned_away: u64,
+    /// Connections refused by TCP, and those that could not even be tried from here.
     pub connect_failed: u64,
     pub resets: u64,
+    /// Ends of a connection by the other side that no QUIT had asked for.
     pub closed_early: u64,
+    /// Replies that are no SMTP, or of a kind that cannot be meant.
     pub garbled: u64,
+    /// Sessions given up because a step took longer than the stream's patience.
     pub timed_out: u64,
     /// Sessions still open when the grace was over.
     pub unfinished: u64,
@@ -348,7 +353,7 @@ impl Outcome {
 pub struct Comparison {
     /// The workload: `new connection per message, 4 KiB`.
     pub title: String,
-    /// By peer name, in the order they ran: CPU per message of every round in microseconds, and messages per second.
+    /// In the order they took part.
     pub peers: Vec<PeerRounds>,
     /// The peer the ratios are against.
     pub against: String,
@@ -356,10 +361,13 @@ pub struct Comparison {
     pub target: Option<f64>,
 }
 
+/// One peer's rounds, a value each.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PeerRounds {
     pub name: String,
+    /// CPU time per accepted message, microseconds; empty where there is no proxy.
     pub cpu_us: Vec<f64>,
+    /// Accepted while the plan sends.
     pub messages_per_second: Vec<f64>,
     /// p50, p99 and p99.9 of the whole session from the planned start, per round, microseconds.
     pub p50_us: Vec<f64>,
@@ -384,6 +392,7 @@ impl Results {
     pub const FORMAT: &'static str = "weir-bench/1";
 }
 
+/// A single number, such as the bytes of a parked client.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
     pub title: String,
