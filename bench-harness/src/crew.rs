@@ -70,13 +70,18 @@ pub fn run(plan: &Plan, options: &CrewOptions) -> Result<Outcome> {
 
 fn run_program(program: &Path, plan: &Plan, options: &CrewOptions) -> Result<Outcome> {
     signals::watch()?;
-    ensure!(!interrupted(), "interrupted before the run began");
+    ensure!(!interrupted(), TOO_EARLY);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start an async runtime")?;
     runtime.block_on(Run::new(program, plan, options)?.carry_out())
 }
+
+/// What workers say, with their numbers; it ends when all of them have.
+type Inbox = mpsc::Receiver<(u32, Event)>;
+
+const TOO_EARLY: &str = "interrupted before the run began";
 
 /// One run under way.
 struct Run<'a> {
@@ -130,24 +135,8 @@ impl<'a> Run<'a> {
     async fn carry_out(mut self) -> Result<Outcome> {
         self.progress.warn(&self.machine.warnings);
         let asked = unless_signalled(1, self.ask_both_ends()).await;
-        asked.context("interrupted before the run began")??;
-        let (events, mut inbox) = mpsc::channel(64);
-        let mut members = Vec::new();
-        for index in 0..self.processes {
-            let share = self.plan.share(index, self.processes);
-            members.push(Member::spawn(&self.program, index, &share, events.clone()).await?);
-        }
-        drop(events);
-        let ready = tokio::time::timeout(READY_WITHIN, self.all_ready(&mut inbox));
-        unless_signalled(1, ready)
-            .await
-            .context("interrupted before the run began")?
-            .with_context(|| {
-                format!(
-                    "the workers were not ready within {} s",
-                    READY_WITHIN.as_secs()
-                )
-            })??;
+        asked.context(TOO_EARLY)??;
+        let (mut members, mut inbox) = self.muster().await?;
         let (clock, began) = (Instant::now(), SystemTime::now());
         self.sample(clock)?;
         for member in &mut members {
@@ -158,9 +147,8 @@ impl<'a> Run<'a> {
         self.tick(clock);
         self.progress.end();
         let (streams, sent) = merge(self.plan, self.reports)?;
-        self.machine
-            .warnings
-            .extend(rails::afterthoughts(self.plan, &streams));
+        let afterthoughts = rails::afterthoughts(self.plan, &streams);
+        self.machine.warnings.extend(afterthoughts);
         let integrity = match self.plan.ledger {
             Some(control) => {
                 let counting = count_arrivals(control, self.plan.run, &sent, &self.before);
@@ -186,6 +174,22 @@ impl<'a> Run<'a> {
         })
     }
 
+    /// Starts all workers and waits until they are ready.
+    async fn muster(&mut self) -> Result<(Vec<Member>, Inbox)> {
+        let (events, mut inbox) = mpsc::channel(64);
+        let mut members = Vec::new();
+        for index in 0..self.processes {
+            let share = self.plan.share(index, self.processes);
+            members.push(Member::spawn(&self.program, index, &share, events.clone()).await?);
+        }
+        drop(events);
+        let ready = tokio::time::timeout(READY_WITHIN, self.all_ready(&mut inbox));
+        let ready = unless_signalled(1, ready).await.context(TOO_EARLY)?;
+        let seconds = READY_WITHIN.as_secs();
+        ready.with_context(|| format!("the workers were not ready within {seconds} s"))??;
+        Ok((members, inbox))
+    }
+
     /// That nobody is there is better told now than after the run.
     async fn ask_both_ends(&mut self) -> Result<()> {
         let target = self.plan.target;
@@ -204,7 +208,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    async fn all_ready(&mut self, inbox: &mut mpsc::Receiver<(u32, Event)>) -> Result<()> {
+    async fn all_ready(&mut self, inbox: &mut Inbox) -> Result<()> {
         let mut ready = 0;
         while ready < self.processes {
             let (index, event) = inbox.recv().await.context("all workers have gone")?;
@@ -221,14 +225,11 @@ impl<'a> Run<'a> {
     async fn drive(
         &mut self,
         members: &mut [Member],
-        inbox: &mut mpsc::Receiver<(u32, Event)>,
+        inbox: &mut Inbox,
         clock: Instant,
     ) -> Result<()> {
         let mut signals = signals::watch()?;
-        ensure!(
-            *signals.borrow_and_update() == 0,
-            "interrupted before the run began"
-        );
+        ensure!(*signals.borrow_and_update() == 0, TOO_EARLY);
         let mut ticks = tokio::time::interval(SAMPLE_EVERY);
         let last = tokio::time::sleep(self.plan.lasts + self.plan.grace + REPORT_WITHIN);
         tokio::pin!(last);

@@ -140,7 +140,7 @@ async fn hear(
     }
 }
 
-/// Reads to the end and keeps the end.
+/// Reads to the end and keeps the end. An error is an end, too: words are no result.
 async fn last_words(mut errors: impl AsyncRead + Unpin) -> String {
     let (mut kept, mut piece) = (Vec::new(), [0; 4096]);
     while let Ok(count @ 1..) = errors.read(&mut piece).await {

@@ -49,6 +49,7 @@ fn obey() {
     loop {
         match next_line() {
             Ok(Some(line)) if line == "stop" => STOP.store(true, Ordering::Relaxed),
+            // Blank lines and whatever a later parent may say: nothing that a run depends on.
             Ok(Some(_)) => {}
             Ok(None) | Err(_) => std::process::exit(EXIT_ORPHAN),
         }
