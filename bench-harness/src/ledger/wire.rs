@@ -145,6 +145,7 @@ async fn exchange(control: SocketAddr, line: &str) -> anyhow::Result<String> {
         .write_all(format!("{line}\n").as_bytes())
         .await
         .with_context(|| format!("cannot write to the control port {control}"))?;
+    // says that no further line comes; a sink that is gone already is found out by the read
     stream.shutdown().await.ok();
     let mut answer = String::new();
     stream

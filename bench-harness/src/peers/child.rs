@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -50,13 +50,14 @@ impl Child {
         self.process.id()
     }
 
+    fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        let ended = self.process.try_wait();
+        ended.with_context(|| format!("cannot ask after {}", self.name))
+    }
+
     /// An error with the end of its log, once the process is gone.
     pub fn check(&mut self) -> Result<()> {
-        let ended = self
-            .process
-            .try_wait()
-            .with_context(|| format!("cannot ask after {}", self.name))?;
-        match ended {
+        match self.ended()? {
             None => Ok(()),
             Some(status) => bail!(
                 "{} ended ({status}); its last words:\n{}",
@@ -66,9 +67,12 @@ impl Child {
         }
     }
 
-    /// The end of what it said.
+    /// The end of what it said, for people.
     pub fn words(&self) -> String {
-        let text = fs::read(&self.log).unwrap_or_default();
+        let text = match fs::read(&self.log) {
+            Ok(text) => text,
+            Err(error) => return format!("(cannot read {}: {error})", self.log.display()),
+        };
         let tail = &text[text.len().saturating_sub(LOG_TAIL)..];
         String::from_utf8_lossy(tail).into_owned()
     }
@@ -107,7 +111,7 @@ impl Child {
     /// Waits for an end that comes by itself or was asked for.
     pub fn wait_ended(&mut self, patience: Duration) -> Result<()> {
         let until = Instant::now() + patience;
-        while self.process.try_wait()?.is_none() {
+        while self.ended()?.is_none() {
             if Instant::now() > until {
                 bail!(
                     "{} does not end; its last words:\n{}",
