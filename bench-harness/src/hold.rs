@@ -153,7 +153,7 @@ fn cost_text(cost: &Cost) -> String {
 mod tests {
     use super::*;
     use crate::grammar::samples::plan;
-    use crate::outcome::{Machine, Second};
+    use crate::outcome::Second;
 
     /// Opened within two seconds, kept for six, gone after the eighth.
     fn outcome() -> Outcome {
@@ -195,15 +195,8 @@ mod tests {
             })
             .collect();
         Outcome {
-            name: "weir".to_owned(),
-            command: String::new(),
-            began: String::new(),
-            lasted: plan.lasts,
-            machine: Machine::default(),
-            plan,
-            streams: vec![bots],
-            integrity: None,
             samples,
+            ..Outcome::of(plan, vec![bots])
         }
     }
 

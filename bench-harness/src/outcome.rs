@@ -424,6 +424,35 @@ pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
+impl StreamOutcome {
+    /// One that has seen nothing yet.
+    pub(crate) fn named(name: &str) -> StreamOutcome {
+        StreamOutcome {
+            name: name.to_owned(),
+            ..StreamOutcome::default()
+        }
+    }
+}
+
+#[cfg(test)]
+impl Outcome {
+    /// A run of a plan that nobody watched, and whose mail nobody counted.
+    pub(crate) fn of(plan: crate::plan::Plan, streams: Vec<StreamOutcome>) -> Outcome {
+        Outcome {
+            name: "weir".to_owned(),
+            command: String::new(),
+            began: "2026-01-01T00:00:00Z".to_owned(),
+            lasted: plan.lasts,
+            machine: Machine::default(),
+            plan,
+            streams,
+            integrity: None,
+            samples: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -268,10 +268,7 @@ mod tests {
 
     #[test]
     fn a_busy_load_side_is_told_of() {
-        let mut stream = StreamOutcome {
-            name: "good".to_owned(),
-            ..StreamOutcome::default()
-        };
+        let mut stream = StreamOutcome::named("good");
         (stream.counts.starts, stream.counts.accepted) = (1000, 1000);
         stream.counts.late = 10;
         let plan = plan(&["good: rate=100/s"]);
@@ -291,10 +288,7 @@ mod tests {
     #[test]
     fn starts_that_were_not_made_are_told_of() {
         let plan = plan(&["good: rate=100/s starts=50"]);
-        let mut stream = StreamOutcome {
-            name: "good".to_owned(),
-            ..StreamOutcome::default()
-        };
+        let mut stream = StreamOutcome::named("good");
         assert!(
             afterthoughts(&plan, std::slice::from_ref(&stream))[0].contains("nothing was started")
         );

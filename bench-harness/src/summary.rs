@@ -251,14 +251,11 @@ mod tests {
 
     use super::*;
     use crate::grammar::samples::plan;
-    use crate::outcome::{Machine, Sample};
+    use crate::outcome::Sample;
 
     fn outcome() -> Outcome {
         let plan = plan(&["good: profile=pipelined rate=10/s"]);
-        let mut good = StreamOutcome {
-            name: "good".to_owned(),
-            ..StreamOutcome::default()
-        };
+        let mut good = StreamOutcome::named("good");
         good.counts.starts = 12_345;
         good.counts.accepted = 12_000;
         good.counts.resets = 3;
@@ -276,19 +273,12 @@ mod tests {
             times.service.record(Duration::from_micros(us / 2));
         }
         Outcome {
-            name: "weir".to_owned(),
-            command: String::new(),
-            began: "2026-01-01T00:00:00Z".to_owned(),
-            lasted: Duration::from_secs(10),
-            machine: Machine::default(),
-            plan,
-            streams: vec![good],
             integrity: Some(Integrity {
                 arrived: 12_000,
                 lost: 1,
                 ..Integrity::default()
             }),
-            samples: Vec::new(),
+            ..Outcome::of(plan, vec![good])
         }
     }
 

@@ -2,14 +2,11 @@
 
 use super::*;
 use crate::grammar::samples::plan;
-use crate::outcome::{Machine, Second};
+use crate::outcome::Second;
 
 fn outcome() -> Outcome {
     let plan = plan(&["good: rate=10/s", "bots: profile=idle connections=5"]);
-    let mut good = StreamOutcome {
-        name: "good".to_owned(),
-        ..StreamOutcome::default()
-    };
+    let mut good = StreamOutcome::named("good");
     good.counts.starts = 9_998;
     good.counts.accepted = 100;
     good.counts.dropped = 2;
@@ -30,25 +27,15 @@ fn outcome() -> Outcome {
             .planned
             .record(Duration::from_millis(2));
     }
-    let mut bots = StreamOutcome {
-        name: "bots".to_owned(),
-        ..StreamOutcome::default()
-    };
+    let mut bots = StreamOutcome::named("bots");
     bots.counts.dropped = 3;
     Outcome {
-        name: "weir".to_owned(),
-        command: String::new(),
-        began: String::new(),
-        lasted: plan.lasts,
-        machine: Machine::default(),
-        plan,
-        streams: vec![good, bots],
         integrity: Some(Integrity {
             arrived: 100,
             lost: 1,
             ..Integrity::default()
         }),
-        samples: Vec::new(),
+        ..Outcome::of(plan, vec![good, bots])
     }
 }
 
@@ -152,10 +139,7 @@ fn a_stream_without_samples_is_no_pass() {
         "bots: profile=idle connections=5",
         "poor: rate=1/s",
     ]);
-    let poor = StreamOutcome {
-        name: "poor".to_owned(),
-        ..StreamOutcome::default()
-    };
+    let poor = StreamOutcome::named("poor");
     outcome.streams.push(poor);
     for (text, broken, measured) in [
         ("p99>150ms", true, "nothing was measured (poor)"),

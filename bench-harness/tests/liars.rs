@@ -222,6 +222,12 @@ fn counts(arrived: u64, set: impl Fn(&mut Integrity)) -> Integrity {
     integrity
 }
 
+/// A crime that leaves every message in its place, and some of them changed.
+fn altered(label: &'static str, crime: Crime) -> Row {
+    let integrity = counts(MESSAGES, |i| i.altered = HIT);
+    (label, crime, integrity, "5 altered")
+}
+
 /// All rows at once: what they do most is wait.
 fn judge(rows: &[Row]) {
     thread::scope(|scope| {
@@ -308,14 +314,6 @@ fn what_comes_after_the_last_reply_is_counted() {
 
 #[test]
 fn single_octets_count_wherever_they_are() {
-    let altered = |label, crime| -> Row {
-        (
-            label,
-            crime,
-            counts(MESSAGES, |i| i.altered = HIT),
-            "5 altered",
-        )
-    };
     judge(&[
         altered("header", |message, _| flipped(message, marks(message).0)),
         altered("body", |message, _| flipped(message, marks(message).1 + 99)),
@@ -333,14 +331,6 @@ fn single_octets_count_wherever_they_are() {
 
 #[test]
 fn pieces_of_messages_count() {
-    let altered = |label, crime| -> Row {
-        (
-            label,
-            crime,
-            counts(MESSAGES, |i| i.altered = HIT),
-            "5 altered",
-        )
-    };
     judge(&[
         altered("cut short", |message, _| {
             let line = message[..message.len() - 2]

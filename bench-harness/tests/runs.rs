@@ -25,15 +25,15 @@ impl Sink {
     }
 
     fn source(&self, flags: &[&str]) -> Command {
+        self.source_with_ledger(self.handle.control, flags)
+    }
+
+    /// The same, but somebody else is asked what arrived.
+    fn source_with_ledger(&self, ledger: SocketAddr, flags: &[&str]) -> Command {
+        let (target, ledger) = (self.target().to_string(), ledger.to_string());
         let mut command = Command::new(env!("CARGO_BIN_EXE_weir-bench"));
         command
-            .args([
-                "source",
-                &self.target().to_string(),
-                "--ledger",
-                &self.handle.control.to_string(),
-                "--quiet",
-            ])
+            .args(["source", &target, "--ledger", &ledger, "--quiet"])
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -269,20 +269,8 @@ fn a_sink_that_does_not_answer_fails_the_run() {
         .unwrap()
         .local_addr()
         .unwrap();
-    let done = Command::new(env!("CARGO_BIN_EXE_weir-bench"))
-        .args([
-            "source",
-            &sink.target().to_string(),
-            "--rate",
-            "20/s",
-            "--for",
-            "1s",
-            "--quiet",
-            "--ledger",
-            &nobody.to_string(),
-        ])
-        .output()
-        .unwrap();
+    let short = ["--rate", "20/s", "--for", "1s"];
+    let done = sink.source_with_ledger(nobody, &short).output().unwrap();
     assert_eq!(code(&done), 69);
     assert!(
         text(&done.stderr).contains(&nobody.to_string()),
@@ -351,21 +339,9 @@ fn a_sink_that_hangs_does_not_hold_the_operator() {
     // takes connections by its backlog, and never answers
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let began = Instant::now();
-    let run = Command::new(env!("CARGO_BIN_EXE_weir-bench"))
-        .args([
-            "source",
-            &sink.target().to_string(),
-            "--rate",
-            "20/s",
-            "--for",
-            "1s",
-            "--quiet",
-        ])
-        .args(["--ledger", &mute.local_addr().unwrap().to_string()])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let ledger = mute.local_addr().unwrap();
+    let short = ["--rate", "20/s", "--for", "1s"];
+    let run = sink.source_with_ledger(ledger, &short).spawn().unwrap();
     let _asked = mute.accept().unwrap();
     signal(run.id(), "INT");
     let done = run.wait_with_output().unwrap();
