@@ -58,6 +58,7 @@ impl Config {
             shards,
             cores: here.cores.clone(),
             gives_way: self.listening.gives_way,
+            busy_wait: self.listening.busy_wait,
             listen: self
                 .listening
                 .listen
@@ -126,8 +127,17 @@ impl Config {
             upstream_buffers: self.listening.upstream_buffers.into(),
             buffer_size: BUFFER_SIZE,
             chunks: (held / BUFFER_SIZE / shards).max(16),
-            gather: self.listening.gather,
+            gather: self.gather(),
+            shows_news: !self.listening.busy_wait.is_zero(),
             ..RingConfig::default()
+        }
+    }
+
+    /// A shard that looks for events has no sleep to save.
+    fn gather(&self) -> Duration {
+        match self.listening.busy_wait {
+            Duration::ZERO => self.listening.gather,
+            _ => Duration::ZERO,
         }
     }
 
@@ -285,6 +295,15 @@ mod tests {
             open_files,
             clock: Clock::start(),
         }
+    }
+
+    #[test]
+    fn a_shard_that_looks_for_events_does_not_gather() {
+        let ring = |words: &[&str]| read(words).1.ring(2, 20_000);
+        let asleep = ring(&["--demo"]);
+        assert!(!asleep.shows_news && !asleep.gather.is_zero());
+        let awake = ring(&["--demo", "--busy-wait", "50us"]);
+        assert!(awake.shows_news && awake.gather.is_zero());
     }
 
     #[test]

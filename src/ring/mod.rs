@@ -72,6 +72,8 @@ pub struct RingConfig {
     pub chunks: usize,
     /// How long at most a busy ring lets completions gather before it wakes; zero: not at all.
     pub gather: Duration,
+    /// Whether the kernel is to show in the ring's memory that something has happened: see [`Ring::has_news`].
+    pub shows_news: bool,
 }
 
 impl Default for RingConfig {
@@ -86,6 +88,7 @@ impl Default for RingConfig {
             buffer_size: 16 << 10,
             chunks: 2048,
             gather: Duration::from_millis(2),
+            shows_news: false,
         }
     }
 }
@@ -162,14 +165,18 @@ impl Ring {
             config.reserve < config.slots,
             "clients have to have some slots"
         );
-        let uring = IoUring::builder()
+        let mut builder = IoUring::builder();
+        builder
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_coop_taskrun()
             .setup_submit_all()
             .setup_clamp()
-            .setup_cqsize(config.completions.max(config.entries * 2))
-            .build(config.entries)?;
+            .setup_cqsize(config.completions.max(config.entries * 2));
+        if config.shows_news {
+            builder.setup_taskrun_flag();
+        }
+        let uring = builder.build(config.entries)?;
         uring
             .submitter()
             .register_files_sparse(config.slots as u32)?;
@@ -234,13 +241,7 @@ impl Ring {
     /// The kernel is entered once. `now` is what the shard's clock said at the end of its work.
     pub fn wait(&mut self, now: Moment, until: Moment) -> io::Result<()> {
         self.learn(now);
-        self.now = now;
-        self.expire_lingers();
-        self.end_rest();
-        self.buffers.offer();
-        self.arm_starved();
-        self.arm_accepts();
-        self.arm_watches();
+        self.prepare(now);
         let wake = until
             .min(self.linger_deadline())
             .min(self.accepting.deadline());
@@ -265,6 +266,34 @@ impl Ring {
             self.came = Some(completed.saturating_sub(at_once));
         }
         Ok(())
+    }
+
+    /// Submits what has been queued and takes what has happened, without sleeping. True if that was anything: a turn to
+    /// work off. For a shard that looks for a while before it sleeps; then [`Ring::has_news`] says when to look again.
+    pub fn look(&mut self, now: Moment) -> io::Result<bool> {
+        self.prepare(now);
+        self.at_once = 0;
+        if !self.uring.submission().is_empty() || self.has_news() {
+            self.enter(0, None)?;
+            self.collect();
+        }
+        Ok(!self.made.is_empty() || self.position < self.batch.len())
+    }
+
+    /// Whether the kernel has something for us: a read of shared memory. Only in a ring that [`RingConfig::shows_news`].
+    pub fn has_news(&mut self) -> bool {
+        self.uring.submission().taskrun() || !self.uring.completion().is_empty()
+    }
+
+    /// What is due at the end of a turn, queued before the kernel is entered.
+    fn prepare(&mut self, now: Moment) {
+        self.now = now;
+        self.expire_lingers();
+        self.end_rest();
+        self.buffers.offer();
+        self.arm_starved();
+        self.arm_accepts();
+        self.arm_watches();
     }
 
     /// The turn that is over had so many events: what that says for the next.

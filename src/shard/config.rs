@@ -23,6 +23,8 @@ pub struct ShardsConfig {
     pub cores: Vec<usize>,
     /// Whether a shard lets others on its core finish before it runs.
     pub gives_way: bool,
+    /// How long a shard looks for events before it sleeps; zero: not at all. Needs a ring that shows news.
+    pub busy_wait: Duration,
     pub listen: Vec<ListenerConfig>,
     pub ring: RingConfig,
     /// Clients over all shards; 0: as many as the tables of open files hold.

@@ -260,7 +260,7 @@ impl Shard {
             } else {
                 wake
             };
-            if let Err(error) = self.world.wire().wait(now, until) {
+            if let Err(error) = self.await_events(now, until) {
                 panic!(
                     "shard {}: the ring does not work any more: {error}",
                     self.index
@@ -273,6 +273,25 @@ impl Shard {
                 rt::yield_background().await;
             }
         }
+    }
+
+    /// Looks for events as long as it is told to, then sleeps until one comes or `until` is reached.
+    fn await_events(&mut self, now: Moment, until: Moment) -> io::Result<()> {
+        let Common { config, .. } = &*self.common;
+        let ring = self.world.wire();
+        if config.busy_wait.is_zero() || until <= now {
+            return ring.wait(now, until);
+        }
+        if ring.look(now)? {
+            return Ok(());
+        }
+        let end = until.min(now + config.busy_wait);
+        let mut now = now;
+        while now < end && !ring.has_news() {
+            std::hint::spin_loop();
+            now = config.clock.now();
+        }
+        ring.wait(now, until)
     }
 
     /// Everything that has happened. True: the executor has work of its own.

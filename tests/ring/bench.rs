@@ -27,7 +27,8 @@ pub fn small() -> RingConfig {
         upstream_buffers: 4,
         buffer_size: 4096,
         chunks: 4,
-        gather: std::time::Duration::ZERO,
+        gather: Duration::ZERO,
+        shows_news: false,
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use weir::ring::Event;
+use weir::ring::{Event, Group, RingConfig, Wire};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, small};
 
 #[test]
 fn another_thread_rings() {
@@ -48,4 +48,29 @@ fn a_watched_descriptor_is_told_again_while_it_is_ready() {
     bench.turn(Duration::ZERO);
     let seen = bench.turn(Duration::from_millis(20));
     assert!(seen.is_empty(), "{seen:?}");
+}
+
+#[test]
+fn who_looks_sees_news_and_takes_it_without_sleeping() {
+    use std::io::Write;
+    let mut bench = Bench::with(RingConfig {
+        shows_news: true,
+        ..small()
+    });
+    let (slot, mut peer) = bench.pair();
+    bench.ring.start_receive(slot, Group::Client);
+    while bench.ring.look(bench.now()).expect("a look") {
+        while bench.ring.next_event().is_some() {}
+    }
+    let enters = bench.ring.stats().enters;
+    assert!(!bench.ring.look(bench.now()).expect("a look"));
+    assert!(!bench.ring.has_news());
+    assert_eq!(bench.ring.stats().enters, enters, "nothing to enter for");
+    peer.write_all(b"QUIT\r\n").expect("sent");
+    let begun = Instant::now();
+    while !bench.ring.has_news() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "no news");
+    }
+    assert!(bench.ring.look(bench.now()).expect("a look"));
+    assert_eq!(bench.received(slot), b"QUIT\r\n");
 }

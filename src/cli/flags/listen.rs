@@ -104,6 +104,16 @@ pub struct Flags {
     /// a quarter more CPU per message.
     #[arg(long, value_name = "DURATION", default_value = "2ms")]
     pub gather: String,
+
+    /// How long a shard looks for events before it sleeps
+    ///
+    /// Whoever sleeps has to be woken. With a core to itself a shard can look instead, and serves each event as it comes:
+    /// such a shard does not gather.
+    ///
+    /// Range: 1us to 100ms, or 0: it sleeps at once. Cost: a core per shard while mail comes more often than this. On a
+    /// core that is shared with a mail server or with interrupts it takes away time from them, and costs latency.
+    #[arg(long, value_name = "DURATION", default_value = "0")]
+    pub busy_wait: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -122,6 +132,8 @@ pub struct Listening {
     pub gives_way: bool,
     /// Zero: never.
     pub gather: Duration,
+    /// Zero: not at all.
+    pub busy_wait: Duration,
 }
 
 pub const LISTENERS_MAX: usize = 16;
@@ -159,6 +171,12 @@ impl Flags {
                 "--gather",
                 &self.gather,
                 Duration::from_micros(10)..=Duration::from_millis(10),
+                Zero::Lifts,
+            ),
+            busy_wait: reader.duration(
+                "--busy-wait",
+                &self.busy_wait,
+                Duration::from_micros(1)..=Duration::from_millis(100),
                 Zero::Lifts,
             ),
         }
@@ -277,6 +295,7 @@ mod tests {
         assert_eq!((meant.connections_max, meant.backlog), (100_000, 4096));
         assert!(meant.gives_way);
         assert_eq!(meant.gather, Duration::from_millis(2));
+        assert_eq!(meant.busy_wait, Duration::ZERO);
     }
 
     #[test]
@@ -291,8 +310,11 @@ mod tests {
             "kernel",
             "--scheduling",
             "normal",
+            "--busy-wait",
+            "50us",
         ])
         .unwrap();
+        assert_eq!(meant.busy_wait, Duration::from_micros(50));
         assert!(!meant.gives_way);
         assert_eq!(meant.listen.len(), 3);
         assert_eq!((meant.shards, meant.steer), (Some(3), Steer::Kernel));
@@ -315,6 +337,8 @@ mod tests {
             "real-time",
             "--gather",
             "1s",
+            "--busy-wait",
+            "1s",
             "--backlog",
             "0",
         ];
@@ -327,6 +351,7 @@ mod tests {
             "--client-buffers",
             "--scheduling",
             "--gather",
+            "--busy-wait",
         ];
         assert_eq!(testing::blamed(read(&args)), expected);
     }
