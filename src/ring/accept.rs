@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use io_uring::{opcode, types};
+use io_uring::{opcode, squeue, types};
 use weir_smtp::time::Moment;
 
 use super::Ring;
@@ -44,6 +44,8 @@ pub(super) struct Accepting {
     /// Told the shard that the table is full; once per time it fills.
     told_full: bool,
     rest_until: Option<Moment>,
+    /// A try that finds nobody makes a file and drops it again. Before 6.10 there is no other way to begin.
+    poll_first: bool,
 }
 
 impl Accepting {
@@ -55,6 +57,7 @@ impl Accepting {
             armed: 0,
             told_full: false,
             rest_until: None,
+            poll_first: true,
         }
     }
 
@@ -143,6 +146,10 @@ impl Ring {
         let accept = opcode::Accept::new(types::Fd(socket.as_raw_fd()), peer.as_mut_ptr(), len)
             .file_index(Some(types::DestinationSlot::auto_target()))
             .build();
+        let accept = match self.accepting.poll_first {
+            true => poll_first(accept),
+            false => accept,
+        };
         self.push(accept, accept_token(number, index));
         true
     }
@@ -173,6 +180,10 @@ impl Ring {
         match -result {
             // The peer left before it was accepted, or we do not want to accept any more.
             libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EPROTO => None,
+            libc::EINVAL if self.accepting.poll_first => {
+                self.accepting.poll_first = false;
+                None
+            }
             // All accepts in flight fail alike: told once.
             _ if self.accepting.rest_until.is_some() => None,
             error => {
@@ -215,6 +226,18 @@ impl Ring {
         }
     }
 }
+
+/// Makes an accept wait for a connection before its first try (IORING_ACCEPT_POLL_FIRST).
+fn poll_first(mut accept: squeue::Entry) -> squeue::Entry {
+    const IOPRIO: usize = 1;
+    const POLL_FIRST: u16 = 1 << 2;
+    let words = (&raw mut accept).cast::<u16>();
+    // SAFETY: an entry is the kernel's io_uring_sqe, whose bytes 2 and 3 are `ioprio`; the crate has no call for it.
+    unsafe { *words.add(IOPRIO) |= POLL_FIRST };
+    accept
+}
+
+const _: () = assert!(size_of::<squeue::Entry>() == 64);
 
 fn accept_token(listener: usize, index: u32) -> Token {
     Token::plain(Op::Accept, (listener * ACCEPTS) as u32 + index)
