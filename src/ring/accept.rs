@@ -49,7 +49,7 @@ pub(super) struct Accepting {
 }
 
 impl Accepting {
-    pub(super) fn new(room: usize) -> Accepting {
+    pub(super) fn new(room: usize, poll_first: bool) -> Accepting {
         Accepting {
             listeners: Vec::new(),
             room,
@@ -57,7 +57,7 @@ impl Accepting {
             armed: 0,
             told_full: false,
             rest_until: None,
-            poll_first: true,
+            poll_first,
         }
     }
 
@@ -180,10 +180,6 @@ impl Ring {
         match -result {
             // The peer left before it was accepted, or we do not want to accept any more.
             libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EPROTO => None,
-            libc::EINVAL if self.accepting.poll_first => {
-                self.accepting.poll_first = false;
-                None
-            }
             // All accepts in flight fail alike: told once.
             _ if self.accepting.rest_until.is_some() => None,
             error => {

@@ -188,12 +188,14 @@ impl Ring {
             [config.client_buffers, config.upstream_buffers],
             config.chunks,
         )?;
+        // What came with the same kernel, 6.10; there is no way to ask for the flag itself.
+        let accepts_poll_first = uring.params().is_feature_recvsend_bundle();
         Ok(Ring {
             uring,
             slots: Slots::new(config.slots)?,
             buffers,
             flights: Flights::new(),
-            accepting: Accepting::new(room),
+            accepting: Accepting::new(room, accepts_poll_first),
             graces: Deadlines::default(),
             lingers: Deadlines::default(),
             nowhere: Box::new(RawAddress::unspecified_family()),
