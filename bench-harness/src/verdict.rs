@@ -182,39 +182,34 @@ impl Threshold {
         let mut measured = Vec::new();
         for stream in self.streams(outcome) {
             let times = stream.stages.get(&stage);
-            let latencies = times.map(|times| {
-                if service {
-                    &times.service
-                } else {
-                    &times.planned
-                }
+            let latencies = times.map(|times| match service {
+                true => &times.service,
+                false => &times.planned,
             });
-            match latencies.filter(|latencies| !latencies.0.is_empty()) {
-                Some(_) if self.above && !service && is_dropped(stream, percentile) => {
-                    let words = format!(
-                        "unknown: {} starts were dropped ({})",
-                        stream.counts.dropped, stream.name
-                    );
-                    return (words, true);
+            let latencies = latencies.filter(|latencies| !latencies.0.is_empty());
+            let unknown = self.above && !service && is_dropped(stream, percentile);
+            let words = match latencies {
+                Some(_) if unknown => {
+                    format!("unknown: {} starts were dropped", stream.counts.dropped)
                 }
-                Some(latencies) => measured.push((latencies.at(percentile), &stream.name)),
-                None if has_to_have(outcome, stream, stage) => {
-                    return (format!("nothing was measured ({})", stream.name), true);
+                Some(latencies) => {
+                    measured.push((latencies.at(percentile), &stream.name));
+                    continue;
                 }
-                None => {}
-            }
+                None if has_to_have(outcome, stream, stage) => "nothing was measured".to_owned(),
+                None => continue,
+            };
+            return (format!("{words} ({})", stream.name), true);
         }
         let worst = match self.above {
             true => measured.into_iter().max(),
             false => measured.into_iter().min(),
         };
-        match worst {
-            Some((time, name)) => {
-                let words = format!("{} ({name})", units::time(time));
-                (words, self.is_beyond(time, limit))
-            }
-            None => ("nothing was measured".to_owned(), true),
-        }
+        let Some((time, name)) = worst else {
+            return ("nothing was measured".to_owned(), true);
+        };
+        let words = format!("{} ({name})", units::time(time));
+        (words, self.is_beyond(time, limit))
     }
 
     fn judge_number(&self, measured: Option<u64>) -> (String, bool) {
