@@ -23,45 +23,14 @@ struct Load {
 }
 
 fn main() -> anyhow::Result<()> {
-    // cargo adds flags of its own
-    let words: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|word| !word.starts_with("--"))
-        .collect();
-    let number = |at: usize, default: u32| match words.get(at) {
-        Some(word) => word
-            .parse()
-            .with_context(|| format!("`{word}` is no number")),
-        None => Ok(default),
-    };
-    let load = Load {
-        connections: number(0, 2)? as u16,
-        per_write: number(1, 16)?,
-        octets: number(2, 1024)? as usize,
-        lasts: Duration::from_secs(number(3, 5)?.into()),
-        data: words.get(4).is_some_and(|word| word == "data"),
-    };
-    ensure!(
-        !load.data || load.per_write == 1,
-        "DATA is answered before it is sent: PER_WRITE is 1"
-    );
+    let load = Load::of_arguments()?;
     if cfg!(debug_assertions) {
         eprintln!("a debug build: the figure says nothing");
     }
     let handle = sink::start(&Config::default())?;
-    let to = handle.smtp[0];
     let cpu_before = cpu_of_sink()?;
     let began = Instant::now();
-    let sent = std::thread::scope(|scope| {
-        let load = &load;
-        let clients: Vec<_> = (0..load.connections)
-            .map(|process| scope.spawn(move || send(to, process, load)))
-            .collect();
-        clients
-            .into_iter()
-            .map(|client| client.join().expect("a client does not panic"))
-            .collect::<anyhow::Result<Vec<(u16, Sent)>>>()
-    })?;
+    let sent = send_all(handle.smtp[0], &load)?;
     let (lasted, cpu) = (began.elapsed(), cpu_of_sink()? - cpu_before);
     let integrity = reconcile(&sent, &handle.arrived(1));
     let counters = handle.counters();
@@ -86,6 +55,48 @@ fn main() -> anyhow::Result<()> {
         counters.reads as f64 / messages,
     );
     Ok(())
+}
+
+impl Load {
+    fn of_arguments() -> anyhow::Result<Load> {
+        // cargo adds flags of its own
+        let words: Vec<String> = std::env::args()
+            .skip(1)
+            .filter(|word| !word.starts_with("--"))
+            .collect();
+        let number = |at: usize, default: u32| match words.get(at) {
+            Some(word) => word
+                .parse()
+                .with_context(|| format!("`{word}` is no number")),
+            None => Ok(default),
+        };
+        let connections = u16::try_from(number(0, 2)?).context("at most 65,535 connections")?;
+        let load = Load {
+            connections,
+            per_write: number(1, 16)?,
+            octets: number(2, 1024)? as usize,
+            lasts: Duration::from_secs(number(3, 5)?.into()),
+            data: words.get(4).is_some_and(|word| word == "data"),
+        };
+        ensure!(
+            !load.data || load.per_write == 1,
+            "DATA is answered before it is sent: PER_WRITE is 1"
+        );
+        Ok(load)
+    }
+}
+
+/// One thread a connection; what each has sent.
+fn send_all(to: SocketAddr, load: &Load) -> anyhow::Result<Vec<(u16, Sent)>> {
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..load.connections)
+            .map(|process| scope.spawn(move || send(to, process, load)))
+            .collect();
+        clients
+            .into_iter()
+            .map(|client| client.join().expect("a client does not panic"))
+            .collect()
+    })
 }
 
 fn send(to: SocketAddr, process: u16, load: &Load) -> anyhow::Result<(u16, Sent)> {
