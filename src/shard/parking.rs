@@ -3,8 +3,8 @@
 //! Two ways lead there. A client that just came and must not speak for a while (the greet wait) is a row from the start:
 //! the first line of the greeting goes out, and at the deadline one look at the socket tells whether it kept quiet. A
 //! client whose replies stutter is parked with each reply, between transactions only, and is a session again when the
-//! reply is out; what it has said ahead by then waits beside the pit. A row has nothing armed on its socket: that its client has left shows when bytes are sent to it, or at
-//! its deadline.
+//! reply is out; what it has said ahead by then waits beside the pit. A row has nothing armed on its socket: that its
+//! client has left shows when bytes are sent to it, or at its deadline.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! Flights: what leaves together, to the upstream and to the client. Round trips are counted as an upstream far away sees
-//! them: it answers a flight when all of it is there.
+//! Tests of flights: what leaves together, to the upstream and to the client.
+//!
+//! Method: a pair whose upstream answers as one far away does, each flight when all of it is there; the flights are counted.
 
 use alloc::string::String;
 use alloc::vec::Vec;

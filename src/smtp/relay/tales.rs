@@ -1,4 +1,4 @@
-//! What is told of a transaction when it has ended: its reply and its size, for the log.
+//! Tests of what is told of a transaction when it has ended: its reply and its size, for the log.
 
 use alloc::format;
 use alloc::string::String;
