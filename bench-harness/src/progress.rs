@@ -1,6 +1,9 @@
-//! Live progress on the terminal while a run goes on; nothing where there is no terminal, or with --quiet.
+//! What is told while a run goes on: live progress on the terminal (nothing where there is none, or with --quiet), and the lines of
+//! commands that make several.
 
-use std::io::IsTerminal as _;
+use std::fmt::Display;
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::Once;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -54,6 +57,15 @@ impl Progress {
 
     pub fn end(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// A line on standard output. `println!` panics where nobody reads it any more, and an hour's results would be lost with it.
+pub fn tell(line: impl Display) {
+    static NOTED: Once = Once::new();
+    let mut output = std::io::stdout().lock();
+    if let Err(error) = writeln!(output, "{line}").and_then(|()| output.flush()) {
+        NOTED.call_once(|| eprintln!("what is told is read by nobody ({error}); it goes on"));
     }
 }
 

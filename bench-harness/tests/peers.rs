@@ -36,6 +36,25 @@ fn a_server_without_chunking_takes_no_part_in_bdat() {
     assert!(text.contains("its EHLO reply offers no CHUNKING"), "{text}");
 }
 
+/// Whoever closed the pipe of a comparison lost its results: `println!` panicked.
+#[test]
+fn results_are_written_though_nobody_reads_the_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut full = std::fs::File::options();
+    let full = full.write(true).open("/dev/full").unwrap();
+    let line = format!("peers bdat-4k --peers direct --sinks plain {SHORT} --into");
+    let done = Command::new(env!("CARGO_BIN_EXE_weir-bench"))
+        .args(line.split(' '))
+        .arg(folder.path())
+        .stdout(full)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{told}");
+    assert_eq!(told.matches("read by nobody").count(), 1, "{told}");
+    assert!(folder.path().join("peers.json").exists());
+}
+
 #[test]
 fn a_weir_that_is_not_there_is_named() {
     let (fine, text) = weir_bench("peers new-4k --peers weir --weir /nowhere/weir");

@@ -10,6 +10,7 @@ use crate::medians::median;
 use crate::peers::weir::Weir;
 use crate::peers::workload::find;
 use crate::proc::{kernel_memory, tree};
+use crate::progress::tell;
 
 /// p99 with so many stuttered clients to p99 without, at half the rate that good clients reach in a circle.
 ///
@@ -98,7 +99,9 @@ pub fn half_of_maximum(stand: &mut Stand<'_>, weir: &Weir) -> Result<f64> {
     let load = stand.load(None, stand.options.lasts.min(Duration::from_secs(5)));
     let outcome = stand.good(weir, find("new-4k")?, &load, "maximum rate")?;
     let most = outcome.rate();
-    println!("good clients reach {most:.0} messages a second in a circle");
+    tell(format_args!(
+        "good clients reach {most:.0} messages a second in a circle"
+    ));
     Ok((most / 2.0).floor().max(1.0))
 }
 
@@ -107,10 +110,10 @@ pub fn good(stand: &mut Stand<'_>, weir: &Weir, rate: f64, name: &str, round: u3
     let load = stand.load(Some(rate), stand.options.lasts);
     let outcome = stand.good(weir, find("new-4k")?, &load, name)?;
     let p99 = session_ms(&outcome, 99.0);
-    println!(
+    tell(format_args!(
         "  {name}, round {round}: p50 {:.2} ms, p99 {p99:.2} ms",
         session_ms(&outcome, 50.0)
-    );
+    ));
     stand.runs.push(outcome);
     Ok(p99)
 }

@@ -31,11 +31,11 @@ pub fn slow_bodies(stand: &mut Stand<'_>) -> Result<()> {
         growth.push(peak.unwrap_or(resting).saturating_sub(resting) as f64);
         stand.runs.push(slow);
     }
-    tell(stand, (&without, &beside), refused, sent, &growth, rate);
+    sum_up(stand, (&without, &beside), refused, sent, &growth, rate);
     Ok(())
 }
 
-fn tell(
+fn sum_up(
     stand: &mut Stand<'_>,
     (without, beside): (&[f64], &[f64]),
     refused: u64,

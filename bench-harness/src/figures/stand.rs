@@ -14,6 +14,7 @@ use crate::peers::sink::Sink;
 use crate::peers::weir::{Weir, WeirOptions};
 use crate::peers::workload::{Load, Workload};
 use crate::proc::tree;
+use crate::progress::tell;
 
 pub struct Stand<'a> {
     pub options: &'a Options,
@@ -100,10 +101,10 @@ impl Stand<'_> {
 
     pub fn judge(&mut self, name: &str, outcome: &Outcome) {
         if let Some(line) = rounds::refused(name, outcome) {
-            println!("  ! {line}");
+            tell(format_args!("  ! {line}"));
         }
         if let Some(line) = rounds::broken(name, outcome) {
-            println!("  ! {line}");
+            tell(format_args!("  ! {line}"));
             self.broken.push(line);
         }
     }
@@ -115,7 +116,7 @@ impl Stand<'_> {
             Some(target) => format!(", target {target}: MISSED"),
             None => String::new(),
         };
-        println!("{title}: {value:.2} {unit}{verdict} ({note})");
+        tell(format_args!("{title}: {value:.2} {unit}{verdict} ({note})"));
         self.figures.push(Figure {
             title: title.to_owned(),
             value,

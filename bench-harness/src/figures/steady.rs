@@ -14,6 +14,7 @@ use super::stand::Stand;
 use crate::peers::child::{Child, program};
 use crate::peers::weir::Weir;
 use crate::peers::workload::{Workload, find};
+use crate::progress::tell;
 
 pub fn steady(stand: &mut Stand<'_>) -> Result<()> {
     let weir = stand.weir("")?;
@@ -28,7 +29,7 @@ pub fn steady(stand: &mut Stand<'_>) -> Result<()> {
 
 fn syscalls(stand: &mut Stand<'_>, weir: &Weir, workload: &Workload) -> Result<()> {
     let Some(strace) = program("strace") else {
-        println!("system calls were not counted: strace is not installed");
+        tell("system calls were not counted: strace is not installed");
         return Ok(());
     };
     let log = stand.folder.path().join("strace.txt");
@@ -69,12 +70,15 @@ const ALLOCATORS: [&str; 8] = [
 /// Counted by uprobes; they are taken away again whatever happens.
 fn allocations(stand: &mut Stand<'_>, weir: &Weir, workload: &Workload) -> Result<()> {
     let Some(perf) = program("perf") else {
-        println!("heap allocations were not counted: perf is not installed");
+        tell("heap allocations were not counted: perf is not installed");
         return Ok(());
     };
     let probes = Probes::make(&perf, stand.binary());
     if probes.events.is_empty() {
-        println!("heap allocations were not counted: {}", probes.why);
+        tell(format_args!(
+            "heap allocations were not counted: {}",
+            probes.why
+        ));
         return Ok(());
     }
     let log = stand.folder.path().join("allocations.txt");
@@ -103,7 +107,7 @@ fn counted(
     let mut tool = Child::spawn("counter", tool, stand.folder.path())?;
     std::thread::sleep(Duration::from_secs(1));
     if let Err(error) = tool.check() {
-        println!("nothing was counted: {error}");
+        tell(format_args!("nothing was counted: {error}"));
         return Ok(None);
     }
     let load = stand.load(None, stand.options.lasts.min(Duration::from_secs(5)));

@@ -26,6 +26,7 @@ use anyhow::{Context as _, Result};
 use crate::crew;
 use crate::exit::Exit;
 use crate::outcome::Results;
+use crate::progress::tell;
 use crate::{machine, report};
 use folder::Folder;
 use kind::{Bench, Kind, Start};
@@ -124,12 +125,15 @@ fn workloads(options: &Options) -> Vec<&'static Workload> {
 
 fn show(ran: &Ran) {
     for (at, comparison) in ran.comparisons.iter().enumerate() {
-        match at {
-            0 => print!("{}", table::table(comparison)),
-            _ => print!("{}", table::further(comparison)),
+        let text = match at {
+            0 => table::table(comparison),
+            _ => table::further(comparison),
+        };
+        if !text.is_empty() {
+            tell(text.trim_end());
         }
     }
     for line in ran.broken.iter().chain(&ran.notes) {
-        println!("  ! {line}");
+        tell(format_args!("  ! {line}"));
     }
 }
