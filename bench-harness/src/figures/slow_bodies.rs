@@ -15,60 +15,64 @@ use crate::peers::workload::good_clients;
 use crate::plan::{Arrivals, Pattern, Plan, Profile, Sources, Step};
 use crate::proc::tree;
 
+/// What the rounds have found so far.
+#[derive(Default)]
+struct Found {
+    /// p99 of good clients, in milliseconds, a value a round.
+    without_ms: Vec<f64>,
+    beside_ms: Vec<f64>,
+    /// Messages of slow clients.
+    refused: u64,
+    accepted: u64,
+    /// Octets of RSS above those at rest, at the height of each round.
+    growth: Vec<f64>,
+}
+
 pub fn slow_bodies(stand: &mut Stand<'_>) -> Result<()> {
     let weir = stand.weir(&format!("--pool-max {}", stand.options.pool_max))?;
     let rate = half_of_maximum(stand, &weir)?;
     let resting = tree::rss(weir.child.pid())?;
-    let (mut without, mut beside) = (Vec::new(), Vec::new());
-    let (mut refused, mut sent, mut growth) = (0, 0, Vec::new());
+    let mut found = Found::default();
     for round in 1..=stand.options.rounds {
-        without.push(good(stand, &weir, rate, "without slow bodies", round)?);
-        let (p99, slow) = beside_slow(stand, &weir, rate, round)?;
-        beside.push(p99);
-        refused += not_accepted(&slow);
-        sent += slow.accepted();
+        let without = good(stand, &weir, rate, "without slow bodies", round)?;
+        let (beside, slow) = beside_slow(stand, &weir, rate, round)?;
+        found.without_ms.push(without);
+        found.beside_ms.push(beside);
+        found.refused += not_accepted(&slow);
+        found.accepted += slow.accepted();
         let peak = slow.samples.iter().map(|sample| sample.rss_octets).max();
-        growth.push(peak.unwrap_or(resting).saturating_sub(resting) as f64);
+        let growth = peak.unwrap_or(resting).saturating_sub(resting);
+        found.growth.push(growth as f64);
         stand.runs.push(slow);
     }
-    sum_up(stand, (&without, &beside), refused, sent, &growth, rate);
+    found.figures(stand, rate);
     Ok(())
 }
 
-fn sum_up(
-    stand: &mut Stand<'_>,
-    (without, beside): (&[f64], &[f64]),
-    refused: u64,
-    sent: u64,
-    growth: &[f64],
-    rate: f64,
-) {
-    let (slow, pool) = (stand.options.slow, stand.options.pool_max);
-    let note = format!(
-        "{sent} messages of {slow} slow clients at a time were accepted, --pool-max {pool}"
-    );
-    stand.figure(
-        "slow bodies refused or lost",
-        refused as f64,
-        "messages",
-        Some(0.0),
-        &note,
-    );
-    if let Some(growth) = most(growth) {
-        let each = growth / f64::from(slow) / 1024.0;
+impl Found {
+    fn figures(&self, stand: &mut Stand<'_>, rate: f64) {
+        let (slow, pool) = (stand.options.slow, stand.options.pool_max);
         let note = format!(
-            "RSS at its height {:.1} MiB above that at rest",
-            growth / 1_048_576.0
+            "{} messages of {slow} slow clients at a time were accepted, --pool-max {pool}",
+            self.accepted
         );
-        stand.figure("user memory per slow body", each, "KiB", None, &note);
-    }
-    if let (Some(without_ms), Some(beside_ms)) = (median(without), median(beside)) {
-        let note = format!(
-            "medians of {} rounds: {beside_ms:.2} ms beside, {without_ms:.2} ms without, at {rate:.0} messages a second",
-            without.len()
-        );
-        let title = format!("p99 of whole sessions beside {slow} slow bodies, to that without");
-        stand.figure(&title, beside_ms / without_ms, "", Some(1.5), &note);
+        let (title, refused) = ("slow bodies refused or lost", self.refused as f64);
+        stand.figure(title, refused, "messages", Some(0.0), &note);
+        if let Some(growth) = most(&self.growth) {
+            let each = growth / f64::from(slow) / 1024.0;
+            let mib = growth / 1_048_576.0;
+            let note = format!("RSS at its height {mib:.1} MiB above that at rest");
+            stand.figure("user memory per slow body", each, "KiB", None, &note);
+        }
+        let medians = (median(&self.without_ms), median(&self.beside_ms));
+        if let (Some(without), Some(beside)) = medians {
+            let note = format!(
+                "medians of {} rounds: {beside:.2} ms beside, {without:.2} ms without, at {rate:.0} messages a second",
+                self.without_ms.len()
+            );
+            let title = format!("p99 of whole sessions beside {slow} slow bodies, to that without");
+            stand.figure(&title, beside / without, "", Some(1.5), &note);
+        }
     }
 }
 
