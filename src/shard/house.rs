@@ -45,6 +45,7 @@ impl<W: Wire> World<W> {
         self.count_pools();
         self.policy.sweep(self.now);
         self.let_go_of_aside();
+        self.note_if_sated();
         let counters = &self.counters;
         counters
             .client_entries

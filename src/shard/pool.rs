@@ -46,6 +46,8 @@ pub struct Pools {
     /// their idle timeout.
     idle: Vec<Vec<Key>>,
     opening: usize,
+    /// Permits that this shard has, by upstream.
+    held: Vec<u32>,
 }
 
 impl Pools {
@@ -66,6 +68,17 @@ impl Pools {
         self.idle
             .get(usize::from(endpoint.0))
             .map_or(&[], Vec::as_slice)
+    }
+
+    fn held_at(&mut self, upstream: usize) -> &mut u32 {
+        if self.held.len() <= upstream {
+            self.held.resize(upstream + 1, 0);
+        }
+        &mut self.held[upstream]
+    }
+
+    fn has_below(&self, upstream: usize, share: u32) -> bool {
+        self.held.get(upstream).copied().unwrap_or(0) < share
     }
 
     pub fn idle(&self) -> impl Iterator<Item = Key> + '_ {
@@ -153,6 +166,7 @@ impl<W: Wire> World<W> {
             pools,
             legs,
             shared,
+            shard,
             wire,
             ..
         } = self;
@@ -171,9 +185,11 @@ impl<W: Wire> World<W> {
                         .any(|key| offers(legs, *key, want.needs))
                 };
                 let may_open = || {
+                    let upstream = endpoint.upstream.0.into();
                     room == Room::IdleOrNew
                         && slots
-                        && shared.has_permit(endpoint.upstream.0.into())
+                        && shared.has_permit(upstream)
+                        && pools.has_below(upstream, shared.fair_share(upstream, *shard))
                 };
                 wanted && (has_idle() || may_open())
             },
@@ -389,6 +405,13 @@ impl<W: Wire> World<W> {
                 self.open_for_waiters();
                 continue;
             }
+            let upstream = self.upstream_of(endpoint);
+            let share = self.shared.fair_share(upstream, self.shard);
+            if *self.pools.held_at(upstream) > share {
+                // Others of this shard wait too, but they have more than their part of the connections.
+                self.dismiss_leg(key, ClosedLeg::Yielded);
+                continue;
+            }
             match self.next_waiter(key) {
                 Some(session) => {
                     if reset_due {
@@ -524,9 +547,10 @@ impl<W: Wire> World<W> {
     /// Opens one connection to an endpoint, if a permit and a slot are to be had.
     fn open(&mut self, endpoint: EndpointId) -> bool {
         let upstream = self.upstream_of(endpoint);
-        if self.shared.take_permit(upstream).is_err() {
+        if self.shared.take_permit(upstream, self.shard).is_err() {
             return false;
         }
+        *self.pools.held_at(upstream) += 1;
         match self.connect(endpoint, Duty::Opening) {
             Ok(_) => {
                 self.pools.opening += 1;
@@ -595,10 +619,18 @@ impl<W: Wire> World<W> {
     }
 
     fn give_permit(&mut self, upstream: usize) {
+        *self.pools.held_at(upstream) -= 1;
         for shard in shards_in(self.shared.give_permit(upstream)) {
             let upstream = upstream as u16;
             self.outgoing
                 .push_back((To::Shard(shard), Mail::PermitFree { upstream }));
+        }
+    }
+
+    /// Nobody waits here: what others have is theirs.
+    pub(super) fn note_if_sated(&self) {
+        if self.waiters.is_empty() {
+            (0..UPSTREAMS_MAX).for_each(|upstream| self.shared.is_sated(upstream, self.shard));
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Plain atomics, touched when a connection opens or closes and never per message. A shard that finds no permit
 //! while its sessions wait marks itself *starving* and mails the others, which close one idle connection each; whoever
-//! gives a permit back while somebody starves mails that shard.
+//! gives a permit back while somebody starves mails that shard. While it starves, nobody keeps or takes more than a fair
+//! share: without that, the shard that came first kept them all, passing them among its own.
 
 use std::sync::atomic::{
     AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Release,
@@ -100,10 +101,11 @@ impl Shared {
         permits.open.load(Acquire) < permits.max.load(Acquire)
     }
 
-    /// A permit for one more connection to this upstream.
-    pub fn take_permit(&self, upstream: usize) -> Result<(), NoPermit> {
+    /// A permit for one more connection of this shard to this upstream, for which it starves no more.
+    pub fn take_permit(&self, upstream: usize, shard: usize) -> Result<(), NoPermit> {
         let permits = &self.upstreams[upstream];
         if take_below(&permits.open, permits.max.load(Acquire)) {
+            self.is_sated(upstream, shard);
             Ok(())
         } else {
             Err(NoPermit)
@@ -117,12 +119,32 @@ impl Shared {
         self.upstreams[upstream].starving.fetch_or(bit, AcqRel) & bit == 0
     }
 
-    /// Gives a permit back. The mask says which shards starve; they are to be mailed, and count as told.
+    /// This shard starves for this upstream no more: it has a permit, or nobody waits.
+    pub fn is_sated(&self, upstream: usize, shard: usize) {
+        let starving = &self.upstreams[upstream].starving;
+        let bit = 1u64 << (shard % SHARDS_MAX);
+        if starving.load(Acquire) & bit != 0 {
+            starving.fetch_and(!bit, AcqRel);
+        }
+    }
+
+    /// How many connections this shard may have while others starve: as many as each of those that want more.
+    pub fn fair_share(&self, upstream: usize, shard: usize) -> u32 {
+        let permits = &self.upstreams[upstream];
+        let own = 1u64 << (shard % SHARDS_MAX);
+        let others = (permits.starving.load(Acquire) & !own).count_ones();
+        match others {
+            0 => u32::MAX,
+            others => permits.max.load(Acquire).div_ceil(others + 1),
+        }
+    }
+
+    /// Gives a permit back. The mask says which shards starve; they are to be mailed.
     #[must_use = "starving shards wait to be told"]
     pub fn give_permit(&self, upstream: usize) -> u64 {
         let permits = &self.upstreams[upstream];
         give_back(&permits.open);
-        permits.starving.swap(0, AcqRel)
+        permits.starving.load(Acquire)
     }
 
     /// Whether some other shard than this one starves for this upstream.
@@ -181,15 +203,19 @@ mod tests {
     fn who_starves_is_told_once_when_a_permit_comes_back() {
         let shared = Shared::new(0);
         shared.set_upstream_max(3, 1);
-        assert_eq!(shared.take_permit(3), Ok(()));
-        assert_eq!(shared.take_permit(3), Err(NoPermit));
+        assert_eq!(shared.take_permit(3, 1), Ok(()));
+        assert_eq!(shared.take_permit(3, 1), Err(NoPermit));
         assert!(shared.starve(3, 1));
         assert!(!shared.starve(3, 1), "no news");
         assert!(shared.others_starve(3, 0));
         assert!(!shared.others_starve(3, 1));
+        assert_eq!(
+            (shared.fair_share(3, 0), shared.fair_share(3, 1)),
+            (1, u32::MAX)
+        );
         let told = shared.give_permit(3);
         assert_eq!(shards_in(told).collect::<Vec<_>>(), [1]);
-        assert_eq!(shared.take_permit(3), Ok(()));
+        assert_eq!(shared.take_permit(3, 1), Ok(()));
         assert_eq!(shared.give_permit(3), 0);
     }
 
@@ -201,7 +227,11 @@ mod tests {
             let threads: Vec<_> = (0..4)
                 .map(|_| {
                     let shared = &shared;
-                    scope.spawn(move || (0..100).filter(|_| shared.take_permit(0).is_ok()).count())
+                    scope.spawn(move || {
+                        (0..100)
+                            .filter(|_| shared.take_permit(0, 0).is_ok())
+                            .count()
+                    })
                 })
                 .collect();
             threads

@@ -312,6 +312,39 @@ fn a_starving_shard_gets_a_permit_from_another() {
     poor.deliver(client, leg);
 }
 
+/// The shard that had them all passed each on to its own that waited: clients of another heard 451, one after the other.
+#[test]
+fn a_shard_with_waiters_of_its_own_leaves_others_their_part() {
+    let shared = Arc::new(Shared::new(0));
+    let mut rich = Stage::sharing(settings(), 1, 2, shared.clone(), 1);
+    let mut poor = Stage::sharing(settings(), 1, 2, shared, 2);
+    let clients = [rich.client(), rich.client(), rich.client()];
+    clients.iter().for_each(|client| rich.ask(*client));
+    let legs = rich.legs(1);
+    legs.iter().for_each(|leg| rich.greet(*leg));
+    assert_eq!((legs.len(), rich.world.waiters.len()), (2, 1));
+    let client = poor.client();
+    poor.ask(client);
+    rich.world
+        .handle_mail(rich.now, Mail::Starving { upstream: 0 });
+    rich.settle();
+
+    rich.deliver(clients[0], legs[0]);
+    assert_eq!(rich.heard(legs[0]), "QUIT\r\n", "it has more than its half");
+    rich.say(legs[0], "221 bye\r\n");
+    let permit = Mail::PermitFree { upstream: 0 };
+    rich.world.handle_mail(rich.now, permit.clone());
+    rich.settle();
+    assert_eq!(rich.legs(1), legs[1..], "nor does it take it back");
+    poor.world.handle_mail(poor.now, permit);
+    poor.settle();
+    let leg = poor.legs(1)[0];
+    poor.greet(leg);
+    poor.deliver(client, leg);
+    rich.deliver(clients[1], legs[1]);
+    rich.deliver(clients[2], legs[1]);
+}
+
 #[test]
 fn a_stale_connection_is_replaced_by_a_fresh_one_to_the_same_server() {
     let mut stage = Stage::new(settings(), 1, 10);
