@@ -18,6 +18,11 @@ const WANTED_MIN: u32 = 4;
 const PRICE_MIN: u32 = 4;
 const PRICE_MAX: u32 = 256;
 
+/// While a shard is quiet, what an event adds to the credit, and what a turn takes from it: more than one event and a half a
+/// turn speak for gathering.
+const QUIET_EVENT: u32 = 2;
+const QUIET_TURN: u32 = 3;
+
 /// Events that come further apart than this do not gather: the shard has time for each.
 const EVENT_APART_MAX: Duration = Duration::from_micros(100);
 
@@ -57,8 +62,7 @@ impl Patience {
             self.step_down(self.wanted - 1);
         } else if came >= self.wanted {
             self.credit += match self.wanted {
-                // In a quiet turn more than one event and a half speaks for gathering, fewer against it.
-                1 => came * 2,
+                1 => came * QUIET_EVENT,
                 _ => 1,
             };
         } else if self.wanted > 1 {
@@ -66,7 +70,7 @@ impl Patience {
             self.price = (self.price * 2).min(PRICE_MAX);
         }
         if self.wanted == 1 && came > 0 {
-            self.credit = self.credit.saturating_sub(3);
+            self.credit = self.credit.saturating_sub(QUIET_TURN);
         }
         if self.credit >= self.price {
             self.credit = 0;
