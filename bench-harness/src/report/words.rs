@@ -80,7 +80,7 @@ pub fn stream(stream: &Stream) -> String {
     )
 }
 
-pub fn profile_word(profile: Profile) -> &'static str {
+fn profile_word(profile: Profile) -> &'static str {
     match profile {
         Profile::PerMessage => "connection per message",
         Profile::Persistent => "persistent",
