@@ -10,7 +10,7 @@ use super::differences::{self, Difference};
 use super::group::{self, Row};
 use super::html::{self, Cell, Html, Table};
 use super::latency::{self, Seen};
-use crate::outcome::{Outcome, Results};
+use crate::outcome::{Integrity, Outcome, Results};
 use crate::{medians, units};
 
 /// `weir-bench compare`
@@ -265,6 +265,16 @@ fn table(caption: &str, lines: &[Line]) -> Table {
     table
 }
 
+/// What is shown even where both have none of it.
+type VerdictLine = (&'static str, fn(&Integrity) -> u64);
+const VERDICT: [VerdictLine; 5] = [
+    ("lost", |i| i.lost),
+    ("duplicated", |i| i.duplicated),
+    ("altered", |i| i.altered),
+    ("invented", |i| i.invented),
+    ("unknown", |i| i.unknown),
+];
+
 fn lines(first: &Row<'_>, second: &Row<'_>) -> Vec<Line> {
     let both = |what: String, unit: fn(f64) -> String, of: &dyn Fn(&Row<'_>) -> Option<f64>| Line {
         what,
@@ -278,16 +288,7 @@ fn lines(first: &Row<'_>, second: &Row<'_>) -> Vec<Line> {
         units::per_second,
         &|row| row.messages_per_second(),
     )];
-    for (what, of) in [
-        (
-            "lost",
-            (|i| i.lost) as fn(&crate::outcome::Integrity) -> u64,
-        ),
-        ("duplicated", |i| i.duplicated),
-        ("altered", |i| i.altered),
-        ("invented", |i| i.invented),
-        ("unknown", |i| i.unknown),
-    ] {
+    for (what, of) in VERDICT {
         lines.push(both(what.to_owned(), whole, &|row| {
             row.integrity().map(|i| of(&i) as f64)
         }));
@@ -343,12 +344,8 @@ fn lines(first: &Row<'_>, second: &Row<'_>) -> Vec<Line> {
         }
     }
     // what neither has, and what is nought in both, says nothing (but for the verdict, which is to be read)
-    let verdict = 1..5;
-    let mut at = 0;
     lines.retain(|line| {
-        let is_verdict = verdict.contains(&at);
-        at += 1;
-        is_verdict
+        VERDICT.iter().any(|(what, _)| line.what == *what)
             || [line.first, line.second]
                 .iter()
                 .any(|v| v.is_some_and(|v| v != 0.0))

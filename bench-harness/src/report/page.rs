@@ -79,44 +79,44 @@ fn commit(machine: &Machine) -> &str {
     }
 }
 
-/// Before any rate: is the mail whole?
+/// Before any rate: is the mail whole? What is known to be broken is said before what is not known.
 fn verdict(runs: &[Outcome], body: &mut Html) {
     if runs.is_empty() {
         return;
     }
-    let Some(found) = group::sum(runs.iter()) else {
-        let uncounted = runs.iter().filter(|run| run.integrity.is_none()).count();
-        body.raw("<div class=\"verdict uncounted\"><strong>? Not counted.</strong> ")
-            .text(format!(
-                "Of {} nobody asked what arrived: for them nothing is said about lost mail, and no rate is claimed.",
-                plural(uncounted, "run")
-            ));
-        let counted: Vec<_> = runs.iter().filter(|run| run.integrity.is_some()).collect();
-        if let Some(found) = group::sum(counted.into_iter()) {
-            body.text(format!(" Of the others: {}.", found_in_words(&found)));
+    let counted = || runs.iter().filter(|run| run.integrity.is_some());
+    let accepted: u64 = counted().map(Outcome::accepted).sum();
+    let uncounted = runs.len() - counted().count();
+    let found = group::sum(counted());
+    match &found {
+        Some(found) if !found.is_clean() => {
+            body.raw("<div class=\"verdict broken\"><strong>✗ Mail was not kept whole.</strong> ")
         }
-        body.raw("</div>\n");
-        return;
-    };
-    let accepted: u64 = runs
-        .iter()
-        .flat_map(|r| &r.streams)
-        .map(|s| s.counts.accepted)
-        .sum();
-    if found.is_clean() {
-        body.raw(
+        _ if uncounted > 0 => {
+            body.raw("<div class=\"verdict uncounted\"><strong>? Not counted.</strong> ")
+        }
+        _ if accepted == 0 => body.raw(
+            "<div class=\"verdict uncounted\"><strong>? No message was accepted,</strong> so nothing is shown about whether mail is kept whole. ",
+        ),
+        _ => body.raw(
             "<div class=\"verdict clean\"><strong>✓ Every message is accounted for.</strong> ",
-        );
-    } else {
-        body.raw("<div class=\"verdict broken\"><strong>✗ Mail was not kept whole.</strong> ");
+        ),
+    };
+    if let Some(found) = found {
+        body.text(format!(
+            "{} messages accepted, {} arrived: {}. ",
+            units::grouped(accepted),
+            units::grouped(found.arrived),
+            found_in_words(&found)
+        ));
     }
-    body.text(format!(
-        "{} messages accepted, {} arrived: {}.",
-        units::grouped(accepted),
-        units::grouped(found.arrived),
-        found_in_words(&found)
-    ))
-    .raw("</div>\n");
+    if uncounted > 0 {
+        body.text(format!(
+            "Of {} nobody asked what arrived: for them nothing is said about lost mail, and no rate is claimed.",
+            plural(uncounted, "run")
+        ));
+    }
+    body.raw("</div>\n");
 }
 
 fn found_in_words(found: &Integrity) -> String {
@@ -189,7 +189,8 @@ fn tile(row: &Row<'_>, body: &mut Html) {
                 Some(found) if !found.is_clean() => {
                     body.text(format!("; {}", found_in_words(&found)))
                 }
-                _ => body.text(", all of them whole"),
+                _ if rate > 0.0 => body.text(", all of them whole"),
+                _ => body,
             };
             body.raw("</div>\n");
         }

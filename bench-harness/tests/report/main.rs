@@ -219,6 +219,40 @@ fn lost_mail_comes_first() {
     assert!(verdict < page.find("class=\"tiles\"").unwrap());
 }
 
+/// The page once showed a loss in a subclause where another run had not been counted.
+#[test]
+fn a_loss_is_not_hidden_by_what_was_not_counted() {
+    let mut runs = peers(&["weir", "haproxy"], 3);
+    runs[0].integrity = None;
+    runs[1].integrity = Some(Integrity {
+        lost: 7,
+        ..Integrity::default()
+    });
+    let page = page(&results(runs), "lost-and-uncounted");
+    assert!(page.contains("✗ Mail was not kept whole"));
+    assert!(page.contains("7 lost"));
+    assert!(page.contains("Of 1 run nobody asked"));
+    assert!(!page.contains("class=\"verdict uncounted\""));
+}
+
+/// The page once praised a run of which nothing was accepted: of no mail, none is lost.
+#[test]
+fn nothing_accepted_is_no_praise() {
+    let mut run = outcome(&Like {
+        seconds: 3,
+        ..Like::default()
+    });
+    for second in &mut run.streams[0].seconds {
+        second.failed += std::mem::take(&mut second.accepted);
+    }
+    run.streams[0].counts.accepted = 0;
+    run.integrity = Some(Integrity::default());
+    let page = page(&results(vec![run]), "none-accepted");
+    assert!(page.contains("? No message was accepted,"));
+    assert!(!page.contains("verdict clean"));
+    assert!(!page.contains("all of them whole"));
+}
+
 #[test]
 fn little_is_enough() {
     let second = Like {
@@ -364,6 +398,10 @@ fn two_runs_alike_may_be_compared() {
         .find(|l| l.what.contains("p50"));
     let ratio = p50.and_then(|l| l.ratio()).unwrap();
     assert!((1.9..2.1).contains(&ratio), "{ratio}");
+    for verdict in ["lost", "duplicated", "altered", "invented", "unknown"] {
+        let line = compared.pairs[0].lines.iter().find(|l| l.what == verdict);
+        assert_eq!(line.and_then(|l| l.second), Some(0.0), "{verdict}");
+    }
     let names = ["a.json".to_owned(), "b.json".to_owned()];
     let page = compared.page(&names);
     assert_is_sound(&page);
