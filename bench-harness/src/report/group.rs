@@ -102,31 +102,9 @@ impl Row<'_> {
     }
 }
 
-/// Messages accepted a second, from the end of the warm-up to the end of the plan, all streams. None where nobody counted what
-/// arrived: then no rate is claimed.
+/// [`Outcome::rate`], where somebody counted what arrived. Where nobody did, no rate is claimed.
 pub fn messages_per_second(run: &Outcome) -> Option<f64> {
-    run.integrity.as_ref()?;
-    let (from, to) = (
-        run.plan.warmup.as_secs_f64().ceil() as usize,
-        run.plan.lasts.as_secs() as usize,
-    );
-    let window = |stream: &StreamOutcome| -> u64 {
-        let to = to.min(stream.seconds.len());
-        stream
-            .seconds
-            .get(from..to)
-            .unwrap_or_default()
-            .iter()
-            .map(|s| s.accepted)
-            .sum()
-    };
-    if to > from {
-        let accepted: u64 = run.streams.iter().map(window).sum();
-        return Some(accepted as f64 / (to - from) as f64);
-    }
-    let accepted: u64 = run.streams.iter().map(|s| s.counts.accepted).sum();
-    let lasted = run.lasted.as_secs_f64();
-    (lasted > 0.0).then(|| accepted as f64 / lasted)
+    run.integrity.as_ref().map(|_| run.rate())
 }
 
 /// What was found of all runs; None where one was not counted, or there is none.
