@@ -34,11 +34,17 @@ pub fn rate(outcome: &Outcome, stream: &StreamOutcome) -> Option<Chart> {
     if let Some(points) = planned(&outcome.plan, &stream.name) {
         lines.push(line("planned starts", 5, Dash::Dotted, points));
     }
-    lines.extend([
-        line("starts made", 0, Dash::Dashed, mean(|s| s.starts)),
-        line("messages accepted", 2, Dash::Solid, mean(|s| s.accepted)),
-        line("failed", 1, Dash::Solid, mean(|s| s.failed)),
-    ]);
+    lines.push(line("starts made", 0, Dash::Dashed, mean(|s| s.starts)));
+    // clients that only want to stay send nothing that could be accepted
+    if !is_kept(&outcome.plan, &stream.name) || stream.counts.accepted > 0 {
+        lines.push(line(
+            "messages accepted",
+            2,
+            Dash::Solid,
+            mean(|s| s.accepted),
+        ));
+    }
+    lines.push(line("failed", 1, Dash::Solid, mean(|s| s.failed)));
     Some(over_time(
         format!("Rate, {}", stream.name),
         outcome,
@@ -46,6 +52,11 @@ pub fn rate(outcome: &Outcome, stream: &StreamOutcome) -> Option<Chart> {
         lines,
         units::per_second,
     ))
+}
+
+fn is_kept(plan: &Plan, stream: &str) -> bool {
+    let planned = plan.streams.iter().find(|s| s.name == stream);
+    planned.is_some_and(|s| s.profile.is_kept())
 }
 
 /// p50, p99 and the largest of each second, from the planned start.
