@@ -63,8 +63,7 @@ pub fn command(options: &Options) -> Result<()> {
 /// Writes `NAME.json`, `NAME.html` and the `.hgrm` files to `folder`, which is made if it is not there. Says which files it wrote.
 pub fn write_all(results: &Results, folder: &Path, name: &str) -> Result<Vec<PathBuf>> {
     let name = file_word(name);
-    fs::create_dir_all(folder)
-        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    make(folder)?;
     let json = folder.join(format!("{name}.json"));
     let text = serde_json::to_string(results).context("results cannot be written as JSON")?;
     write(&json, &text)?;
@@ -104,8 +103,14 @@ fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The page and the histograms.
+fn make(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the folder {}", folder.display()))
+}
+
+/// The page and the histograms. The folder is made if it is not there.
 fn write_derived(results: &Results, folder: &Path, name: &str) -> Result<Vec<PathBuf>> {
+    make(folder)?;
     let html = folder.join(format!("{name}.html"));
     write(&html, &page::of(results, name))?;
     let mut written = vec![html];

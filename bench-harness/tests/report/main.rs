@@ -475,3 +475,15 @@ fn what_differs_but_does_not_matter_is_said() {
         .collect();
     assert_eq!(what, ["plan.seed", "machine.commit"]);
 }
+
+#[test]
+fn a_page_is_made_again_in_a_folder_that_was_not_there() {
+    report::write_all(&results(peers(&["weir"], 3)), &folder(), "anew").unwrap();
+    let into = folder().join("anew").join("deep");
+    let options = report::Options {
+        results: folder().join("anew.json"),
+        into: Some(into.clone()),
+    };
+    report::command(&options).unwrap();
+    assert!(into.join("anew.html").exists());
+}
