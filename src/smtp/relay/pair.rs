@@ -109,22 +109,25 @@ impl Pair {
     }
 
     pub(super) fn call<T>(&mut self, f: impl FnOnce(&mut Relay, &mut Cx<'_>) -> T) -> T {
-        let result = {
-            let mut cx = Cx {
-                now: self.now,
-                config: &self.config,
-                announced: &self.announced,
-                out: &mut self.client,
-                leg: self.leg.as_mut().map(|(_, leg)| leg),
-                acts: &mut self.acts,
-                spare: &mut self.spare,
-                hold_max: self.hold_max,
-                may_stream: self.may_stream,
-            };
-            f(&mut self.relay, &mut cx)
-        };
+        let result = self.step_in(f);
         self.drain();
         result
+    }
+
+    /// The call alone: what the relay wants done waits in `acts`.
+    fn step_in<T>(&mut self, f: impl FnOnce(&mut Relay, &mut Cx<'_>) -> T) -> T {
+        let mut cx = Cx {
+            now: self.now,
+            config: &self.config,
+            announced: &self.announced,
+            out: &mut self.client,
+            leg: self.leg.as_mut().map(|(_, leg)| leg),
+            acts: &mut self.acts,
+            spare: &mut self.spare,
+            hold_max: self.hold_max,
+            may_stream: self.may_stream,
+        };
+        f(&mut self.relay, &mut cx)
     }
 
     pub(super) fn drain(&mut self) {
@@ -208,23 +211,7 @@ impl Pair {
                 start: 0,
                 bytes: &bytes,
             };
-            let mut taken = Consumed { len: 0, kept: 0 };
-            {
-                let mut cx = Cx {
-                    now: self.now,
-                    config: &self.config,
-                    announced: &self.announced,
-                    out: &mut self.client,
-                    leg: self.leg.as_mut().map(|(_, leg)| leg),
-                    acts: &mut self.acts,
-                    spare: &mut self.spare,
-                    hold_max: self.hold_max,
-                    may_stream: self.may_stream,
-                };
-                let got = self.relay.handle_input(&mut cx, input);
-                taken.len += got.len;
-                taken.kept += got.kept;
-            }
+            let taken = self.step_in(|relay, cx| relay.handle_input(cx, input));
             self.references[buffer.0 as usize] += taken.kept as i32;
             self.backlog.drain(..taken.len);
             self.drain();
