@@ -180,6 +180,22 @@ fn an_unanswered_reset_costs_the_connection() {
     assert!(stage.closed(leg).is_some());
 }
 
+/// One connection, and two clients: the first has undone its transaction, and its RSET has gone up in front of that of the second.
+/// What is returned is the second and the connection.
+fn reset_ahead() -> (Stage, SlotId, SlotId) {
+    let mut stage = Stage::new(settings(), 1, 1);
+    let (slow, quick) = (stage.client(), stage.client());
+    stage.ask(slow);
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.say(leg, "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
+    stage.ask(quick);
+    stage.heard(leg);
+    stage.say(slow, "RSET\r\n");
+    assert!(stage.heard(leg).starts_with("RSET\r\nMAIL "));
+    (stage, quick, leg)
+}
+
 /// RSET alone had cost the connection and nobody's message. In one flight with the next transaction, its refusal had counted as
 /// that transaction's: the only server had been tried, and the client heard 451.
 #[test]
@@ -189,16 +205,7 @@ fn a_reset_that_is_refused_costs_nobody_but_the_connection() {
         "500 5.5.1 what\r\n",
         "hello\r\n",
     ] {
-        let mut stage = Stage::new(settings(), 1, 1);
-        let (slow, quick) = (stage.client(), stage.client());
-        stage.ask(slow);
-        let leg = stage.legs(1)[0];
-        stage.greet(leg);
-        stage.say(leg, "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
-        stage.ask(quick);
-        stage.heard(leg);
-        stage.say(slow, "RSET\r\n");
-        assert!(stage.heard(leg).starts_with("RSET\r\nMAIL "));
+        let (mut stage, quick, leg) = reset_ahead();
         stage.say(leg, refusal);
         stage.sleep(Duration::from_millis(1100));
         assert_eq!(stage.heard(quick), "", "{refusal}");
@@ -211,16 +218,7 @@ fn a_reset_that_is_refused_costs_nobody_but_the_connection() {
 /// The client had waited for its RCPT's whole deadline, and heard 451.
 #[test]
 fn a_reset_that_is_not_answered_is_not_waited_for_long() {
-    let mut stage = Stage::new(settings(), 1, 1);
-    let (slow, quick) = (stage.client(), stage.client());
-    stage.ask(slow);
-    let leg = stage.legs(1)[0];
-    stage.greet(leg);
-    stage.say(leg, "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
-    stage.ask(quick);
-    stage.heard(leg);
-    stage.say(slow, "RSET\r\n");
-    assert!(stage.heard(leg).starts_with("RSET\r\nMAIL "));
+    let (mut stage, quick, leg) = reset_ahead();
     stage.sleep(Duration::from_secs(32));
     assert!(stage.closed(leg).is_some());
     let fresh = stage.legs(1)[0];
