@@ -13,6 +13,7 @@
 //!    |
 //!   policy     decisions as pure state: access, limits, rates, relay control, what a finding leads to
 //!   route      upstream sets: choice, health, weights
+//!   tls        handshakes and records, certificates
 //!   metrics    one table of metrics, plain cells of each shard, merged at scrape
 //!   maillog    one line per event, written by a thread of its own
 //!    |
@@ -38,3 +39,4 @@ pub mod ring;
 pub mod route;
 pub mod rt;
 pub mod shard;
+pub mod tls;

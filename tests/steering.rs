@@ -13,6 +13,7 @@ fn config(address: &str, steer: Steer) -> ListenerConfig {
     ListenerConfig {
         address: address.parse().expect("an address"),
         backlog: 1024,
+        service: Default::default(),
         steer,
         options: SocketOptions::default(),
     }

@@ -51,6 +51,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("shard", 2),
     ("policy", 3),
     ("route", 3),
+    ("tls", 3),
     ("metrics", 3),
     ("maillog", 3),
     ("net", 4),

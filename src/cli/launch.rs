@@ -52,6 +52,7 @@ impl Config {
             backlog: i32::from(self.listening.backlog),
             steer: self.listening.steer,
             options: SocketOptions::default(),
+            service: Default::default(),
         };
         let ring = self.ring(shards, here.open_files);
         ShardsConfig {
@@ -147,6 +148,9 @@ impl Config {
         WorldConfig {
             hostname: self.listening.hostname.as_bytes().into(),
             smtp: self.smtp(),
+            services: vec![Default::default(); self.listening.listen.len()].into(),
+            tls: None,
+            identity: Default::default(),
             hold_max: self.messages.hold_size,
             stream_share: pool.pool_share,
             slots: ring.slots as u32,

@@ -12,6 +12,7 @@ use std::sync::{Condvar, Mutex};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::options::SocketOptions;
+use super::service::Service;
 use super::steering::{self, Steer};
 
 #[derive(Clone, Debug)]
@@ -21,6 +22,7 @@ pub struct ListenerConfig {
     pub backlog: i32,
     pub steer: Steer,
     pub options: SocketOptions,
+    pub service: Service,
 }
 
 /// One address of `--listen`, on all shards.

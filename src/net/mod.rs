@@ -3,9 +3,11 @@
 mod limits;
 mod listener;
 mod options;
+mod service;
 mod steering;
 
 pub use limits::{Bounds, Limit};
 pub use listener::{CloseTogether, ListenerConfig, ListenerGroup};
 pub use options::SocketOptions;
+pub use service::{ClientTls, Intercept, Service};
 pub use steering::Steer;

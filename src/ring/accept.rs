@@ -200,6 +200,7 @@ impl Ring {
             listener,
             slot: id,
             peer,
+            destination: None,
         }
     }
 

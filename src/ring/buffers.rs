@@ -145,6 +145,17 @@ impl Buffers {
         unsafe { std::slice::from_raw_parts(self.storage.base().add(start), self.size) }
     }
 
+    pub(super) fn bytes_mut(&mut self, id: BufferId) -> &mut [u8] {
+        let start = id.0 as usize * self.size;
+        assert!(
+            self.references[id.0 as usize] == 1,
+            "buffer {} written to while others read it",
+            id.0
+        );
+        // SAFETY: as above, and this reference is the only one.
+        unsafe { std::slice::from_raw_parts_mut(self.storage.base().add(start), self.size) }
+    }
+
     pub(super) fn retain(&mut self, id: BufferId) {
         let count = &mut self.references[id.0 as usize];
         assert!(

@@ -1,7 +1,6 @@
 //! What the shard asks: the ring as a [`Wire`].
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
 use io_uring::{opcode, types};
@@ -11,7 +10,9 @@ use super::Ring;
 use super::address::RawAddress;
 use super::slots::Flag;
 use super::token::Op;
-use super::wire::{BufferId, Close, Group, Owner, Part, ReceiveEnd, SEND_NOW_MAX, SlotId, Wire};
+use super::wire::{
+    BufferId, Close, Dial, Group, Owner, Part, ReceiveEnd, SEND_NOW_MAX, SlotId, Wire,
+};
 
 /// A send up to this size finds room in an ordinary socket's buffer, so it completes at once, and
 /// hardly ever is anything waiting for that.
@@ -23,7 +24,8 @@ static SMALL_BUFFER: libc::c_int = 2048;
 impl Wire for Ring {
     /// The socket is made by syscalls and moved into the table: four of them per connection, which is then used for many messages,
     /// and every kernel since 6.1 can set TCP_NODELAY that way.
-    fn connect(&mut self, to: &SocketAddr, owner: Owner) -> io::Result<SlotId> {
+    fn connect(&mut self, dial: &Dial, owner: Owner) -> io::Result<SlotId> {
+        let to = &dial.to;
         let Some(&id) = self.free.last() else {
             return Err(io::Error::from_raw_os_error(libc::ENFILE));
         };
@@ -184,6 +186,10 @@ impl Wire for Ring {
 
     fn buffer(&self, id: BufferId) -> &[u8] {
         self.buffers.bytes(id)
+    }
+
+    fn buffer_mut(&mut self, id: BufferId) -> &mut [u8] {
+        self.buffers.bytes_mut(id)
     }
 
     fn retain(&mut self, id: BufferId) {

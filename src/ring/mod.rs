@@ -40,7 +40,7 @@ use weir_smtp::time::Moment;
 
 pub use doorbell::Doorbell;
 pub use support::{Support, probe};
-pub use wire::{BufferId, Close, Event, Group, Owner, Part, ReceiveEnd, SlotId, Wire};
+pub use wire::{BufferId, Close, Dial, Event, Group, Owner, Part, ReceiveEnd, SlotId, Wire};
 
 use accept::Accepting;
 use address::RawAddress;

@@ -9,6 +9,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 pub use weir_smtp::pieces::BufferId;
 
@@ -32,6 +33,26 @@ impl Owner {
 pub enum Group {
     Client,
     Upstream,
+}
+
+/// A connection to be opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dial {
+    pub to: SocketAddr,
+    /// The address it comes from, which need not be one of this host's (IP_TRANSPARENT); port 0 takes a fresh one.
+    pub from: Option<SocketAddr>,
+    /// SO_MARK, for the host's packet rules; 0: none.
+    pub mark: u32,
+}
+
+impl From<SocketAddr> for Dial {
+    fn from(to: SocketAddr) -> Dial {
+        Dial {
+            to,
+            from: None,
+            mark: 0,
+        }
+    }
 }
 
 /// How a slot ends.
@@ -79,6 +100,8 @@ pub enum Event {
         listener: usize,
         slot: SlotId,
         peer: SocketAddr,
+        /// Where the client wanted to go; known on listeners that take connections meant for others.
+        destination: Option<SocketAddr>,
     },
     /// An accept failed (table full, kernel out of memory). The ring tries again by itself when slots come free or a little later.
     AcceptFailed { listener: usize, error: io::Error },
@@ -108,6 +131,18 @@ pub enum Event {
     },
     /// The slot is no more; its number may be reused from now on.
     Closed { slot: SlotId, owner: Owner },
+    /// What [`Wire::extract`] was asked for. The slot is closing (no `Closed` was asked for, but it comes), or still open after an error.
+    Extracted {
+        slot: SlotId,
+        owner: Owner,
+        result: io::Result<OwnedFd>,
+    },
+    /// A handshake is over: from now on the slot carries what is inside TLS, or it is of no more use.
+    Secured {
+        slot: SlotId,
+        owner: Owner,
+        result: io::Result<()>,
+    },
     /// Another thread rang.
     Doorbell,
     /// The executor's own rings have work: yield to it.
@@ -119,7 +154,20 @@ pub const SEND_NOW_MAX: usize = 11;
 
 pub trait Wire {
     /// Opens a connection; `Connected` follows. Fails at once when no slot is left.
-    fn connect(&mut self, to: &SocketAddr, owner: Owner) -> io::Result<SlotId>;
+    fn connect(&mut self, dial: &Dial, owner: Owner) -> io::Result<SlotId>;
+
+    /// Takes the connection out of this shard's table, for another shard: `Extracted` follows. Not while a receive is armed or a send is in flight.
+    /// The default answers that this network cannot.
+    fn extract(&mut self, slot: SlotId) -> io::Result<()> {
+        let _ = slot;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Takes in a connection that another shard has extracted. Counts among the accepted.
+    fn adopt(&mut self, socket: OwnedFd, owner: Owner) -> io::Result<SlotId> {
+        let _ = (socket, owner);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Input arrives as `Received` until `ReceiveEnded`. Does nothing while a receive is armed already; takes back a stop whose `ReceiveEnded` has
     /// not come yet (then none comes). With no buffer left in the group the receive is armed as soon as one is released: starting it at once
@@ -155,6 +203,9 @@ pub trait Wire {
 
     /// The whole storage of a buffer; what is beyond the length of its `Received` is leftover.
     fn buffer(&self, id: BufferId) -> &[u8];
+
+    /// The same, to be written to by the holder of its only reference.
+    fn buffer_mut(&mut self, id: BufferId) -> &mut [u8];
 
     /// Takes one more reference.
     fn retain(&mut self, id: BufferId);

@@ -5,8 +5,10 @@
 
 pub mod choose;
 pub mod health;
+pub mod identity;
 pub mod upstream;
 
 pub use choose::{Endpoint, EndpointId, Probed, Routes, Tried};
 pub use health::Failure;
+pub use identity::Identity;
 pub use upstream::{Planned, Roster, Spec};

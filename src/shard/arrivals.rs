@@ -16,6 +16,7 @@ use crate::policy::{Finding, Standing};
 use crate::ring::{Close, SlotId, Wire};
 use crate::route::Tried;
 
+use super::introduction::Introduction;
 use super::parking::Belongings;
 use super::pit::{Peer, Row};
 use super::session::Session;
@@ -25,7 +26,13 @@ use super::world::World;
 
 impl<W: Wire> World<W> {
     /// A client has connected.
-    pub(super) fn accepted(&mut self, slot: SlotId, peer: SocketAddr) {
+    pub(super) fn accepted(
+        &mut self,
+        listener: usize,
+        slot: SlotId,
+        peer: SocketAddr,
+        destination: Option<SocketAddr>,
+    ) {
         self.counters.sessions_accepted.inc();
         if self.drain.is_on() {
             return self.turn_away(slot, Refusal::Drain, &texts::SHUTDOWN);
@@ -55,6 +62,8 @@ impl<W: Wire> World<W> {
         let mut session = Session::new(self.now, self.sessions_seen, slot, peer);
         session.standing = admission.standing;
         session.errors = admission.errors;
+        session.listener = listener as u8;
+        session.introduction = destination.map(|to| Box::new(Introduction::to(to)));
         let Some(key) = self.add_session(session) else {
             return;
         };

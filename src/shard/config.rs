@@ -6,10 +6,12 @@ use std::time::Duration;
 use weir_smtp::extension::OwnLimits;
 use weir_smtp::relay;
 
-use crate::net::ListenerConfig;
+use crate::net::{ListenerConfig, Service};
 use crate::policy;
 use crate::policy::access::Access;
 use crate::ring::RingConfig;
+use crate::route::Identity;
+use crate::tls::ServerTls;
 
 use super::clock::Clock;
 use super::mail::UpstreamSpec;
@@ -44,6 +46,12 @@ pub struct WorldConfig {
     pub hostname: Arc<[u8]>,
     /// The machine between client and upstream: names, limits of messages, timeouts.
     pub smtp: relay::Config,
+    /// What each listener is for, by its number.
+    pub services: Arc<[Service]>,
+    /// The clients' side of TLS as it is at the start; None: no certificate, and no listener that needs one.
+    pub tls: Option<Arc<ServerTls>>,
+    /// What mail servers are told of clients.
+    pub identity: Identity,
     /// Octets of a body that are held before it streams.
     pub hold_max: u64,
     /// Percent of the pool's connections that one client's streams may hold; 0 lifts the limit.

@@ -11,6 +11,7 @@ use weir_smtp::extension::Capabilities;
 
 use crate::policy::access::Access;
 use crate::policy::relay::Relay;
+use crate::tls::ServerTls;
 
 /// One upstream as configured, with the addresses its name has now. Its place in the table is its number everywhere:
 /// in logs, metrics and permits. A reload keeps the numbers of those that stay.
@@ -35,6 +36,8 @@ pub enum Mail {
     Access(Arc<Access>),
     /// New domains and networks that mail is relayed for.
     Relay(Arc<Relay>),
+    /// New certificates: the next handshake uses them.
+    Tls(Arc<ServerTls>),
     /// No new sessions; transactions finish within `grace`, then the shard ends.
     Drain { grace: Duration },
     /// End at once.

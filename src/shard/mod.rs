@@ -9,6 +9,7 @@ pub mod flights;
 mod gates;
 mod house;
 mod intake;
+mod introduction;
 mod launch;
 mod leg;
 pub mod mail;

@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use weir_smtp::dialogue::Dialogue;
 use weir_smtp::gate::Verdict;
 use weir_smtp::relay::{Parked, Relay};
 use weir_smtp::reply::ReplyText;
@@ -366,7 +367,7 @@ impl<W: Wire> World<W> {
                 self.sessions_seen += 1;
                 let mut session =
                     Session::new(row.since, self.sessions_seen, tenant.slot, tenant.peer);
-                session.relay = Relay::new(self.now);
+                session.relay = Dialogue::Multiplexed(Relay::new(self.now));
                 session.flags.sending = teasing;
                 session
             }
@@ -376,8 +377,8 @@ impl<W: Wire> World<W> {
                 let mut session = Session::new(accepted, number, tenant.slot, tenant.peer);
                 session.bytes_in = parked.bytes_in.into();
                 session.bytes_out = parked.bytes_out.into();
-                session.relay =
-                    Relay::resume(parked.relay, self.now, self.config.smtp.timeouts.idle);
+                let idle = self.config.smtp.timeouts.idle;
+                session.relay = Dialogue::Multiplexed(Relay::resume(parked.relay, self.now, idle));
                 session
             }
         };

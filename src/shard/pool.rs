@@ -588,7 +588,7 @@ impl<W: Wire> World<W> {
         let Some(address) = self.routes.get(endpoint).map(|endpoint| endpoint.addr) else {
             return Err(io::Error::other("this endpoint is gone"));
         };
-        let slot = self.wire.connect(&address, Who::Nobody.owner())?;
+        let slot = self.wire.connect(&address.into(), Who::Nobody.owner())?;
         let due = self.now + self.config.leg.connect;
         let outbound = Outbound::new(self.config.hostname.clone());
         let leg = Leg::new(outbound, slot, endpoint, duty, self.now, due);

@@ -10,11 +10,12 @@
 use std::io;
 use std::time::Duration;
 
+use weir_smtp::dialogue::Dialogue;
 use weir_smtp::extension::ExtensionSet;
 use weir_smtp::gate::RouteId;
 use weir_smtp::limits::REPLIES_GATHERED_MAX;
 use weir_smtp::pieces::BufferId;
-use weir_smtp::relay::{Act, Cx, Gone, Relay, UpstreamId};
+use weir_smtp::relay::{Act, Cx, Gone, Relay, TlsOffer, UpstreamId};
 use weir_smtp::texts;
 use weir_smtp::time::Moment;
 
@@ -27,6 +28,7 @@ use crate::route::Tried;
 
 use super::house::smtp_config;
 use super::intake::Pending;
+use super::introduction::Introduction;
 use super::parking::last_reply;
 use super::pit::Peer;
 use super::replies::{SharedText, TEXT_MAX};
@@ -47,9 +49,12 @@ const STUTTERER_LOOK: Duration = Duration::from_secs(2);
 
 /// One client.
 pub struct Session {
-    pub relay: Relay,
+    pub relay: Dialogue,
     /// Its number in the log.
     pub number: u64,
+    /// The listener it came by.
+    pub listener: u8,
+    pub introduction: Option<Box<Introduction>>,
     pub peer: Peer,
     pub accepted: Moment,
     /// None: the client is gone, and the relay lives on until the upstream has answered.
@@ -162,8 +167,10 @@ impl Want {
 impl Session {
     pub fn new(now: Moment, number: u64, slot: SlotId, peer: Peer) -> Session {
         Session {
-            relay: Relay::new(now),
+            relay: Dialogue::Multiplexed(Relay::new(now)),
             number,
+            listener: 0,
+            introduction: None,
             peer,
             accepted: now,
             slot: Some(slot),
@@ -237,7 +244,7 @@ impl<W: Wire> World<W> {
     pub(super) fn relay_call<R>(
         &mut self,
         key: Key,
-        call: impl FnOnce(&mut Relay, &mut Cx<'_>) -> R,
+        call: impl FnOnce(&mut Dialogue, &mut Cx<'_>) -> R,
     ) -> Option<R> {
         self.relay_reads(key, |relay, cx, _| call(relay, cx))
     }
@@ -246,7 +253,7 @@ impl<W: Wire> World<W> {
     pub(super) fn relay_reads<R>(
         &mut self,
         key: Key,
-        call: impl FnOnce(&mut Relay, &mut Cx<'_>, &W) -> R,
+        call: impl FnOnce(&mut Dialogue, &mut Cx<'_>, &W) -> R,
     ) -> Option<R> {
         let in_body = self.sessions.get(key)?.relay.body_octets().is_some();
         let may_stream = !in_body || self.may_stream(key);
@@ -261,6 +268,7 @@ impl<W: Wire> World<W> {
             leg: leg.map(|leg| &mut leg.outbound),
             acts: &mut self.acts,
             spare: &mut self.spare,
+            tls: TlsOffer::Off,
             hold_max: self.hold_max,
             may_stream,
         };
@@ -268,7 +276,7 @@ impl<W: Wire> World<W> {
     }
 
     /// A call into the relay and all that follows from it.
-    pub(super) fn relay_step(&mut self, key: Key, call: impl FnOnce(&mut Relay, &mut Cx<'_>)) {
+    pub(super) fn relay_step(&mut self, key: Key, call: impl FnOnce(&mut Dialogue, &mut Cx<'_>)) {
         if self.relay_call(key, call).is_some() {
             self.settle(key);
             self.finish_step(key);
@@ -293,6 +301,7 @@ impl<W: Wire> World<W> {
                 Act::Release(buffer) => self.release(buffer),
                 Act::TransactionEnd => self.transaction_ended(key),
                 Act::Violation(violation) => self.violated(violation),
+                Act::StartTls | Act::Tunnel => self.client_lost(key),
                 Act::Close { .. } => {
                     if let Some(session) = self.sessions.get_mut(key) {
                         if session.ended == Ended::ClientClosed && !session.flags.eof_told {
@@ -680,6 +689,6 @@ impl<W: Wire> World<W> {
 }
 
 const _: () = assert!(
-    size_of::<Session>() <= 424,
+    size_of::<Session>() <= 432,
     "an idle session costs 640 bytes with its slot, timer and address"
 );

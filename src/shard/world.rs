@@ -26,6 +26,7 @@ use crate::policy::access::Access;
 use crate::policy::overload::Ladder;
 use crate::ring::{BufferId, Close, Event, Part, Wire};
 use crate::route::Routes;
+use crate::tls::ServerTls;
 
 use super::ahead::Ahead;
 use super::config::WorldConfig;
@@ -80,6 +81,8 @@ pub struct World<W: Wire> {
     pub(super) ahead: Ahead,
     pub(super) wheel: Wheel,
     pub(super) policy: Policy,
+    /// What clients shake hands with.
+    pub(super) tls: Option<Arc<ServerTls>>,
     pub(super) routes: Routes,
     pub(super) pools: Pools,
     pub(super) waiters: Waiters<Key>,
@@ -141,6 +144,7 @@ impl<W: Wire> World<W> {
             pit: Pit::new(config.pit.rows_max, config.pit.overflow, now),
             ahead: Ahead::default(),
             wheel: Wheel::new(now),
+            tls: config.tls.clone(),
             policy: Policy::new(config.policy.clone(), setup.access, setup.relay),
             routes: Routes::new(config.health),
             pools: Pools::default(),
@@ -235,7 +239,12 @@ impl<W: Wire> World<W> {
 
     fn dispatch(&mut self, event: Event) {
         match event {
-            Event::Accepted { slot, peer, .. } => self.accepted(slot, peer),
+            Event::Accepted {
+                listener,
+                slot,
+                peer,
+                destination,
+            } => self.accepted(listener, slot, peer, destination),
             Event::AcceptFailed { error, .. } => self.accept_failed(&error),
             Event::Connected {
                 slot,
@@ -273,6 +282,7 @@ impl<W: Wire> World<W> {
                 }
                 Who::Chore(_) | Who::Nobody => self.flights.give_back(flight),
             },
+            Event::Extracted { .. } | Event::Secured { .. } => {}
             Event::Closed { .. } => self.closing -= 1,
             Event::Doorbell | Event::Background => {}
         }
@@ -298,6 +308,7 @@ impl<W: Wire> World<W> {
             Mail::Upstreams(table) => self.set_upstreams(&table),
             Mail::Access(lists) => self.policy.set_access(lists),
             Mail::Relay(lists) => self.policy.set_relay(lists),
+            Mail::Tls(tls) => self.tls = Some(tls),
             Mail::Drain { grace } => self.begin_drain(grace),
             Mail::End => self.end_at_once(),
             Mail::Probed { address, result } => self.probed(address, result),

@@ -21,6 +21,7 @@ extern crate std;
 
 pub mod body;
 pub mod command;
+pub mod dialogue;
 pub mod envelope;
 pub mod extension;
 pub mod gate;

@@ -137,6 +137,8 @@ pub struct Cx<'a> {
     pub leg: Option<&'a mut Outbound>,
     pub acts: &'a mut Acts,
     pub spare: &'a mut SparePool,
+    /// How this session stands to TLS.
+    pub tls: TlsOffer,
     /// Octets of a body that may be held before it streams, at this moment. The driver lowers it
     /// when memory is scarce.
     pub hold_max: u64,
@@ -169,6 +171,11 @@ pub enum Act {
     TransactionEnd,
     /// The client broke a rule and has its reply.
     Violation(Violation),
+    /// The 220 to STARTTLS is in `out`: once it has been sent, whatever else was received before the handshake is thrown
+    /// away and the handshake begins. Answer with `handle_secured` when it is over.
+    StartTls,
+    /// The client's and the upstream's bytes pass untouched from now on, in both directions, once `out` has been sent.
+    Tunnel,
     /// Close the client's connection once `out` has been sent. `linger`: it may still be sending,
     /// and must not lose the reply to a reset.
     Close { linger: bool },
@@ -183,6 +190,19 @@ pub enum Detach {
     Reset,
     /// In the middle of a message or past its deadline: only closing it undoes that.
     Close,
+}
+
+/// How a session stands to TLS.
+#[derive(Copy, Clone, Eq, PartialEq, Debug, Default)]
+pub enum TlsOffer {
+    /// STARTTLS is not offered.
+    #[default]
+    Off,
+    May,
+    /// No mail without it.
+    Require,
+    /// The session is inside TLS.
+    Active,
 }
 
 /// Acts of one call, first in, first out. Kept by the driver and used for all sessions.

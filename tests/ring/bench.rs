@@ -104,7 +104,10 @@ impl Bench {
     pub fn upstream(&mut self) -> (SlotId, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let to = listener.local_addr().expect("it is bound");
-        let slot = self.ring.connect(&to, Owner(7)).expect("a slot is left");
+        let slot = self
+            .ring
+            .connect(&to.into(), Owner(7))
+            .expect("a slot is left");
         self.until(|_, event| match event {
             Event::Connected { result, .. } => {
                 assert!(result.is_ok(), "{result:?}");

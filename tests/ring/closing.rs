@@ -159,7 +159,7 @@ fn a_connect_can_be_given_up() {
         .expect("of IP");
     let _filler = TcpStream::connect(to).expect("the one place");
     let before = bench.ring.free_slots();
-    let slot = bench.ring.connect(&to, Owner(1)).expect("a slot");
+    let slot = bench.ring.connect(&to.into(), Owner(1)).expect("a slot");
     bench.turn(Duration::from_millis(50));
     assert_eq!(bench.ring.free_slots(), before - 1);
     bench.ring.close(slot, Close::Now);
@@ -173,7 +173,7 @@ fn a_refused_connect_is_told() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let to = free.local_addr().expect("bound");
     drop(free);
-    let slot = bench.ring.connect(&to, Owner(1)).expect("a slot");
+    let slot = bench.ring.connect(&to.into(), Owner(1)).expect("a slot");
     let kind = bench.until(|_, event| match event {
         Event::Connected { result, .. } => {
             Some(result.as_ref().expect_err("nobody listens").kind())

@@ -52,18 +52,26 @@ fn the_reserve_has_an_end_as_well() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let to = listener.local_addr().expect("bound");
     let slots: Vec<SlotId> = (0..small().reserve)
-        .map(|n| bench.ring.connect(&to, Owner(n as u64)).expect("reserved"))
+        .map(|n| {
+            bench
+                .ring
+                .connect(&to.into(), Owner(n as u64))
+                .expect("reserved")
+        })
         .collect();
     let error = bench
         .ring
-        .connect(&to, Owner(99))
+        .connect(&to.into(), Owner(99))
         .expect_err("none is left");
     assert_eq!(error.raw_os_error(), Some(libc::ENFILE));
     bench.turn(Duration::from_millis(20));
     bench.ring.close(slots[3], Close::Now);
     bench.closed(slots[3]);
     assert_eq!(
-        bench.ring.connect(&to, Owner(1)).expect("one is free"),
+        bench
+            .ring
+            .connect(&to.into(), Owner(1))
+            .expect("one is free"),
         slots[3]
     );
 }

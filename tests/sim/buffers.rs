@@ -72,6 +72,19 @@ impl Buffers {
         &buffer.storage
     }
 
+    /// To be written to by the holder of its only reference.
+    pub fn write(&mut self, id: BufferId, faults: &mut Vec<String>) -> &mut [u8] {
+        let buffer = &mut self.all[id.0 as usize];
+        if buffer.references != 1 {
+            faults.push(format!(
+                "buffer {} with {} references written to",
+                id.0, buffer.references
+            ));
+        }
+        buffer.filled = buffer.storage.len();
+        &mut buffer.storage
+    }
+
     pub fn read(&self, id: BufferId, faults: &mut Vec<String>) -> &[u8] {
         if self.all[id.0 as usize].references == 0 {
             faults.push(format!("a flight reads buffer {} after its release", id.0));

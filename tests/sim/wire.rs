@@ -508,6 +508,7 @@ impl SimWire {
                 listener: 0,
                 slot: id,
                 peer,
+                destination: None,
             }),
             Done::Connected(result) => Some(Event::Connected {
                 slot: id,

@@ -301,6 +301,7 @@ impl<'s> Stage<'s> {
             leg,
             acts: &mut self.acts,
             spare: &mut self.spare,
+            tls: Default::default(),
             hold_max: self.script.hold_max,
             may_stream: true,
         };
@@ -323,6 +324,7 @@ impl<'s> Stage<'s> {
                 Act::Detach { leg, how } => self.give_back(leg, how),
                 Act::Release(buffer) => self.buffers[buffer.0 as usize].1 -= 1,
                 Act::TransactionEnd => assert!(self.relay.ended().is_some(), "a transaction ended"),
+                Act::StartTls | Act::Tunnel => self.marks.push(format!("{act:?}")),
                 Act::Violation(_) => {}
                 Act::Close { .. } => self.marks.push("client closed".to_owned()),
             }

@@ -22,7 +22,7 @@ use weir_smtp::time::Moment;
 use crate::maillog;
 use crate::metrics::Counters;
 use crate::policy;
-use crate::ring::{BufferId, Close, Event, Group, Owner, Part, ReceiveEnd, SlotId, Wire};
+use crate::ring::{BufferId, Close, Dial, Event, Group, Owner, Part, ReceiveEnd, SlotId, Wire};
 
 use super::config::{LegConfig, PitConfig, ProbeConfig, SessionConfig, WaitConfig, WorldConfig};
 use super::mail::{Mail, To, UpstreamSpec};
@@ -136,6 +136,7 @@ impl FakeWire {
                     listener: 0,
                     slot,
                     peer,
+                    destination: None,
                 },
                 Due::Closed(slot) => Event::Closed {
                     slot,
@@ -186,7 +187,8 @@ impl FakeWire {
 }
 
 impl Wire for FakeWire {
-    fn connect(&mut self, to: &SocketAddr, owner: Owner) -> io::Result<SlotId> {
+    fn connect(&mut self, dial: &Dial, owner: Owner) -> io::Result<SlotId> {
+        let to = &dial.to;
         if self.free_slots() == 0 {
             return Err(io::Error::from_raw_os_error(libc::ENFILE));
         }
@@ -273,6 +275,10 @@ impl Wire for FakeWire {
         &self.buffers[&id.0].0
     }
 
+    fn buffer_mut(&mut self, id: BufferId) -> &mut [u8] {
+        &mut self.buffers.get_mut(&id.0).expect("a buffer in use").0
+    }
+
     fn retain(&mut self, id: BufferId) {
         self.buffers.get_mut(&id.0).expect("a buffer in use").1 += 1;
     }
@@ -329,6 +335,9 @@ pub struct Stage {
 /// What a test may want otherwise than usual.
 pub fn settings() -> WorldConfig {
     WorldConfig {
+        services: vec![Default::default()].into(),
+        tls: None,
+        identity: Default::default(),
         hostname: Arc::from(&b"weir.example"[..]),
         smtp: relay::Config {
             hostname: b"weir.example".to_vec(),

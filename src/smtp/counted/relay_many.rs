@@ -93,6 +93,7 @@ impl Driver {
             leg: self.attached.then_some(&mut self.leg),
             acts: &mut self.acts,
             spare: &mut self.spare,
+            tls: Default::default(),
             hold_max: 1 << 20,
             may_stream: true,
         };

@@ -124,6 +124,7 @@ impl Pair {
             leg: self.leg.as_mut().map(|(_, leg)| leg),
             acts: &mut self.acts,
             spare: &mut self.spare,
+            tls: Default::default(),
             hold_max: self.hold_max,
             may_stream: self.may_stream,
         };
@@ -160,7 +161,7 @@ impl Pair {
                     let reply = String::from_utf8_lossy(ended.reply).into_owned();
                     self.tales.push((reply, ended.octets));
                 }
-                Act::Violation(_) => {}
+                Act::StartTls | Act::Tunnel | Act::Violation(_) => {}
                 Act::Close { linger } => self.closed = Some(linger),
             }
         }

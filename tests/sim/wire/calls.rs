@@ -1,16 +1,16 @@
 //! What the shard asks of the simulated wire.
 
 use std::io;
-use std::net::SocketAddr;
 
 use weir::ring::wire::SEND_NOW_MAX;
-use weir::ring::{BufferId, Close, Group, Owner, Part, SlotId, Wire};
+use weir::ring::{BufferId, Close, Dial, Group, Owner, Part, SlotId, Wire};
 
 use super::{Done, GRACE, LINGER, SimWire};
 use crate::net::Party;
 
 impl Wire for SimWire {
-    fn connect(&mut self, to: &SocketAddr, owner: Owner) -> io::Result<SlotId> {
+    fn connect(&mut self, dial: &Dial, owner: Owner) -> io::Result<SlotId> {
+        let to = &dial.to;
         if self.free.is_empty() {
             return Err(io::Error::other("no slot is left"));
         }
@@ -199,6 +199,10 @@ impl Wire for SimWire {
 
     fn buffer(&self, id: BufferId) -> &[u8] {
         self.buffers.peek(id)
+    }
+
+    fn buffer_mut(&mut self, id: BufferId) -> &mut [u8] {
+        self.buffers.write(id, &mut self.faults)
     }
 
     fn retain(&mut self, id: BufferId) {
