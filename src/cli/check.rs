@@ -378,7 +378,7 @@ pub fn warnings(config: &Config, shards: usize, cores: usize) -> Vec<String> {
     let mut warnings = Vec::new();
     let listening = &config.listening;
     let beyond = listening
-        .listen
+        .addresses()
         .iter()
         .any(|address| !address.ip().to_canonical().is_loopback());
     if beyond && matches!(config.relaying.relay.domains, RelayDomains::Any) {

@@ -41,7 +41,7 @@ impl Config {
         let listening = flags.listen.read(&mut reader, purpose, host);
         let config = Config {
             upstreams: flags.upstreams.read(&mut reader, purpose),
-            relaying: flags.relay.read(&mut reader, &listening.listen),
+            relaying: flags.relay.read(&mut reader, &listening.addresses()),
             messages: flags.messages.read(&mut reader),
             clients: flags.clients.read(&mut reader),
             tarpit: flags.tarpit.read(&mut reader),
@@ -64,7 +64,7 @@ impl Config {
 
     /// What no group can see alone.
     fn agree(&self, reader: &mut Reader) {
-        let (admin, listen) = (self.running.admin, &self.listening.listen);
+        let (admin, listen) = (self.running.admin, self.listening.addresses());
         if let Some(admin) = admin.filter(|admin| listen.contains(admin) && admin.port() != 0) {
             reader.wrong(
                 "--admin",

@@ -373,8 +373,8 @@ fn low_port(config: &Config, unprivileged_start: &str, status: &str) -> Option<P
     let start: u16 = unprivileged_start.parse().unwrap_or(1024);
     let low = config
         .listening
-        .listen
-        .iter()
+        .addresses()
+        .into_iter()
         .find(|address| address.port() < start && address.port() != 0)?;
     let capabilities = status
         .lines()

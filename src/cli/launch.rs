@@ -7,11 +7,11 @@ use weir_smtp::relay as smtp;
 use super::{
     check,
     config::Config,
-    flags::{Flags, upstreams::Upstream},
+    flags::{Flags, listener::Listener, upstreams::Upstream},
     reader::{Reader, Wrong},
 };
 use crate::control::{self, About, Lists, Target};
-use crate::net::{ListenerConfig, SocketOptions};
+use crate::net::{ClientTls, ListenerConfig, Service, SocketOptions};
 use crate::policy;
 use crate::ring::RingConfig;
 use crate::shard::{
@@ -47,27 +47,24 @@ impl Config {
         here: &Circumstances,
     ) -> ShardsConfig {
         let shards = self.shards(here.cores.len());
-        let listener = |address| ListenerConfig {
-            address,
+        let listener = |(listener, service): (&Listener, &Service)| ListenerConfig {
+            address: listener.address,
             backlog: i32::from(self.listening.backlog),
             steer: self.listening.steer,
             options: SocketOptions::default(),
-            service: Default::default(),
+            service: *service,
         };
         let ring = self.ring(shards, here.open_files);
+        let services = self.services();
         ShardsConfig {
             shards,
             cores: here.cores.clone(),
             gives_way: self.listening.gives_way,
             busy_wait: self.listening.busy_wait,
-            listen: self
-                .listening
-                .listen
-                .iter()
-                .copied()
+            listen: (self.listening.listen.iter().zip(&*services))
                 .map(listener)
                 .collect(),
-            world: self.world(shards, &ring),
+            world: self.world(shards, &ring, services),
             ring,
             connections_max: self.listening.connections_max,
             access: Arc::new(self.clients.access.clone()),
@@ -94,7 +91,7 @@ impl Config {
             }],
             None => targets(&self.upstreams.upstreams, pool_max),
         };
-        let (again, listen) = (upstreams.clone(), self.listening.listen.clone());
+        let (again, listen) = (upstreams.clone(), self.listening.addresses());
         let reload = move || {
             lists(
                 &flags,
@@ -111,9 +108,17 @@ impl Config {
             reload: Box::new(reload),
             about: About {
                 hostname: self.listening.hostname.clone(),
-                listen: self.listening.listen.clone(),
+                listen: self.listening.addresses(),
             },
         }
+    }
+
+    /// What each listener is for, by its number.
+    fn services(&self) -> Arc<[Service]> {
+        let listeners = self.listening.listen.iter();
+        listeners
+            .map(|listener| listener.service(ClientTls::Off))
+            .collect()
     }
 
     fn ring(&self, shards: usize, open_files: u64) -> RingConfig {
@@ -142,13 +147,13 @@ impl Config {
         }
     }
 
-    fn world(&self, shards: usize, ring: &RingConfig) -> WorldConfig {
+    fn world(&self, shards: usize, ring: &RingConfig, services: Arc<[Service]>) -> WorldConfig {
         let unless_zero = |limit: Duration| if limit.is_zero() { FOR_EVER } else { limit };
         let (pool, tarpit) = (&self.upstreams, &self.tarpit);
         WorldConfig {
             hostname: self.listening.hostname.as_bytes().into(),
             smtp: self.smtp(),
-            services: vec![Default::default(); self.listening.listen.len()].into(),
+            services,
             tls: None,
             identity: Default::default(),
             hold_max: self.messages.hold_size,
@@ -308,6 +313,27 @@ mod tests {
         assert!(!asleep.shows_news && !asleep.gather.is_zero());
         let awake = ring(&["--demo", "--busy-wait", "50us"]);
         assert!(awake.shows_news && awake.gather.is_zero());
+    }
+
+    #[test]
+    fn each_listener_has_its_service_at_the_same_number_everywhere() {
+        let words = [
+            "--listen-tls",
+            "127.0.0.1:465",
+            "--listen",
+            "127.0.0.1:25,proxy",
+            "--upstream",
+            "mx",
+        ];
+        let config = read(&words).1.shards_config([].into(), &here(4000));
+        let of_listeners: Vec<Service> =
+            config.listen.iter().map(|listen| listen.service).collect();
+        assert_eq!(of_listeners, *config.world.services);
+        let shown: Vec<_> = of_listeners.iter().map(|s| (s.tls, s.proxy)).collect();
+        assert_eq!(
+            shown,
+            [(ClientTls::Off, true), (ClientTls::Implicit, false)]
+        );
     }
 
     #[test]

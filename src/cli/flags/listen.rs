@@ -6,7 +6,10 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::{
-    flags::Purpose,
+    flags::{
+        Purpose,
+        listener::{Listener, listeners},
+    },
     reader::{Reader, Zero},
     units::Fault,
 };
@@ -21,9 +24,25 @@ pub struct Flags {
     /// IPv4 and IPv6, as in 0.0.0.0:25 or [::]:25; an IPv6 address takes IPv6 clients only.
     /// Beyond loopback, --relay-domains or --relay-from has to say who may send where.
     ///
-    /// Range: 1 to 16 addresses. Default: none (with --demo 127.0.0.1:2525). Cost: one socket per address and shard.
-    #[arg(long, value_name = "ADDR:PORT", value_delimiter = ' ')]
+    /// Options of one listener stand behind its address: ,tls=off does not offer STARTTLS there, ,tls=may offers it,
+    /// ,tls=require takes no mail without it; ,proxy expects a PROXY header from trusted peers.
+    ///
+    /// Range: 1 to 16 addresses, those of --listen-tls included. Default: none (with --demo 127.0.0.1:2525). Cost: one
+    /// socket per address and shard.
+    #[arg(
+        long,
+        value_name = "ADDR:PORT[,tls=HOW][,proxy]",
+        value_delimiter = ' '
+    )]
     pub listen: Vec<String>,
+
+    /// Address and port where TLS begins with the first byte, as on port 465 (repeatable)
+    ///
+    /// The handshake comes before the greeting (RFC 8314). ,proxy behind the address as with --listen.
+    ///
+    /// Range: 1 to 16 addresses, those of --listen included. Default: none. Cost: one socket per address and shard.
+    #[arg(long, value_name = "ADDR:PORT[,proxy]", value_delimiter = ' ')]
+    pub listen_tls: Vec<String>,
 
     /// Name in the greeting, in EHLO replies and in the EHLO sent to upstreams
     ///
@@ -119,7 +138,7 @@ pub struct Flags {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listening {
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listener>,
     pub hostname: String,
     /// None: one per allowed core.
     pub shards: Option<usize>,
@@ -137,13 +156,21 @@ pub struct Listening {
     pub busy_wait: Duration,
 }
 
-pub const LISTENERS_MAX: usize = 16;
+impl Listening {
+    /// Where, without what is special there.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listen
+            .iter()
+            .map(|listener| listener.address)
+            .collect()
+    }
+}
 
 impl Flags {
     /// `host`: this machine's own name.
     pub fn read(&self, reader: &mut Reader, purpose: Purpose, host: &str) -> Listening {
         Listening {
-            listen: self.addresses(reader, purpose),
+            listen: self.listeners(reader, purpose),
             hostname: self.name(reader, host),
             shards: self
                 .shards
@@ -183,37 +210,15 @@ impl Flags {
         }
     }
 
-    fn addresses(&self, reader: &mut Reader, purpose: Purpose) -> Vec<SocketAddr> {
-        let mut found = Vec::new();
-        for typed in self.listen.iter().filter(|typed| !typed.is_empty()) {
-            let Some(address) = reader.parse("--listen", typed, address) else {
-                continue;
-            };
-            if found.contains(&address) && address.port() != 0 {
-                reader.wrong(
-                    "--listen",
-                    typed,
-                    Fault::new("stands twice", "name each address once"),
-                );
-            }
-            found.push(address);
-        }
-        if found.len() > LISTENERS_MAX {
-            reader.wrong(
-                "--listen",
-                "",
-                Fault::new(
-                    format!("has {} addresses", found.len()),
-                    format!("name at most {LISTENERS_MAX}"),
-                ),
-            );
-        }
-        if self.listen.is_empty() && purpose == Purpose::Relay {
+    fn listeners(&self, reader: &mut Reader, purpose: Purpose) -> Vec<Listener> {
+        let mut found = listeners(reader, &self.listen, &self.listen_tls);
+        let none_typed = self.listen.is_empty() && self.listen_tls.is_empty();
+        if none_typed && purpose == Purpose::Relay {
             let remedy = "say where to accept mail, as in --listen 0.0.0.0:25, or try --demo";
             reader.wrong("--listen", "", Fault::new("is missing", remedy));
         }
-        if self.listen.is_empty() && purpose == Purpose::Demo {
-            found.push(SocketAddr::from(([127, 0, 0, 1], 2525)));
+        if none_typed && purpose == Purpose::Demo {
+            found.push(Listener::plain(SocketAddr::from(([127, 0, 0, 1], 2525))));
         }
         found
     }
@@ -226,16 +231,6 @@ impl Flags {
             None => hostname(host).unwrap_or_else(|_| "localhost".into()),
         }
     }
-}
-
-/// ADDR:PORT; a name would need a lookup before the configuration is valid.
-pub fn address(typed: &str) -> Result<SocketAddr, Fault> {
-    typed.parse().map_err(|_| {
-        Fault::new(
-            "is no address with a port",
-            "write ADDR:PORT, as in 0.0.0.0:25 or [::]:25",
-        )
-    })
 }
 
 fn hostname(typed: &str) -> Result<String, Fault> {
@@ -364,7 +359,8 @@ mod tests {
             flags.read(reader, Purpose::Demo, "x")
         })
         .unwrap();
-        assert_eq!(demo.listen, ["127.0.0.1:2525".parse().unwrap()]);
+        assert_eq!(demo.addresses(), ["127.0.0.1:2525".parse().unwrap()]);
+        assert!(read(&["--listen-tls", "127.0.0.1:465"]).is_ok());
     }
 
     #[test]

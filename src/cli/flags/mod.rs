@@ -7,6 +7,7 @@
 
 pub mod clients;
 pub mod listen;
+pub mod listener;
 pub mod logs;
 pub mod messages;
 pub mod relay;

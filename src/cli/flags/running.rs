@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Args, builder::BoolishValueParser};
 
-use crate::cli::{flags::listen, reader::Reader};
+use crate::cli::{flags::listener, reader::Reader};
 
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
@@ -38,7 +38,7 @@ impl Flags {
         let admin = self
             .admin
             .as_ref()
-            .and_then(|typed| reader.parse("--admin", typed, listen::address));
+            .and_then(|typed| reader.parse("--admin", typed, listener::address));
         let by_default = self.demo.then(|| SocketAddr::from(([127, 0, 0, 1], 9025)));
         Running {
             admin: admin.or(by_default),
