@@ -12,7 +12,7 @@ use std::sync::{Condvar, Mutex};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::options::SocketOptions;
-use super::service::Service;
+use super::service::{Intercept, Service};
 use super::steering::{self, Steer};
 
 #[derive(Clone, Debug)]
@@ -84,6 +84,11 @@ impl ListenerGroup {
             })
     }
 
+    /// What its connections are for.
+    pub fn service(&self) -> Service {
+        self.config.service
+    }
+
     /// Where the group listens, once the first shard does.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.turn.lock().expect("opening does not panic").bound
@@ -103,6 +108,10 @@ impl ListenerGroup {
             socket.set_only_v6(true)?;
         }
         self.config.options.apply(&socket)?;
+        // What was redirected is addressed to this host by then: that needs no privilege.
+        if self.config.service.intercept == Some(Intercept::Tproxy) {
+            take_for_others(&socket, &address)?;
+        }
         socket.bind(&address.into())?;
         socket.listen(self.config.backlog)?;
         // Once per group, by its last member: before it listens, an answer could name nobody.
@@ -115,6 +124,20 @@ impl ListenerGroup {
             .expect("a TCP socket has an IP address");
         Ok((socket, bound))
     }
+}
+
+/// Lets a listener take connections to addresses that are not this host's.
+fn take_for_others(socket: &Socket, address: &SocketAddr) -> io::Result<()> {
+    let taken = match address {
+        SocketAddr::V4(_) => socket.set_ip_transparent_v4(true),
+        SocketAddr::V6(_) => socket.set_ip_transparent_v6(true),
+    };
+    taken.map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("IP_TRANSPARENT, which needs CAP_NET_ADMIN: {error}"),
+        )
+    })
 }
 
 /// Lets the shards close their listeners together: each arrives when its accept queue is empty, all close when all have arrived.

@@ -5,14 +5,17 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use io_uring::{opcode, squeue, types};
 use weir_smtp::time::Moment;
 
+use crate::net::Intercept;
+
 use super::Ring;
 use super::address::RawAddress;
+use super::destination::destination;
 use super::slots::Flag;
 use super::token::{Op, Token};
 use super::wire::{Event, Owner, SlotId};
@@ -26,6 +29,8 @@ const REST: Duration = Duration::from_millis(100);
 pub(super) struct Listener {
     /// Closed when accepting has stopped and its last accept is over.
     socket: Option<OwnedFd>,
+    /// Its connections were meant for others.
+    intercept: Option<Intercept>,
     /// Where the accepts in flight write their peers' addresses; boxed, because the kernel has the places.
     peers: Box<[RawAddress; ACCEPTS]>,
     armed: u32,
@@ -73,9 +78,18 @@ impl Accepting {
 impl Ring {
     /// Accepts from a listening socket from the next turn on. Its number names it in events.
     pub fn listen(&mut self, socket: OwnedFd) -> usize {
+        self.listen_for(socket, None)
+    }
+
+    /// The same on a listener that takes connections meant for other hosts: its events tell where to.
+    ///
+    /// A slot cannot be asked for that. So these connections are accepted as descriptors, asked, and moved into the table: two or three
+    /// syscalls more for each, and one entry of the kernel.
+    pub fn listen_for(&mut self, socket: OwnedFd, intercept: Option<Intercept>) -> usize {
         let listeners = &mut self.accepting.listeners;
         listeners.push(Listener {
             socket: Some(socket),
+            intercept,
             peers: Box::new([RawAddress::empty(); ACCEPTS]),
             armed: 0,
             stopping: false,
@@ -143,9 +157,12 @@ impl Ring {
         self.accepting.armed += 1;
         let peer = &mut listener.peers[index as usize];
         let len = peer.len_mut_ptr();
-        let accept = opcode::Accept::new(types::Fd(socket.as_raw_fd()), peer.as_mut_ptr(), len)
-            .file_index(Some(types::DestinationSlot::auto_target()))
-            .build();
+        let accept = opcode::Accept::new(types::Fd(socket.as_raw_fd()), peer.as_mut_ptr(), len);
+        let accept = match listener.intercept {
+            None => accept.file_index(Some(types::DestinationSlot::auto_target())),
+            Some(_) => accept.flags(libc::SOCK_CLOEXEC),
+        };
+        let accept = accept.build();
         let accept = match self.accepting.poll_first {
             true => poll_first(accept),
             false => accept,
@@ -173,26 +190,53 @@ impl Ring {
         listener.armed &= !(1 << index);
         self.accepting.armed -= 1;
         let peer = listener.peers[index as usize].get();
+        let intercept = listener.intercept;
         self.close_idle_listener(number);
-        if result >= 0 {
-            return Some(self.accepted(number, SlotId(result as u32), peer));
-        }
-        match -result {
+        let accepted = match intercept {
+            _ if result < 0 => Err(io::Error::from_raw_os_error(-result)),
+            None => Ok((SlotId(result as u32), None)),
+            Some(how) => self.intercepted(result, how),
+        };
+        let error = match accepted {
+            Ok((slot, destination)) => {
+                return Some(self.accepted(number, slot, peer, destination));
+            }
+            Err(error) => error,
+        };
+        match error.raw_os_error().unwrap_or_default() {
             // The peer left before it was accepted, or we do not want to accept any more.
             libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EPROTO => None,
             // All accepts in flight fail alike: told once.
             _ if self.accepting.rest_until.is_some() => None,
-            error => {
+            _ => {
                 self.accepting.rest_until = Some(self.now + REST);
                 Some(Event::AcceptFailed {
                     listener: number,
-                    error: io::Error::from_raw_os_error(error),
+                    error,
                 })
             }
         }
     }
 
-    fn accepted(&mut self, listener: usize, id: SlotId, peer: SocketAddr) -> Event {
+    /// A connection that was meant for another host, as a descriptor.
+    fn intercepted(
+        &mut self,
+        descriptor: i32,
+        how: Intercept,
+    ) -> io::Result<(SlotId, Option<SocketAddr>)> {
+        // SAFETY: the accept has just made this descriptor, and nobody else has heard of it.
+        let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        let destination = destination(&socket, how)?;
+        Ok((self.place(socket)?, Some(destination)))
+    }
+
+    fn accepted(
+        &mut self,
+        listener: usize,
+        id: SlotId,
+        peer: SocketAddr,
+        destination: Option<SocketAddr>,
+    ) -> Event {
         self.accepting.taken += 1;
         self.stats.accepted += 1;
         self.slots.open(id, Owner::NONE).set(Flag::Accepted);
@@ -200,7 +244,7 @@ impl Ring {
             listener,
             slot: id,
             peer,
-            destination: None,
+            destination,
         }
     }
 

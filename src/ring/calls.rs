@@ -4,10 +4,10 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use io_uring::{opcode, types};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Ring;
 use super::address::RawAddress;
+use super::dialing;
 use super::slots::Flag;
 use super::token::Op;
 use super::wire::{
@@ -25,13 +25,10 @@ impl Wire for Ring {
     /// The socket is made by syscalls and moved into the table: four of them per connection, which is then used for many messages,
     /// and every kernel since 6.1 can set TCP_NODELAY that way.
     fn connect(&mut self, dial: &Dial, owner: Owner) -> io::Result<SlotId> {
-        let to = &dial.to;
         let Some(&id) = self.free.last() else {
             return Err(io::Error::from_raw_os_error(libc::ENFILE));
         };
-        // Blocking, although nothing here blocks: the ring would answer EAGAIN where it is meant to wait.
-        let socket = Socket::new(Domain::for_address(*to), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_tcp_nodelay(true)?;
+        let socket = dialing::socket_for(dial)?;
         self.uring
             .submitter()
             .register_files_update(id.0, &[socket.as_raw_fd()])?;
@@ -40,7 +37,10 @@ impl Wire for Ring {
         let slot = self.slots.open(id, owner);
         slot.set(Flag::Connecting);
         slot.flight = flight;
-        let to = self.flights.get(flight).connect_to(RawAddress::new(to));
+        let to = self
+            .flights
+            .get(flight)
+            .connect_to(RawAddress::new(&dial.to));
         let connect = opcode::Connect::new(types::Fixed(id.0), to.as_ptr(), to.len()).build();
         self.push_for(id, Op::Connect, connect);
         self.stats.connects += 1;

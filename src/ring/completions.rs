@@ -24,7 +24,7 @@ impl Ring {
         let token = Token::unpack(completion.user_data());
         let result = completion.result();
         match token.op {
-            Op::Cancel => None,
+            Op::Cancel | Op::Place => None,
             Op::Accept => self.accept_done(token, result),
             Op::Doorbell => {
                 self.doorbell_armed = false;
@@ -72,7 +72,7 @@ impl Ring {
                 None
             }
             Op::Disconnect => None,
-            Op::Accept | Op::Close | Op::Cancel | Op::Doorbell | Op::Background => {
+            Op::Accept | Op::Close | Op::Cancel | Op::Doorbell | Op::Background | Op::Place => {
                 unreachable!("handled before")
             }
         };

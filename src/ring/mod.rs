@@ -20,10 +20,15 @@ mod buffers;
 mod calls;
 mod closing;
 mod completions;
+mod destination;
+mod dialing;
 mod doorbell;
 mod flights;
 mod mapping;
+#[cfg(test)]
+mod network_tests;
 mod patience;
+mod places;
 mod slots;
 mod support;
 mod token;
@@ -137,6 +142,8 @@ pub struct Ring {
     doorbell: Doorbell,
     doorbell_value: Box<u64>,
     doorbell_armed: bool,
+    /// A descriptor on its way into the table, then the number of its slot.
+    placing: Box<RawFd>,
     watched: Vec<Watched>,
     small_buffers: bool,
     /// Operations queued this turn that will have completed when the kernel begins to wait.
@@ -211,6 +218,7 @@ impl Ring {
             doorbell,
             doorbell_value: Box::new(0),
             doorbell_armed: false,
+            placing: Box::new(-1),
             watched: Vec::new(),
             small_buffers: true,
             at_once: 0,

@@ -28,9 +28,11 @@ pub(super) enum Op {
     Cancel,
     Doorbell,
     Background,
+    /// A descriptor into the table.
+    Place,
 }
 
-const OPS: [Op; 15] = [
+const OPS: [Op; 16] = [
     Op::Accept,
     Op::Connect,
     Op::Receive,
@@ -46,6 +48,7 @@ const OPS: [Op; 15] = [
     Op::Cancel,
     Op::Doorbell,
     Op::Background,
+    Op::Place,
 ];
 
 /// Lives of a slot that can be told apart; a completion that is eight million lives late does not exist.

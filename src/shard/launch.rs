@@ -216,7 +216,7 @@ fn report(common: &Common, outcome: io::Result<()>) {
 fn open(common: &Common, shard: usize, doorbell: Doorbell) -> io::Result<Ring> {
     let mut ring = Ring::answering(&common.config.ring, doorbell)?;
     for group in &common.groups {
-        ring.listen(group.open(shard)?);
+        ring.listen_for(group.open(shard)?, group.service().intercept);
     }
     for fd in rt::executor_rings() {
         ring.watch_background(fd);

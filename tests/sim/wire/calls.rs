@@ -21,10 +21,12 @@ impl Wire for SimWire {
             slot: *self.free.last().expect("not empty"),
             life,
         };
-        let end = self
-            .net
-            .borrow_mut()
-            .connect(self.options.address, *to, line, party);
+        let end = self.net.borrow_mut().connect(
+            dial.from.unwrap_or(self.options.address),
+            *to,
+            line,
+            party,
+        );
         let index = self.open(end, owner, Some(*to));
         self.slot(index).group = Group::Upstream;
         if let Err(fault) = self.caps.borrow_mut().entered(*to) {

@@ -1,0 +1,232 @@
+//! Connections to and from addresses that are not this host's.
+//!
+//! Each test gives its thread a network of its own, which is gone with the thread. Without the privilege for that
+//! (CAP_SYS_ADMIN) there is nothing to test with, which the output says.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::net::Intercept;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs `test` on a thread in a network made by these commands.
+fn elsewhere(commands: &[&str], test: fn()) {
+    let commands: Vec<String> = commands.iter().map(|line| line.to_string()).collect();
+    let thread = std::thread::spawn(move || {
+        // SAFETY: no memory is involved; the thread has the namespace for itself.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
+            println!("no network of our own: {}", io::Error::last_os_error());
+            return;
+        }
+        run("ip", &["link", "set", "lo", "up"], "");
+        for line in commands {
+            match line.split_once('<') {
+                Some((_, rules)) => run("nft", &["-f", "-"], rules),
+                None => run("ip", &line.split(' ').collect::<Vec<_>>(), ""),
+            }
+        }
+        test();
+    });
+    thread.join().expect("the test passes");
+}
+
+fn run(program: &str, arguments: &[&str], input: &str) {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect(program);
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(input.as_bytes()).expect("read");
+    drop(stdin);
+    let ended = child.wait().expect("it ends");
+    assert!(ended.success(), "{program} {arguments:?} {input}");
+}
+
+fn ring() -> Ring {
+    Ring::new(&RingConfig {
+        slots: 64,
+        reserve: 16,
+        entries: 64,
+        completions: 256,
+        client_buffers: 16,
+        upstream_buffers: 4,
+        buffer_size: 4096,
+        chunks: 4,
+        gather: Duration::ZERO,
+        shows_news: false,
+    })
+    .expect("this host has io_uring")
+}
+
+fn until<T>(ring: &mut Ring, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        while let Some(event) = ring.next_event() {
+            if let Some(found) = wanted(&event) {
+                return found;
+            }
+        }
+        assert!(begun.elapsed() < PATIENCE, "in vain");
+        let now = Moment::ZERO + begun.elapsed();
+        ring.wait(now, now + Duration::from_millis(50))
+            .expect("the ring turns");
+    }
+}
+
+/// Connects and returns the address that the far end saw, or why not.
+fn seen(to: &TcpListener, from: &str, mark: u32) -> io::Result<SocketAddr> {
+    let dial = Dial {
+        to: to.local_addr().expect("bound"),
+        from: Some(from.parse().expect("an address")),
+        mark,
+    };
+    let mut ring = ring();
+    ring.connect(&dial, Owner(1))?;
+    until(&mut ring, |event| match event {
+        Event::Connected { result, .. } => {
+            assert!(result.is_ok(), "{result:?}");
+            Some(())
+        }
+        _ => None,
+    });
+    Ok(to.accept().expect("connected").1)
+}
+
+/// Connects to `address` and returns where the ring says that the client wanted to go; the connection has to work.
+fn wanted(listener: TcpListener, how: Intercept, address: &str) -> SocketAddr {
+    let mut ring = ring();
+    ring.listen_for(OwnedFd::from(listener), Some(how));
+    let mut client = TcpStream::connect(address).expect("somebody answers for it");
+    let mine = client.local_addr().expect("bound");
+    let (slot, destination) = until(&mut ring, |event| match *event {
+        Event::Accepted {
+            slot,
+            peer,
+            destination,
+            ..
+        } => {
+            assert_eq!(peer, mine);
+            Some((slot, destination))
+        }
+        _ => None,
+    });
+    ring.send(slot, b"220 hello\r\n".to_vec());
+    until(&mut ring, |event| {
+        matches!(event, Event::Sent { result: Ok(11), .. }).then_some(())
+    });
+    client.read_exact(&mut [0; 11]).expect("the greeting");
+    assert_eq!(ring.client_slots_free(), 47);
+    ring.close(slot, Close::Now);
+    until(&mut ring, |event| {
+        matches!(event, Event::Closed { .. }).then_some(())
+    });
+    assert_eq!(client.read(&mut [0; 1]).expect("a FIN"), 0);
+    assert_eq!((ring.client_slots_free(), ring.stats().stale), (48, 0));
+    destination.expect("it is known")
+}
+
+#[test]
+fn a_connection_comes_from_the_address_it_was_given() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let peer = seen(&listener, "127.0.0.9:0", 0).expect("an address of ours");
+    assert_eq!(peer.ip().to_string(), "127.0.0.9");
+    let wrong = seen(&listener, "[::1]:0", 0).expect_err("another family");
+    assert_eq!(wrong.kind(), io::ErrorKind::InvalidInput);
+}
+
+#[test]
+fn a_connection_comes_from_an_address_that_is_not_ours() {
+    let network = [
+        "addr add 198.51.100.1/32 dev lo",
+        "rule add from 198.51.100.1 lookup 100",
+        "route add local default dev lo table 100",
+        "addr add 2001:db8::1/128 dev lo nodad",
+        "-6 rule add from 2001:db8::1 lookup 100",
+        "-6 route add local default dev lo table 100",
+    ];
+    elsewhere(&network, || {
+        for (here, from, ip) in [
+            ("198.51.100.1:25", "203.0.113.9:0", "203.0.113.9"),
+            ("[2001:db8::1]:25", "[2001:db8:9::9]:0", "2001:db8:9::9"),
+        ] {
+            let listener = TcpListener::bind(here).expect("ours");
+            let peer = seen(&listener, from, 0).expect("we may");
+            assert_eq!(peer.ip().to_string(), ip);
+        }
+    });
+}
+
+#[test]
+fn a_mark_chooses_the_way() {
+    let network = [
+        "addr add 198.51.100.1/32 dev lo",
+        "rule add fwmark 7 blackhole",
+    ];
+    elsewhere(&network, || {
+        let listener = TcpListener::bind("198.51.100.1:25").expect("ours");
+        let mut ring = ring();
+        let dial = Dial {
+            to: "192.0.2.1:25".parse().expect("an address"),
+            from: None,
+            mark: 7,
+        };
+        ring.connect(&dial, Owner(1)).expect("a slot is left");
+        let error = until(&mut ring, |event| match event {
+            Event::Connected { result, .. } => result.as_ref().err().map(io::Error::raw_os_error),
+            _ => None,
+        });
+        assert_eq!(error, Some(libc::EINVAL), "blackholed, not unreachable");
+        seen(&listener, "198.51.100.1:0", 8).expect("another mark goes through");
+    });
+}
+
+#[test]
+fn a_client_of_tproxy_wanted_to_go_where_its_connection_says() {
+    let network = [
+        "route add local 192.0.2.0/24 dev lo",
+        "-6 route add local 2001:db8:2::/64 dev lo",
+    ];
+    elsewhere(&network, || {
+        for (here, address) in [
+            ("0.0.0.0:25", "192.0.2.25:25"),
+            ("[::]:26", "[2001:db8:2::25]:26"),
+        ] {
+            let listener = TcpListener::bind(here).expect("ours");
+            let wanted = wanted(listener, Intercept::Tproxy, address);
+            assert_eq!(wanted.to_string(), address);
+        }
+    });
+}
+
+#[test]
+fn a_redirected_client_wanted_to_go_where_conntrack_says() {
+    let network = [
+        "route add local 192.0.2.0/24 dev lo",
+        "-6 route add local 2001:db8:2::/64 dev lo",
+        "nft <table inet weir { chain out { type nat hook output priority -100; tcp dport 25 redirect to :2525; tcp dport 26 redirect to :2626; }; }",
+    ];
+    elsewhere(&network, || {
+        for (here, address) in [
+            ("0.0.0.0:2525", "192.0.2.25:25"),
+            ("[::]:2626", "[2001:db8:2::25]:26"),
+        ] {
+            let listener = TcpListener::bind(here).expect("ours");
+            let wanted = wanted(listener, Intercept::Redirect, address);
+            assert_eq!(wanted.to_string(), address);
+        }
+    });
+}
+
+#[test]
+fn who_was_not_redirected_wanted_to_come_here() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let here = listener.local_addr().expect("bound").to_string();
+    let wanted = wanted(listener, Intercept::Redirect, &here);
+    assert_eq!(wanted.to_string(), here);
+}
