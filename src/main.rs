@@ -131,9 +131,10 @@ fn relay(
 fn announce(config: &Config, here: &Circumstances, shards: &Shards, control: &Control) {
     let (listening, cores) = (shards.listening(), here.cores.len());
     log::info!(
-        "weir {} listens on {listening:?}, {} shards, multiplexed",
+        "weir {} listens on {listening:?}, {} shards, {}",
         env!("CARGO_PKG_VERSION"),
-        config.shards(cores)
+        config.shards(cores),
+        config.mode()
     );
     for warning in check::warnings(config, config.shards(cores), cores) {
         log::warn!("{warning}");

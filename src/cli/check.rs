@@ -4,11 +4,13 @@ use std::fmt::Write as _;
 
 use super::{
     config::Config,
+    flags::relay::Unasked,
     units::{show, show_size},
 };
 use crate::maillog::PENDING_MAX;
-use crate::net::Steer;
+use crate::net::{Intercept, Steer};
 use crate::policy::{Finding, relay::RelayDomains};
+use crate::route::{Identity, Starttls};
 use crate::shard::pit;
 
 /// User memory of an idle session, and of one in a transaction without its body: docs/PERFORMANCE.md measures both.
@@ -26,10 +28,7 @@ pub fn plan(config: &Config, cores: usize) -> String {
     let mut out = String::new();
     let shards = config.shards(cores);
     for (topic, words) in [
-        (
-            "mode",
-            "multiplexed: clients share a pool of upstream connections".to_owned(),
-        ),
+        ("mode", mode(config)),
         ("listen", listen(config)),
         ("shards", shards_words(config, shards, cores)),
         ("upstreams", upstreams(config)),
@@ -90,11 +89,14 @@ pub fn memory_max(config: &Config, shards: usize) -> u64 {
 
 /// Slots one shard's file table should have: all clients may happen to come to one shard.
 pub fn slots_wanted(config: &Config) -> u64 {
-    let clients = match config.listening.connections_max {
+    max_clients(config) + slots_reserved(config)
+}
+
+fn max_clients(config: &Config) -> u64 {
+    match config.listening.connections_max {
         0 => 1 << 16,
         max => u64::from(max),
-    };
-    clients + slots_reserved(config)
+    }
 }
 
 /// Slots kept for upstream connections, probes and services.
@@ -114,11 +116,65 @@ pub fn slots_reserved(config: &Config) -> u64 {
         .iter()
         .map(|upstream| max(upstream.max.unwrap_or(upstreams.pool_max)))
         .sum();
+    if config.identifying.is_dedicated() {
+        // As many as clients, where the upstreams take that many.
+        let clients = max_clients(config);
+        let legs = match config.identifying.intercept {
+            Some(_) => clients,
+            None => legs,
+        };
+        return legs.min(clients) + BESIDES;
+    }
     legs.max(max(upstreams.pool_max)).min(1 << 14) + BESIDES
 }
 
 /// What a mask of shards can hold; also the range of --shards.
 pub const SHARDS_MAX: usize = 64;
+
+impl Config {
+    /// How clients are bound to upstream connections, in a word.
+    pub fn mode(&self) -> &'static str {
+        match self.identifying.is_dedicated() {
+            true => "dedicated",
+            false => "multiplexed",
+        }
+    }
+}
+
+fn mode(config: &Config) -> String {
+    let meant = &config.identifying;
+    let seen = match meant.identity {
+        Identity::None => "see weir",
+        Identity::Received => "read of the client in a Received field",
+        Identity::Xforward => "are told of the client by XFORWARD",
+        Identity::Xclient => "are told of the client by XCLIENT",
+        Identity::ProxyV1 => "are told of the client by a PROXY header (v1)",
+        Identity::ProxyV2 => "are told of the client by a PROXY header (v2)",
+        Identity::Transparent => "see the client's address",
+    };
+    let mode = config.mode();
+    if !meant.is_dedicated() {
+        return format!("{mode}: clients share a pool of upstream connections; servers {seen}");
+    }
+    let starttls = match meant.starttls {
+        Some(Starttls::Tunnel) => "STARTTLS is between client and server",
+        Some(Starttls::Terminate) => "STARTTLS ends here",
+        Some(Starttls::Refuse) => "STARTTLS is refused",
+        None => "STARTTLS is the listener's",
+    };
+    let way = match meant.intercept {
+        Some(Intercept::Tproxy) => ", to where it wanted to go (tproxy)",
+        Some(Intercept::Redirect) => ", to where it wanted to go (redirect)",
+        None => "",
+    };
+    let mark = match meant.mark {
+        0 => String::new(),
+        mark => format!("; packets to servers marked {mark:#x}"),
+    };
+    format!(
+        "{mode}: each client has an upstream connection of its own{way}; servers {seen}; {starttls}{mark}"
+    )
+}
 
 fn listen(config: &Config) -> String {
     let listening = &config.listening;
@@ -138,6 +194,9 @@ fn shards_words(config: &Config, shards: usize, cores: usize) -> String {
 fn upstreams(config: &Config) -> String {
     if config.running.demo {
         return "the embedded sink".into();
+    }
+    if config.identifying.intercept.is_some() {
+        return "where each client wanted to go".into();
     }
     let upstreams = &config.upstreams;
     let one = |upstream: &super::flags::upstreams::Upstream| {
@@ -177,8 +236,14 @@ fn pool(config: &Config) -> String {
 
 fn relaying(config: &Config) -> String {
     let relaying = &config.relaying;
-    if relaying.loopback_only {
-        return "from loopback to anywhere (nothing else can connect)".into();
+    match relaying.unasked {
+        Some(Unasked::Loopback) => {
+            return "from loopback to anywhere (nothing else can connect)".into();
+        }
+        Some(Unasked::Servers) => {
+            return "the mail servers decide: they see the client".into();
+        }
+        None => {}
     }
     let domains = match &relaying.relay.domains {
         RelayDomains::Any => "anybody to anywhere".into(),
@@ -303,10 +368,10 @@ fn memory(config: &Config, shards: u64) -> (u64, Vec<(&'static str, u64, String)
         .iter()
         .map(|upstream| u64::from(upstream.max.unwrap_or(upstreams.pool_max)))
         .sum();
-    let legs = if config.running.demo {
-        u64::from(upstreams.pool_max)
-    } else {
-        legs
+    let legs = match config.identifying.intercept {
+        _ if config.running.demo => u64::from(upstreams.pool_max),
+        Some(_) => connections,
+        None => legs,
     };
     let pit_rows = match config.tarpit.pit_max {
         0 => connections,
@@ -377,11 +442,12 @@ fn memory(config: &Config, shards: u64) -> (u64, Vec<(&'static str, u64, String)
 pub fn warnings(config: &Config, shards: usize, cores: usize) -> Vec<String> {
     let mut warnings = Vec::new();
     let listening = &config.listening;
+    let trusted = !config.identifying.identity.is_dedicated();
     let beyond = listening
         .addresses()
         .iter()
         .any(|address| !address.ip().to_canonical().is_loopback());
-    if beyond && matches!(config.relaying.relay.domains, RelayDomains::Any) {
+    if beyond && trusted && matches!(config.relaying.relay.domains, RelayDomains::Any) {
         warnings.push("--relay-domains any: whatever the upstreams relay for weir's address, they relay for everybody; see weir doctor".into());
     }
     if listening.steer == Steer::Kernel && shards > 1 {
@@ -457,6 +523,46 @@ mod tests {
             assert!(plan.contains(words), "{words} in\n{plan}");
         }
         assert!(!plan.contains("warning"), "{plan}");
+    }
+
+    #[test]
+    fn the_plan_names_the_mode() {
+        let shown = [
+            "--listen",
+            "0.0.0.0:25",
+            "--upstream",
+            "mx1:25",
+            "--identity",
+            "proxy-v2",
+        ];
+        let plan = plan_of(&shown);
+        for words in [
+            "dedicated: ",
+            "a PROXY header (v2)",
+            "the mail servers decide",
+        ] {
+            assert!(plan.contains(words), "{words} in\n{plan}");
+        }
+        let path = [
+            "--listen",
+            "0.0.0.0:25",
+            "--transparent",
+            "tproxy",
+            "--identity",
+            "transparent",
+            "--transparent-mark",
+            "37",
+        ];
+        let plan = plan_of(&path);
+        for words in [
+            "wanted to go (tproxy)",
+            "see the client's address",
+            "STARTTLS is between client and server",
+            "marked 0x25",
+            "where each client wanted to go",
+        ] {
+            assert!(plan.contains(words), "{words} in\n{plan}");
+        }
     }
 
     #[test]

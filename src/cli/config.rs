@@ -2,8 +2,8 @@
 
 use super::{
     flags::{
-        Flags, Purpose, clients::Clients, listen::Listening, logs::Logging, messages::Messages,
-        relay::Relaying, running::Running, tarpit::Tarpit, timeouts::Timeouts,
+        Flags, Purpose, clients::Clients, identity::Identifying, listen::Listening, logs::Logging,
+        messages::Messages, relay::Relaying, running::Running, tarpit::Tarpit, timeouts::Timeouts,
         upstreams::Upstreams,
     },
     reader::{Reader, Wrong},
@@ -15,6 +15,7 @@ use super::{
 pub struct Config {
     pub listening: Listening,
     pub upstreams: Upstreams,
+    pub identifying: Identifying,
     pub relaying: Relaying,
     pub messages: Messages,
     pub clients: Clients,
@@ -39,9 +40,14 @@ impl Config {
             given => given,
         };
         let listening = flags.listen.read(&mut reader, purpose, host);
+        let identifying = flags.identity.read(&mut reader, purpose);
+        let destined = identifying.intercept.is_some();
         let config = Config {
-            upstreams: flags.upstreams.read(&mut reader, purpose),
-            relaying: flags.relay.read(&mut reader, &listening.addresses()),
+            upstreams: flags.upstreams.read(&mut reader, purpose, destined),
+            relaying: flags
+                .relay
+                .read(&mut reader, &listening.addresses(), (&identifying).into()),
+            identifying,
             messages: flags.messages.read(&mut reader),
             clients: flags.clients.read(&mut reader),
             tarpit: flags.tarpit.read(&mut reader),
@@ -229,5 +235,11 @@ mod tests {
             ["--queue-wait"]
         );
         assert_eq!(blamed(&["--demo", "--upstream", "mx"]), ["--demo"]);
+        let path = ["--listen", "0.0.0.0:25", "--transparent", "tproxy"];
+        assert_eq!(blamed(&path), ["--listen"], "who may send where?");
+        let shown = [&path[..], &["--identity", "transparent"]].concat();
+        assert!(read(&shown).is_ok());
+        let both = [&shown[..], &["--upstream", "mx"]].concat();
+        assert_eq!(blamed(&both), ["--upstream"]);
     }
 }

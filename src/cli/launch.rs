@@ -7,7 +7,7 @@ use weir_smtp::relay as smtp;
 use super::{
     check,
     config::Config,
-    flags::{Flags, listener::Listener, upstreams::Upstream},
+    flags::{Flags, Purpose, listener::Listener, upstreams::Upstream},
     reader::{Reader, Wrong},
 };
 use crate::control::{self, About, Lists, Target};
@@ -17,7 +17,7 @@ use crate::ring::RingConfig;
 use crate::shard::{
     ShardsConfig, UpstreamSpec, WorldConfig,
     clock::Clock,
-    config::{LegConfig, PitConfig, ProbeConfig, SessionConfig, WaitConfig},
+    config::{DedicatedConfig, LegConfig, PitConfig, ProbeConfig, SessionConfig, WaitConfig},
 };
 
 /// Instead of "no limit" where a limit is a duration.
@@ -82,6 +82,7 @@ impl Config {
     ) -> control::Config {
         let pool_max = self.upstreams.pool_max;
         let upstreams = match sink {
+            None if self.identifying.intercept.is_some() => vec![original()],
             Some(sink) => vec![Target {
                 name: "sink".into(),
                 host: sink.ip().to_string(),
@@ -92,14 +93,8 @@ impl Config {
             None => targets(&self.upstreams.upstreams, pool_max),
         };
         let (again, listen) = (upstreams.clone(), self.listening.addresses());
-        let reload = move || {
-            lists(
-                &flags,
-                &listen,
-                pool_max,
-                sink.is_some().then(|| again.clone()),
-            )
-        };
+        let fixed = sink.is_some() || self.identifying.intercept.is_some();
+        let reload = move || lists(&flags, &listen, pool_max, fixed.then(|| again.clone()));
         control::Config {
             admin: self.running.admin,
             upstreams,
@@ -109,6 +104,7 @@ impl Config {
             about: About {
                 hostname: self.listening.hostname.clone(),
                 listen: self.listening.addresses(),
+                mode: self.mode(),
             },
         }
     }
@@ -117,7 +113,10 @@ impl Config {
     fn services(&self) -> Arc<[Service]> {
         let listeners = self.listening.listen.iter();
         listeners
-            .map(|listener| listener.service(ClientTls::Off))
+            .map(|listener| Service {
+                intercept: self.identifying.intercept,
+                ..listener.service(ClientTls::Off)
+            })
             .collect()
     }
 
@@ -155,7 +154,8 @@ impl Config {
             smtp: self.smtp(),
             services,
             tls: None,
-            identity: Default::default(),
+            identity: self.identifying.identity,
+            dedicated: self.dedicated(),
             hold_max: self.messages.hold_size,
             stream_share: pool.pool_share,
             slots: ring.slots as u32,
@@ -191,6 +191,13 @@ impl Config {
                 interval: pool.probe_interval,
                 relay_test: pool.relay_test && !self.running.demo,
             },
+        }
+    }
+
+    fn dedicated(&self) -> DedicatedConfig {
+        DedicatedConfig {
+            starttls: self.identifying.starttls,
+            mark: self.identifying.mark,
         }
     }
 
@@ -239,6 +246,17 @@ impl Config {
     }
 }
 
+/// Stands in the table of upstreams for all hosts that clients want to go to themselves.
+fn original() -> Target {
+    Target {
+        name: "original".into(),
+        host: "0.0.0.0".into(),
+        port: 0,
+        weight: 1,
+        max: 0,
+    }
+}
+
 fn targets(upstreams: &[Upstream], pool_max: u32) -> Vec<Target> {
     let target = |upstream: &Upstream| Target {
         name: upstream.name(),
@@ -260,7 +278,8 @@ fn lists(
     let mut reader = Reader::default();
     let upstreams = super::flags::upstreams::upstreams(&mut reader, &flags.upstreams.upstream);
     let access = flags.clients.access(&mut reader);
-    let relaying = flags.relay.read(&mut reader, listen);
+    let identifying = flags.identity.read(&mut reader, Purpose::Relay);
+    let relaying = flags.relay.read(&mut reader, listen, (&identifying).into());
     if fixed.is_none() && upstreams.is_empty() {
         reader.wrong(
             "--upstream",
@@ -283,10 +302,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::cli::{
-        args::{Wanted, parse},
-        flags::Purpose,
-    };
+    use crate::cli::args::{Wanted, parse};
     use crate::policy::access::Listed;
 
     fn read(words: &[&str]) -> (Flags, Config) {

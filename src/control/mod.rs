@@ -58,6 +58,8 @@ pub struct Lists {
 pub struct About {
     pub hostname: String,
     pub listen: Vec<SocketAddr>,
+    /// How clients are bound to upstream connections.
+    pub mode: &'static str,
 }
 
 /// The shards as control sees them.

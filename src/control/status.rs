@@ -124,7 +124,7 @@ impl State {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
-            mode: "multiplexed",
+            mode: self.about.mode,
             hostname: self.about.hostname.clone(),
             listen: self.about.listen.iter().map(ToString::to_string).collect(),
             state: if self.draining.load(Relaxed) {

@@ -38,6 +38,7 @@ impl Bench {
             about: About {
                 hostname: "mx.example".into(),
                 listen: vec!["127.0.0.1:2525".parse().unwrap()],
+                mode: "multiplexed",
             },
         };
         let (address, addressed) = std::sync::mpsc::channel();

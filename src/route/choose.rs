@@ -60,6 +60,11 @@ impl Endpoint {
         self.route
     }
 
+    /// It stands for all hosts that clients want to go to themselves, and is no host.
+    pub fn is_anywhere(&self) -> bool {
+        self.addr.ip().is_unspecified()
+    }
+
     pub const fn is_retired(&self) -> bool {
         self.retired
     }

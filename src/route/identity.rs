@@ -30,3 +30,14 @@ impl Identity {
         }
     }
 }
+
+/// `--transparent-starttls`: what becomes of a client's STARTTLS on an upstream connection of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Starttls {
+    /// Client and server talk TLS with each other.
+    Tunnel,
+    /// weir answers with its own certificate.
+    Terminate,
+    /// 454.
+    Refuse,
+}

@@ -10,5 +10,5 @@ pub mod upstream;
 
 pub use choose::{Endpoint, EndpointId, Probed, Routes, Tried};
 pub use health::Failure;
-pub use identity::Identity;
+pub use identity::{Identity, Starttls};
 pub use upstream::{Planned, Roster, Spec};

@@ -10,7 +10,7 @@ use crate::net::{ListenerConfig, Service};
 use crate::policy;
 use crate::policy::access::Access;
 use crate::ring::RingConfig;
-use crate::route::Identity;
+use crate::route::{Identity, Starttls};
 use crate::tls::ServerTls;
 
 use super::clock::Clock;
@@ -52,6 +52,8 @@ pub struct WorldConfig {
     pub tls: Option<Arc<ServerTls>>,
     /// What mail servers are told of clients.
     pub identity: Identity,
+    /// Upstream connections that serve one client only.
+    pub dedicated: DedicatedConfig,
     /// Octets of a body that are held before it streams.
     pub hold_max: u64,
     /// Percent of the pool's connections that one client's streams may hold; 0 lifts the limit.
@@ -166,6 +168,15 @@ impl Default for LegConfig {
             failures_max: 5,
         }
     }
+}
+
+/// Upstream connections that serve one client only.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DedicatedConfig {
+    /// What becomes of STARTTLS; None: what the listener's TLS says.
+    pub starttls: Option<Starttls>,
+    /// SO_MARK of upstream connections; 0: none.
+    pub mark: u32,
 }
 
 /// Health probes. One shard does them for all.

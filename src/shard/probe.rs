@@ -69,7 +69,7 @@ impl<W: Wire> World<W> {
         let endpoints = self
             .routes
             .iter()
-            .filter(|(_, endpoint)| !endpoint.is_retired());
+            .filter(|(_, endpoint)| !endpoint.is_retired() && !endpoint.is_anywhere());
         let probes: Vec<(EndpointId, Errand)> = endpoints
             .map(|(id, endpoint)| (id, !self.introduced.contains(&endpoint.addr)))
             .filter(|(_, new)| wanted(*new))

@@ -346,6 +346,7 @@ fn config(chance: &mut Chance, newlines: Newlines) -> WorldConfig {
         services: vec![Default::default()].into(),
         tls: None,
         identity: Default::default(),
+        dedicated: Default::default(),
         hostname: Arc::from(&b"weir.example"[..]),
         smtp,
         hold_max: *chance.pick(&[1024, 16 * 1024, 128 * 1024, 1024 * 1024]),

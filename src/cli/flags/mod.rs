@@ -6,6 +6,7 @@
 //! start is decided in `config.rs`, not here.
 
 pub mod clients;
+pub mod identity;
 pub mod listen;
 pub mod listener;
 pub mod logs;
@@ -37,6 +38,8 @@ pub struct Flags {
     pub listen: listen::Flags,
     #[command(flatten)]
     pub upstreams: upstreams::Flags,
+    #[command(flatten)]
+    pub identity: identity::Flags,
     #[command(flatten)]
     pub relay: relay::Flags,
     #[command(flatten)]

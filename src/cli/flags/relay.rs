@@ -4,7 +4,7 @@ use std::{fs, net::SocketAddr};
 
 use clap::Args;
 
-use crate::cli::{reader::Reader, units::Fault};
+use crate::cli::{flags::identity::Identifying, reader::Reader, units::Fault};
 use crate::policy::{
     access::{Network, Networks, read_networks},
     relay::{Relay, RelayDomains},
@@ -19,8 +19,10 @@ pub struct Flags {
     /// Names with commas between them; .example.com means all names below it; @FILE has one per line and is read again at
     /// SIGHUP; any lets everybody send anywhere: only right where the upstreams themselves decide by something else than weir's
     /// address. Recipients elsewhere get 550 5.7.1 (--on relay=ACTION).
+    /// With an --identity that shows the client's own address (xclient, proxy-v1, proxy-v2, transparent) it may be left out: then
+    /// the upstreams decide. A client that they have authenticated is theirs to decide about in any case.
     ///
-    /// Range: a list, @FILE, any. Default: none; then only --relay-from and loopback listeners accept mail. Cost: about 100 bytes
+    /// Range: a list, @FILE, any. Default: none (any, where upstreams see the client); then only --relay-from and loopback listeners accept mail. Cost: about 100 bytes
     /// per name.
     #[arg(long, value_name = "LIST|@FILE|any")]
     pub relay_domains: Option<String>,
@@ -39,12 +41,40 @@ pub struct Flags {
 #[derive(Clone)]
 pub struct Relaying {
     pub relay: Relay,
-    /// Nothing was asked for, and all listeners are on loopback.
-    pub loopback_only: bool,
+    /// Nothing was asked for.
+    pub unasked: Option<Unasked>,
+}
+
+/// Who may send where when no flag says so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unasked {
+    /// All listeners are on loopback: its clients may send anywhere.
+    Loopback,
+    /// The mail servers decide: what they see is the client's own address.
+    Servers,
+}
+
+/// Whose address mail servers see, so whom they may take for somebody to relay for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Seen {
+    Client,
+    Weir,
+    /// weir's, and clients come from anywhere, whatever the listeners' own addresses are.
+    WeirInPath,
+}
+
+impl From<&Identifying> for Seen {
+    fn from(meant: &Identifying) -> Seen {
+        match meant.intercept {
+            _ if meant.identity.is_dedicated() => Seen::Client,
+            Some(_) => Seen::WeirInPath,
+            None => Seen::Weir,
+        }
+    }
 }
 
 impl Flags {
-    pub fn read(&self, reader: &mut Reader, listen: &[SocketAddr]) -> Relaying {
+    pub fn read(&self, reader: &mut Reader, listen: &[SocketAddr], seen: Seen) -> Relaying {
         let mut relay = self.lists(reader);
         relay.own = listen
             .iter()
@@ -52,13 +82,18 @@ impl Flags {
             .filter(|ip| !ip.is_unspecified())
             .collect();
         let asked = self.relay_domains.is_some() || !self.relay_from.is_empty();
+        if !asked && seen == Seen::Client {
+            relay.domains = RelayDomains::Any;
+            let unasked = Some(Unasked::Servers);
+            return Relaying { relay, unasked };
+        }
         let beyond = listen
             .iter()
-            .find(|address| !address.ip().to_canonical().is_loopback());
+            .find(|address| seen == Seen::WeirInPath || !address.ip().to_canonical().is_loopback());
         if let (false, Some(beyond)) = (asked, beyond) {
             let fault = Fault::new(
-                "is beyond loopback, and nothing says who may send where: weir would make an open relay of a server that trusts it",
-                "give --relay-domains (your domains, or any if the upstreams decide) or --relay-from (your own clients)",
+                "is open to strangers, and nothing says who may send where: weir would make an open relay of a server that trusts it",
+                "give --relay-domains (your domains, or any if the upstreams decide), --relay-from (your own clients) or an --identity that shows the client",
             );
             reader.wrong("--listen", beyond.to_string(), fault);
         }
@@ -69,7 +104,7 @@ impl Flags {
         }
         Relaying {
             relay,
-            loopback_only: !asked,
+            unasked: (!asked).then_some(Unasked::Loopback),
         }
     }
 
@@ -170,7 +205,7 @@ mod tests {
 
     fn read(args: &[&str], listen: &str) -> Result<Relaying, Vec<Wrong>> {
         testing::read(args, |flags: &Flags, reader| {
-            flags.read(reader, &[listen.parse().unwrap()])
+            flags.read(reader, &[listen.parse().unwrap()], Seen::Weir)
         })
     }
 
@@ -195,12 +230,35 @@ mod tests {
     #[test]
     fn on_loopback_local_clients_may_send() {
         let meant = read(&[], "127.0.0.1:2525").unwrap();
-        assert!(meant.loopback_only && meant.relay.is_from("127.0.0.1".parse().unwrap()));
+        assert!(
+            meant.unasked == Some(Unasked::Loopback)
+                && meant.relay.is_from("127.0.0.1".parse().unwrap())
+        );
         assert!(!meant.relay.is_from("192.0.2.1".parse().unwrap()));
         let meant = read(&["--relay-domains", "example.com"], "127.0.0.1:2525").unwrap();
         assert!(
-            !meant.loopback_only && !meant.relay.is_from("127.0.0.1".parse().unwrap()),
+            meant.unasked.is_none() && !meant.relay.is_from("127.0.0.1".parse().unwrap()),
             "what was asked for is all there is"
+        );
+    }
+
+    #[test]
+    fn servers_that_see_the_client_decide_and_others_must_not() {
+        let read = |args: &[&str], listen: &str, seen: Seen| {
+            testing::read(args, |flags: &Flags, reader| {
+                flags.read(reader, &[listen.parse().unwrap()], seen)
+            })
+        };
+        let meant = read(&[], "0.0.0.0:25", Seen::Client).unwrap();
+        assert_eq!(meant.unasked, Some(Unasked::Servers));
+        assert!(matches!(meant.relay.domains, RelayDomains::Any));
+        let asked = ["--relay-domains", "example.com"];
+        let meant = read(&asked, "0.0.0.0:25", Seen::Client).unwrap();
+        assert!(meant.unasked.is_none() && !meant.relay.domains.contains(b"other.example"));
+        let wrong = read(&[], "127.0.0.1:2525", Seen::WeirInPath).err().unwrap();
+        assert_eq!(
+            wrong[0].flag, "--listen",
+            "packet rules bring strangers there"
         );
     }
 

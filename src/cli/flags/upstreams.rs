@@ -144,11 +144,12 @@ pub struct Upstreams {
 }
 
 impl Flags {
-    pub fn read(&self, reader: &mut Reader, purpose: Purpose) -> Upstreams {
+    /// `destined`: clients say themselves where they want to go.
+    pub fn read(&self, reader: &mut Reader, purpose: Purpose, destined: bool) -> Upstreams {
         let seconds = Duration::from_secs;
         let upstreams = upstreams(reader, &self.upstream);
         match (self.upstream.is_empty(), purpose) {
-            (true, Purpose::Relay) => {
+            (true, Purpose::Relay) if !destined => {
                 reader.wrong(
                     "--upstream",
                     "",
@@ -158,6 +159,14 @@ impl Flags {
                     ),
                 );
             }
+            (false, Purpose::Relay) if destined => reader.wrong(
+                "--upstream",
+                self.upstream.join(" "),
+                Fault::new(
+                    "is not asked with --transparent: a client's upstream is the host that it wanted to go to",
+                    "leave out one of the two",
+                ),
+            ),
             (false, Purpose::Demo) => reader.wrong(
                 "--demo",
                 "",
@@ -343,7 +352,7 @@ mod tests {
 
     fn read(args: &[&str]) -> Result<Upstreams, Vec<Wrong>> {
         testing::read(args, |flags: &Flags, reader| {
-            flags.read(reader, Purpose::Relay)
+            flags.read(reader, Purpose::Relay, false)
         })
     }
 

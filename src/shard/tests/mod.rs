@@ -338,6 +338,7 @@ pub fn settings() -> WorldConfig {
         services: vec![Default::default()].into(),
         tls: None,
         identity: Default::default(),
+        dedicated: Default::default(),
         hostname: Arc::from(&b"weir.example"[..]),
         smtp: relay::Config {
             hostname: b"weir.example".to_vec(),
