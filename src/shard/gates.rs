@@ -45,6 +45,7 @@ impl<W: Wire> World<W> {
             }
             Stage::Finding(finding) => self.policy.found(standing, finding.into(), now),
             Stage::Helo
+            | Stage::StartTls
             | Stage::Data
             | Stage::EndOfHeaders
             | Stage::EndOfData
@@ -201,6 +202,7 @@ fn word(stage: Stage) -> &'static str {
     match stage {
         Stage::Connect => "connect",
         Stage::Helo => "helo",
+        Stage::StartTls => "starttls",
         Stage::Mail => "mail",
         Stage::Rcpt { .. } => "rcpt",
         Stage::Data => "data",

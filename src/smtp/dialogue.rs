@@ -9,6 +9,7 @@ use crate::relay::{
     AttachFailure, Consumed, Cx, Gone, Input, LegId, Parked, Relay, Summary, UpstreamId,
 };
 use crate::reply::{Reply, ReplyText};
+use crate::starttls::PlaintextDrained;
 use crate::stats::SessionStats;
 use crate::time::Moment;
 
@@ -75,6 +76,14 @@ impl Dialogue {
 
     pub fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
         pass!(self, handle_timeout, cx)
+    }
+
+    pub fn handle_secured(&mut self, cx: &mut Cx<'_>) {
+        pass!(self, handle_secured, cx)
+    }
+
+    pub fn plaintext_drained(&self, unread: usize) -> Option<PlaintextDrained> {
+        pass!(self, plaintext_drained, unread)
     }
 
     pub fn handle_shortage(&mut self, cx: &mut Cx<'_>) {

@@ -28,6 +28,8 @@ pub enum Stage {
     /// RCPT number `index` of this transaction (from 0) was read and is well-formed. Several of
     /// these may be open at once in a pipelined group; they are answered in any order.
     Rcpt { index: u16 },
+    /// STARTTLS was read, is offered and in order. A refusal is 454, and the session goes on without.
+    StartTls,
     /// DATA or the first BDAT was read and at least one recipient was accepted.
     Data,
     /// The empty line that ends the header was read.

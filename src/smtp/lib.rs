@@ -10,8 +10,8 @@
 //! clock into it by accident.
 //!
 //! Reading order: `line`, `verb`, `command`, `path`, `param` (what a client says); `reply`, `texts`, `violation` (what it hears); `extension`
-//! (what was agreed on); `pieces`, `body`, `held` (a message on its way); then the machines, `inbound`, `outbound`, `relay`, with `envelope`
-//! and `gate`. `limits` says how much of anything, `stats` counts. `naive` is the slow twin of `body`, for tests and fuzzing.
+//! (what was agreed on); `pieces`, `body`, `held` (a message on its way); then the machines, `inbound`, `outbound`, `relay`, with `envelope`,
+//! `gate` and `starttls`. `limits` says how much of anything, `stats` counts. `naive` is the slow twin of `body`, for tests and fuzzing.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -37,6 +37,7 @@ pub mod path;
 pub mod pieces;
 pub mod relay;
 pub mod reply;
+pub mod starttls;
 pub mod stats;
 pub mod texts;
 pub mod time;

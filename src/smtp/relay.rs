@@ -21,13 +21,14 @@
 //! * an end of data goes up only with an [`crate::body::EndOfData`], which only the body scanner makes;
 //! * a body that ends in any other way leads to `Detach(Close)` if a single octet of it went up.
 //!
-//! Files: `relay/commands.rs` what each command does, `relay/recipients.rs` RCPT in flight,
+//! Files: `relay/commands.rs` what each command does, `relay/secure.rs` STARTTLS, `relay/recipients.rs` RCPT in flight,
 //! `relay/message.rs` body and final reply, `relay/endings.rs` time, hang-ups, refusals, parking.
 
 mod commands;
 mod endings;
 mod message;
 mod recipients;
+mod secure;
 mod transaction;
 
 use alloc::boxed::Box;
@@ -37,7 +38,7 @@ use core::time::Duration;
 
 use crate::body::BareNewline;
 use crate::envelope::Envelope;
-use crate::extension::{Capabilities, ExtensionSet};
+use crate::extension::{Capabilities, ExtensionSet, write_ehlo};
 use crate::gate::{AskId, Finding, RouteId, Stage, Verdict};
 use crate::inbound::{Began, Framed, Inbound};
 use crate::limits::REPLIES_GATHERED_MAX;
@@ -93,6 +94,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// For more body octets (RFC 5321, 4.5.3.2.5: 3 min).
     pub body: Duration,
+    /// For a handshake, from the 220 to STARTTLS.
+    pub handshake: Duration,
     /// For a verdict that is neither a recipient's nor at the end of data.
     pub verdict: Duration,
     /// The one deadline of a reply to RCPT: slot, connect, retry and answer come out of it.
@@ -110,6 +113,7 @@ impl Default for Timeouts {
             command: Duration::from_secs(300),
             idle: Duration::from_secs(600),
             body: Duration::from_secs(180),
+            handshake: Duration::from_secs(30),
             verdict: Duration::from_secs(100),
             rcpt_reply: Duration::from_secs(240),
             data_reply: Duration::from_secs(100),
@@ -124,6 +128,19 @@ pub struct Announced {
     pub caps: Capabilities,
     /// The whole reply, all lines.
     pub text: Vec<u8>,
+}
+
+impl Announced {
+    /// What `hostname` announces of `caps` to sessions that stand so to TLS: STARTTLS where it can be had.
+    pub fn new(hostname: &[u8], mut caps: Capabilities, tls: TlsOffer) -> Self {
+        match tls {
+            TlsOffer::Off | TlsOffer::Active => caps.set.remove(ExtensionSet::STARTTLS),
+            TlsOffer::May | TlsOffer::Require => caps.set.insert(ExtensionSet::STARTTLS),
+        }
+        let mut text = Vec::new();
+        write_ehlo(&mut text, hostname, &caps);
+        Self { caps, text }
+    }
 }
 
 /// What every call works on. Borrowed from the shard, so that an idle relay owns next to nothing.
@@ -172,7 +189,8 @@ pub enum Act {
     /// The client broke a rule and has its reply.
     Violation(Violation),
     /// The 220 to STARTTLS is in `out`: once it has been sent, whatever else was received before the handshake is thrown
-    /// away and the handshake begins. Answer with `handle_secured` when it is over.
+    /// away and the handshake begins, with the proof that `Relay::plaintext_drained` gives. Answer with `handle_secured`
+    /// when it is over; if it fails, the client is gone.
     StartTls,
     /// The client's and the upstream's bytes pass untouched from now on, in both directions, once `out` has been sent.
     Tunnel,
@@ -273,6 +291,9 @@ enum Waiting {
     Stream,
     Connect(AskId),
     Helo(AskId),
+    StartTls(AskId),
+    /// The end of the handshake: nothing is read and nothing said until then.
+    Handshake,
     Mail(AskId),
     Data(AskId),
     /// The first BDAT: the chunk's size stays with the transaction.
@@ -627,6 +648,7 @@ impl Waiting {
         match self {
             Self::Connect(id)
             | Self::Helo(id)
+            | Self::StartTls(id)
             | Self::Mail(id)
             | Self::Data(id)
             | Self::Chunk(id)
@@ -634,7 +656,7 @@ impl Waiting {
             | Self::End(id)
             | Self::FinalReply(id)
             | Self::Line(id) => Some(id),
-            Self::Nothing | Self::Recipients | Self::Stream | Self::Final => None,
+            Self::Nothing | Self::Handshake | Self::Recipients | Self::Stream | Self::Final => None,
         }
     }
 }

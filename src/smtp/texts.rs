@@ -40,6 +40,12 @@ texts! {
     /// The recipient belongs to another set of upstreams than the attached one.
     OTHER_ROUTE = "452 4.5.3 Send this recipient in another transaction";
 
+    TLS_GO_AHEAD = "220 2.0.0 Ready to start TLS";
+    /// No certificate, or no memory for a handshake.
+    TLS_UNAVAILABLE = "454 4.7.0 TLS not available due to local problem";
+    /// Handshakes cost: this client has had its share of them.
+    TLS_TOO_MANY = "454 4.7.0 Error: too many new TLS sessions, try again later";
+
     TIMEOUT = "421 4.4.2 Error: timeout exceeded";
     SHUTDOWN = "421 4.3.2 Service shutting down";
     OVERLOAD = "421 4.3.2 All server ports are busy";
@@ -110,6 +116,8 @@ mod tests {
             REPLAY_REFUSED,
             INTERNAL,
             OVERLOAD,
+            TLS_UNAVAILABLE,
+            TLS_TOO_MANY,
         ];
         assert!(ours.iter().all(|text| text.as_reply().is_transient()));
     }

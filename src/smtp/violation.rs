@@ -41,10 +41,14 @@ pub enum Violation {
     Pipelining,
     /// Bytes before the greeting.
     Pregreet,
+    /// Mail, or anything but a few harmless commands, before STARTTLS where that is required.
+    TlsRequired,
+    /// STARTTLS inside TLS.
+    TlsActive,
 }
 
 impl Violation {
-    pub const ALL: [Violation; 30] = [
+    pub const ALL: [Violation; 32] = [
         Violation::UnknownCommand,
         Violation::LineTooLong,
         Violation::NulInCommand,
@@ -75,6 +79,8 @@ impl Violation {
         Violation::TooManyHops,
         Violation::Pipelining,
         Violation::Pregreet,
+        Violation::TlsRequired,
+        Violation::TlsActive,
     ];
 
     /// What the client hears.
@@ -170,6 +176,11 @@ impl Violation {
                 "554 5.5.0 Error: SMTP protocol synchronization\r\n",
             ),
             Violation::Pregreet => ("pregreet", "521 5.5.1 Protocol error\r\n"),
+            Violation::TlsRequired => (
+                "tls_required",
+                "530 5.7.0 Must issue a STARTTLS command first\r\n",
+            ),
+            Violation::TlsActive => ("tls_active", "554 5.5.1 Error: TLS already active\r\n"),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weir_smtp::body::BareNewline;
 use weir_smtp::gate::{RouteId, Verdict};
-use weir_smtp::relay::AttachFailure;
+use weir_smtp::relay::{AttachFailure, TlsOffer};
 use weir_smtp::reply::ReplyText;
 
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub enum Step {
     ClientCloses,
     ClientResets,
     UpstreamCloses,
+    /// The client's TLS handshake succeeds.
+    ClientSecured,
     Pass(Duration),
     /// Everything that must have happened since the last stimulus.
     Expect(Expect),
@@ -52,6 +54,7 @@ pub struct Script {
     pub ehlo: Vec<u8>,
     pub attach: Result<(), AttachFailure>,
     pub handshake: bool,
+    pub tls: TlsOffer,
     pub size_max: u64,
     pub recipients_max: u32,
     pub messages_max: u32,
@@ -72,6 +75,7 @@ impl Script {
             ehlo: ehlo_reply(EXTENSIONS),
             attach: Ok(()),
             handshake: false,
+            tls: TlsOffer::Off,
             size_max: 10_000_000,
             recipients_max: 100,
             messages_max: 100,
@@ -126,6 +130,7 @@ impl Script {
                 let lacks = lacks.iter().map(|w| w[1..].to_owned()).collect();
                 self.expect(number).client.push(Want::Ehlo(has, lacks));
             }
+            "T:" => self.expect(number).marks.push(format!("tls {rest}")),
             "D:" => self.expect(number).marks.push(format!("upstream {rest}")),
             "X:" => self.expect(number).marks.push("client closed".to_owned()),
             _ => return Err(format!("what is {tag:?}?")),
@@ -176,6 +181,14 @@ impl Script {
         match word {
             "after" if rest == "ehlo" => self.begin = Begin::Ehlo,
             "after" if rest == "rcpt" => self.begin = Begin::Rcpt,
+            "tls" => {
+                self.tls = match rest {
+                    "may" => TlsOffer::May,
+                    "require" => TlsOffer::Require,
+                    "active" => TlsOffer::Active,
+                    _ => return Err(format!("no such offer: {rest}")),
+                }
+            }
             "handshake" => self.handshake = true,
             "upstream" => match rest {
                 "none" => self.attach = Err(AttachFailure::NoUpstream),
@@ -225,7 +238,9 @@ impl Script {
 }
 
 fn split_tag(line: &str) -> Result<(&str, &str), String> {
-    for tag in ["U<|", "U>|", "C:", "C|", "S:", "S~", "U<", "U>", "D:", "X:"] {
+    for tag in [
+        "U<|", "U>|", "C:", "C|", "S:", "S~", "U<", "U>", "D:", "T:", "X:",
+    ] {
         if let Some(rest) = line.strip_prefix(tag) {
             return Ok((tag, rest.strip_prefix(' ').unwrap_or(rest)));
         }
@@ -236,6 +251,7 @@ fn split_tag(line: &str) -> Result<(&str, &str), String> {
 fn parse_event(event: &str) -> Result<Step, String> {
     Ok(match event {
         "client closes" => Step::ClientCloses,
+        "client secured" => Step::ClientSecured,
         "client resets" => Step::ClientResets,
         "upstream closes" => Step::UpstreamCloses,
         _ => {

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use weir_smtp::extension::{OwnLimits, announce, parse_ehlo_reply, write_ehlo};
+use weir_smtp::extension::{Capabilities, OwnLimits, announce, parse_ehlo_reply};
 use weir_smtp::gate::{AskId, Finding, Stage as Gate, Verdict};
 use weir_smtp::outbound::{LegLost, Outbound};
 use weir_smtp::pieces::{BufferId, Form, Piece};
 use weir_smtp::relay::{
     Act, Acts, Announced, Config, Cx, Detach, Gone, Input, LegId, Relay, SparePool, Timeouts,
-    UpstreamId,
+    TlsOffer, UpstreamId,
 };
 use weir_smtp::reply::Reply;
 use weir_smtp::texts;
@@ -30,7 +30,13 @@ pub struct Stage<'s> {
     late: bool,
     now: Moment,
     config: Config,
+    /// What is announced, whatever is said of TLS.
+    caps: Capabilities,
     announced: Announced,
+    tls: TlsOffer,
+    /// The client's handshake is under way: what it sends is discarded.
+    handshake: bool,
+    discarded: usize,
     acts: Acts,
     spare: SparePool,
     relay: Relay,
@@ -56,8 +62,6 @@ impl<'s> Stage<'s> {
             messages_max: script.messages_max,
         };
         let caps = announce(&own, [parse_ehlo_reply(&script.ehlo)].into_iter());
-        let mut text = Vec::new();
-        write_ehlo(&mut text, b"weir.test", &caps);
         let mut greeting = Vec::new();
         texts::write_greeting(&mut greeting, b"weir.test");
         let now = Moment::from_micros(1_000_000);
@@ -76,7 +80,11 @@ impl<'s> Stage<'s> {
                 stream_window: 65_536,
                 timeouts: Timeouts::default(),
             },
-            announced: Announced { caps, text },
+            announced: Announced::new(b"weir.test", caps, script.tls),
+            caps,
+            tls: script.tls,
+            handshake: false,
+            discarded: 0,
             acts: Acts::new(),
             spare: SparePool::default(),
             relay: Relay::new(now),
@@ -136,6 +144,7 @@ impl<'s> Stage<'s> {
                 }
                 self.lose_leg(LegLost::Closed);
             }
+            Step::ClientSecured => self.client_secured()?,
             Step::Pass(time) => self.pass(self.now + *time),
             Step::Expect(expect) => return self.compare(expect),
         }
@@ -178,6 +187,23 @@ impl<'s> Stage<'s> {
     fn client_sends(&mut self, bytes: &[u8]) {
         self.backlog.extend_from_slice(bytes);
         self.settle();
+    }
+
+    /// The client's handshake has succeeded.
+    fn client_secured(&mut self) -> Result<(), String> {
+        if !std::mem::take(&mut self.handshake) {
+            return Err("no handshake is under way".to_owned());
+        }
+        assert!(
+            self.relay.plaintext_drained(1).is_none(),
+            "one octet is left"
+        );
+        let drained = self.relay.plaintext_drained(self.backlog.len());
+        assert!(drained.is_some(), "plaintext is left over");
+        self.tls = TlsOffer::Active;
+        self.announced = Announced::new(b"weir.test", self.caps, self.tls);
+        self.call(Relay::handle_secured);
+        Ok(())
     }
 
     fn client_gone(&mut self, how: Gone) {
@@ -257,6 +283,9 @@ impl<'s> Stage<'s> {
     }
 
     fn feed(&mut self) {
+        if self.handshake {
+            self.discarded += std::mem::take(&mut self.backlog).len();
+        }
         let mut idle = 0;
         while !self.backlog.is_empty() && self.relay.wants_input() {
             let bytes = std::mem::take(&mut self.backlog);
@@ -301,7 +330,7 @@ impl<'s> Stage<'s> {
             leg,
             acts: &mut self.acts,
             spare: &mut self.spare,
-            tls: Default::default(),
+            tls: self.tls,
             hold_max: self.script.hold_max,
             may_stream: true,
         };
@@ -324,7 +353,11 @@ impl<'s> Stage<'s> {
                 Act::Detach { leg, how } => self.give_back(leg, how),
                 Act::Release(buffer) => self.buffers[buffer.0 as usize].1 -= 1,
                 Act::TransactionEnd => assert!(self.relay.ended().is_some(), "a transaction ended"),
-                Act::StartTls | Act::Tunnel => self.marks.push(format!("{act:?}")),
+                Act::StartTls => {
+                    self.handshake = true;
+                    self.marks.push("tls begins".to_owned());
+                }
+                Act::Tunnel => self.marks.push("tunnel".to_owned()),
                 Act::Violation(_) => {}
                 Act::Close { .. } => self.marks.push("client closed".to_owned()),
             }
@@ -441,7 +474,11 @@ impl<'s> Stage<'s> {
     fn compare(&mut self, expect: &Expect) -> Result<(), String> {
         let client = std::mem::take(&mut self.to_client);
         let upstream = std::mem::take(&mut self.to_upstream);
-        let marks = std::mem::take(&mut self.marks);
+        let mut marks = std::mem::take(&mut self.marks);
+        match std::mem::take(&mut self.discarded) {
+            0 => {}
+            octets => marks.push(format!("tls discarded {octets}")),
+        }
         compare_client(&client, &expect.client)?;
         if upstream != expect.upstream {
             return Err(differ("to the upstream", &upstream, &expect.upstream));
@@ -526,6 +563,7 @@ fn whole_reply(bytes: &[u8]) -> (&[u8], &[u8]) {
 fn gate_word(gate: Gate) -> String {
     match gate {
         Gate::Connect => "connect".to_owned(),
+        Gate::StartTls => "starttls".to_owned(),
         Gate::Helo => "helo".to_owned(),
         Gate::Mail => "mail".to_owned(),
         Gate::Rcpt { index } => format!("rcpt:{index}"),

@@ -52,6 +52,8 @@ const SAYINGS: &[&str] = &[
     "BDAT 40000\r\n",
     "RSET\r\n",
     "NOOP\r\n",
+    "STARTTLS\r\n",
+    "STARTTLS\r\nNOOP\r\nMAIL FROM:<evil@b>\r\n",
     "VRFY x\r\n",
     "QUIT\r\n",
     "GET / HTTP/1.0\r\n",
@@ -86,6 +88,9 @@ fn judge(stage: Stage, chance: &mut Chance) -> Verdict {
 /// What a peer in its right mind would do next.
 fn sensible(pair: &mut Pair, chance: &mut Chance) {
     let relay = &pair.relay;
+    if relay.waiting == Waiting::Handshake {
+        return shake_hands(pair);
+    }
     let owed_by_upstream = pair.leg.as_ref().is_some_and(|(_, leg)| leg.is_owed());
     if owed_by_upstream && relay.waiting == Waiting::Final {
         let committed = relay.tx().committed;
@@ -99,6 +104,8 @@ fn sensible(pair: &mut Pair, chance: &mut Chance) {
         return pair.reply("250 fine\r\n");
     }
     let saying: &str = match relay.phase {
+        Phase::Greeted => "EHLO c\r\n",
+        Phase::Ready if pair.tls == TlsOffer::Require => "STARTTLS\r\n",
         Phase::Ready => "MAIL FROM:<a@b>\r\n",
         Phase::Envelope if chance.below(2) == 0 => "RCPT TO:<c@d>\r\n",
         Phase::Envelope if chance.below(2) == 0 => "DATA\r\n",
@@ -110,11 +117,21 @@ fn sensible(pair: &mut Pair, chance: &mut Chance) {
     pair.say(saying);
 }
 
+/// As a driver does it: what is left of the plaintext goes first.
+fn shake_hands(pair: &mut Pair) {
+    pair.backlog.clear();
+    assert!(pair.relay.plaintext_drained(0).is_some());
+    pair.tls = TlsOffer::Active;
+    pair.call(|relay, cx| relay.handle_secured(cx));
+    assert!(pair.relay.helo().is_empty() && pair.relay.envelope().is_none());
+}
+
 fn run(seed: u64) -> Vec<Outcome> {
     let mut chance = Chance(seed);
     let ehlo = *chance.pick(&[FULL, PLAIN, BARE]);
     let step = *chance.pick(&[usize::MAX, 1, 5, 100]);
     let mut pair = Pair::greeted(ehlo, step);
+    pair.tls = *chance.pick(&[TlsOffer::Off, TlsOffer::May, TlsOffer::Require]);
     pair.late = chance.below(2) == 0;
     pair.attach = chance.below(4) != 0;
     pair.hold_max = *chance.pick(&[0, 100, 50_000]);
@@ -188,6 +205,7 @@ fn run(seed: u64) -> Vec<Outcome> {
     assert!(pair.relay.is_finished(), "{:?}", pair.relay);
     assert!(pair.relay.tx.is_none());
     pair.nothing_leaked();
+    assert!(pair.tls != TlsOffer::Require || pair.outcomes.is_empty());
     pair.outcomes
 }
 

@@ -3,7 +3,8 @@
 
 use alloc::boxed::Box;
 
-use super::{Cx, LineVerdict, Phase, Relay, Waiting};
+use super::secure::is_for_plaintext;
+use super::{Cx, LineVerdict, Phase, Relay, TlsOffer, Waiting};
 use crate::body::BodyScanner;
 use crate::command::{BodyType, Command, MailArgs, parse};
 use crate::gate::{Finding, Stage, Verdict};
@@ -104,6 +105,13 @@ impl Relay {
             }
             return true;
         }
+        if cx.tls == TlsOffer::Require && !is_for_plaintext(&command) {
+            self.violation(cx, Violation::TlsRequired);
+            if let Command::Bdat { size, .. } = command {
+                self.swallow = size;
+            }
+            return true;
+        }
         match command {
             Command::Ehlo(name) => self.hello(cx, name, true),
             Command::Helo(name) => self.hello(cx, name, false),
@@ -125,8 +133,8 @@ impl Relay {
                 self.say(cx, &texts::BYE);
                 self.close(cx, false);
             }
-            Command::StartTls
-            | Command::Auth
+            Command::StartTls => self.start_tls(cx),
+            Command::Auth
             | Command::Etrn
             | Command::Turn
             | Command::Xclient
@@ -277,6 +285,7 @@ impl Relay {
             (Some((reply, false)), waiting) => self.refused(cx, waiting, reply),
             (None, Waiting::Connect(_)) => self.greet(cx),
             (None, Waiting::Helo(_)) => self.hello_passed(cx),
+            (None, Waiting::StartTls(_)) => self.begin_handshake(cx),
             (None, Waiting::Mail(_)) => {
                 self.stats.transactions = self.stats.transactions.saturating_add(1);
                 self.say(cx, &texts::MAIL_OK);

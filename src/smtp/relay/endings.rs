@@ -107,9 +107,13 @@ impl Relay {
             let verdict = match waiting {
                 Waiting::Connect(_) => Verdict::Close(texts::OVERLOAD),
                 Waiting::FinalReply(_) => Verdict::Pass,
+                Waiting::StartTls(_) => Verdict::Refuse(texts::TLS_UNAVAILABLE),
                 _ => Verdict::Refuse(texts::INTERNAL),
             };
             self.resolve(cx, waiting, verdict);
+        } else if self.waiting == Waiting::Handshake {
+            // nothing can be said in the middle of it
+            self.close(cx, false);
         } else if self.awaits_recipients() {
             self.recipients_overdue(cx);
         } else {
@@ -142,10 +146,10 @@ impl Relay {
     }
 
     /// Ends the session with `reply` on a line of its own. A final reply that is owed is waited
-    /// for, and goes down before it.
+    /// for, and goes down before it; so is a handshake, during which nothing can be said.
     pub fn refuse(&mut self, cx: &mut Cx<'_>, reply: &ReplyText) {
         self.recycle_ended(cx);
-        if self.owes_final() {
+        if self.owes_final() || self.waiting == Waiting::Handshake {
             self.farewell = Some(Box::new(reply.clone()));
         } else if self.phase != Phase::Closing {
             self.say_and_close(cx, reply);
@@ -174,7 +178,7 @@ impl Relay {
     pub fn owes_reply(&self) -> bool {
         match self.waiting {
             Waiting::Nothing => self.awaits_recipients(),
-            Waiting::Stream | Waiting::EndOfHeaders(_) => false,
+            Waiting::Handshake | Waiting::Stream | Waiting::EndOfHeaders(_) => false,
             _ => true,
         }
     }
@@ -283,7 +287,9 @@ impl Relay {
 
     /// The client has closed its side, everything it said has been dealt with: so do we.
     pub(super) fn finish_if_drained(&mut self, cx: &mut Cx<'_>) {
-        let idle = self.waiting == Waiting::Nothing && !self.awaits_recipients();
+        // a client that has ended its stream can not finish a handshake either
+        let idle = matches!(self.waiting, Waiting::Nothing | Waiting::Handshake)
+            && !self.awaits_recipients();
         if self.eof && idle && self.phase != Phase::Closing {
             self.close(cx, false);
         }
@@ -307,6 +313,7 @@ impl Relay {
                 let from = tx.and_then(|tx| tx.end_of_data).unwrap_or(cx.now);
                 from + timeouts.final_reply
             }
+            (Waiting::Handshake, _) => cx.now + timeouts.handshake,
             (Waiting::Recipients, _) => recipients_due(tx, timeouts.rcpt_reply, cx.now),
             (Waiting::Data(_) | Waiting::Chunk(_), _) => cx.now + timeouts.data_reply,
             (Waiting::Stream, _) => cx.now + timeouts.data_reply,

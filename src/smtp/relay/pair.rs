@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::*;
-use crate::extension::{OwnLimits, announce, parse_ehlo_reply, write_ehlo};
+use crate::extension::{OwnLimits, announce, parse_ehlo_reply};
 use crate::pieces::{Form, Piece};
 
 pub(super) const FULL: &[u8] = b"250-mx\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-CHUNKING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250 ENHANCEDSTATUSCODES\r\n";
@@ -20,6 +20,9 @@ pub(super) struct Pair {
     pub(super) announced: Announced,
     pub(super) acts: Acts,
     pub(super) spare: SparePool,
+    pub(super) tls: TlsOffer,
+    /// Handshakes that were to begin.
+    pub(super) handshakes: usize,
     pub(super) hold_max: u64,
     pub(super) may_stream: bool,
     pub(super) relay: Relay,
@@ -55,8 +58,6 @@ impl Pair {
             messages_max: 2,
         };
         let caps = announce(&own, [parse_ehlo_reply(ehlo)].into_iter());
-        let mut text = Vec::new();
-        write_ehlo(&mut text, b"weir.example", &caps);
         let mut pair = Self {
             now: Moment::from_micros(1_000_000),
             config: Config {
@@ -69,9 +70,11 @@ impl Pair {
                 stream_window: 65_536,
                 timeouts: Timeouts::default(),
             },
-            announced: Announced { caps, text },
+            announced: Announced::new(b"weir.example", caps, TlsOffer::Off),
             acts: Acts::new(),
             spare: SparePool::default(),
+            tls: TlsOffer::Off,
+            handshakes: 0,
             hold_max: 50_000,
             may_stream: true,
             relay: Relay::new(Moment::from_micros(1_000_000)),
@@ -124,7 +127,7 @@ impl Pair {
             leg: self.leg.as_mut().map(|(_, leg)| leg),
             acts: &mut self.acts,
             spare: &mut self.spare,
-            tls: Default::default(),
+            tls: self.tls,
             hold_max: self.hold_max,
             may_stream: self.may_stream,
         };
@@ -161,7 +164,8 @@ impl Pair {
                     let reply = String::from_utf8_lossy(ended.reply).into_owned();
                     self.tales.push((reply, ended.octets));
                 }
-                Act::StartTls | Act::Tunnel | Act::Violation(_) => {}
+                Act::StartTls => self.handshakes += 1,
+                Act::Tunnel | Act::Violation(_) => {}
                 Act::Close { linger } => self.closed = Some(linger),
             }
         }
