@@ -215,6 +215,12 @@ fn ring_points(support: io::Result<Support>, disabled: &str) -> Vec<Point> {
             newer,
         ));
     }
+    if !support.descriptors {
+        points.push(Point::warning(
+            "no descriptors for io_uring's sockets (before 6.8): limits per client hold per shard behind a proxy",
+            newer,
+        ));
+    }
     points
 }
 
@@ -418,6 +424,7 @@ mod tests {
         slot_ranges: true,
         prompt_close: true,
         socket_options: true,
+        descriptors: true,
     };
 
     #[test]

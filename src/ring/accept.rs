@@ -45,7 +45,7 @@ pub(super) struct Accepting {
     /// Slots that accepts may fill, and how many of them are filled or about to be.
     room: usize,
     pub(super) taken: usize,
-    armed: usize,
+    pub(super) armed: usize,
     /// Told the shard that the table is full; once per time it fills.
     told_full: bool,
     rest_until: Option<Moment>,

@@ -1,7 +1,7 @@
 //! What the shard asks: the ring as a [`Wire`].
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use io_uring::{opcode, types};
 
@@ -45,6 +45,14 @@ impl Wire for Ring {
         self.push_for(id, Op::Connect, connect);
         self.stats.connects += 1;
         Ok(id)
+    }
+
+    fn extract(&mut self, slot: SlotId) -> io::Result<()> {
+        self.begin_extract(slot)
+    }
+
+    fn adopt(&mut self, socket: OwnedFd, owner: Owner) -> io::Result<SlotId> {
+        self.take_in(socket, owner)
     }
 
     fn start_receive(&mut self, slot: SlotId, group: Group) {

@@ -72,6 +72,7 @@ impl Ring {
                 None
             }
             Op::Disconnect => None,
+            Op::Extract => Some(self.extract_done(id, result)),
             Op::Accept | Op::Close | Op::Cancel | Op::Doorbell | Op::Background | Op::Place => {
                 unreachable!("handled before")
             }

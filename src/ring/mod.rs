@@ -146,6 +146,8 @@ pub struct Ring {
     placing: Box<RawFd>,
     watched: Vec<Watched>,
     small_buffers: bool,
+    /// Whether slots can be taken out of the table with their sockets.
+    gives_descriptors: bool,
     /// Operations queued this turn that will have completed when the kernel begins to wait.
     at_once: u32,
     patience: Patience,
@@ -197,6 +199,7 @@ impl Ring {
         )?;
         // What came with the same kernel, 6.10; there is no way to ask for the flag itself.
         let accepts_poll_first = uring.params().is_feature_recvsend_bundle();
+        let gives_descriptors = places::gives_descriptors(&uring.submitter());
         Ok(Ring {
             uring,
             slots: Slots::new(config.slots)?,
@@ -221,6 +224,7 @@ impl Ring {
             placing: Box::new(-1),
             watched: Vec::new(),
             small_buffers: true,
+            gives_descriptors,
             at_once: 0,
             patience: Patience::new(config.gather),
             came: None,

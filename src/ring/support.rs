@@ -26,6 +26,8 @@ pub struct Support {
     pub prompt_close: bool,
     /// setsockopt on slots (6.7): without it a parked client keeps its large kernel buffers.
     pub socket_options: bool,
+    /// Descriptors for slots (6.8): without them a client that a trusted peer speaks for stays with the shard its connection came to.
+    pub descriptors: bool,
 }
 
 impl Support {
@@ -65,6 +67,7 @@ pub fn probe() -> io::Result<Support> {
         slot_ranges: false,
         prompt_close: false,
         socket_options: false,
+        descriptors: super::places::gives_descriptors(&plain.submitter()),
     };
     let Ok(mut uring) = deferred else {
         return Ok(support);

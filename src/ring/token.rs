@@ -30,9 +30,11 @@ pub(super) enum Op {
     Background,
     /// A descriptor into the table.
     Place,
+    /// A descriptor for a slot.
+    Extract,
 }
 
-const OPS: [Op; 16] = [
+const OPS: [Op; 17] = [
     Op::Accept,
     Op::Connect,
     Op::Receive,
@@ -49,6 +51,7 @@ const OPS: [Op; 16] = [
     Op::Doorbell,
     Op::Background,
     Op::Place,
+    Op::Extract,
 ];
 
 /// Lives of a slot that can be told apart; a completion that is eight million lives late does not exist.

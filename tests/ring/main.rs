@@ -9,6 +9,7 @@ mod bench;
 mod buffers;
 mod closing;
 mod limits;
+mod moving;
 mod receiving;
 mod sending;
 mod waking;
