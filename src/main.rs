@@ -1,10 +1,11 @@
 //! Flags to configuration to shards to exit code; no decisions.
 //!
-//! The order: everything is read and valid before anything is opened; the log and the admin address are open before the
-//! shards; the shards listen before the service manager hears of it.
+//! The order: everything is read and valid before anything is opened; ports are opened first, by the only thread there is
+//! then; then the log, and the shards at last. The service manager hears of it when they run.
 
 use std::{
     io::{self, Write},
+    net::{SocketAddr, TcpListener},
     process::ExitCode,
     sync::Arc,
 };
@@ -22,11 +23,11 @@ use weir::{
         manual,
         reader::Wrong,
     },
-    control::{Control, Crew},
+    control::{self, Control, Crew},
     demo,
     maillog::Writer,
     metrics::{self, Counters},
-    net::Limit,
+    net::{Limit, ListenerGroup},
     rt,
     shard::{self, Shards, clock::Clock},
 };
@@ -68,6 +69,31 @@ fn main() -> ExitCode {
     }
 }
 
+/// What is opened with the privileges the process was started with.
+struct Ports {
+    groups: Vec<ListenerGroup>,
+    admin: Option<TcpListener>,
+}
+
+impl Ports {
+    fn open(config: &Config, here: &Circumstances) -> io::Result<Ports> {
+        let shards = config.shards(here.cores.len());
+        let listeners = config.listeners();
+        let groups = listeners
+            .iter()
+            .map(|listener| ListenerGroup::open(listener, shards));
+        Ok(Ports {
+            groups: groups.collect::<io::Result<_>>()?,
+            admin: config.running.admin.map(control::bind_admin).transpose()?,
+        })
+    }
+
+    /// Where, in the order of the configuration: a port 0 has become a real one.
+    fn listening(&self) -> Vec<SocketAddr> {
+        self.groups.iter().map(|group| group.address).collect()
+    }
+}
+
 fn run(flags: Flags, config: &Config) -> io::Result<ExitCode> {
     let small_pages = rt::keep_pages_small();
     let here = Circumstances {
@@ -76,6 +102,7 @@ fn run(flags: Flags, config: &Config) -> io::Result<ExitCode> {
         clock: Clock::start(),
     };
     Limit::LockedMemory.raise()?;
+    let ports = Ports::open(config, &here)?;
     let troubles = doctor::ring_troubles();
     if let Some(fatal) = troubles
         .iter()
@@ -93,7 +120,7 @@ fn run(flags: Flags, config: &Config) -> io::Result<ExitCode> {
         log::warn!("huge pages cannot be switched off, memory comes in steps of 2 MiB: {error}");
     }
     troubles.iter().for_each(|lost| log::warn!("{lost}"));
-    let outcome = relay(flags, config, &here, &writer);
+    let outcome = relay(flags, config, &here, &writer, ports);
     writer.finish();
     outcome
 }
@@ -103,12 +130,15 @@ fn relay(
     config: &Config,
     here: &Circumstances,
     writer: &Writer,
+    ports: Ports,
 ) -> io::Result<ExitCode> {
+    let listening = ports.listening();
     let show = |arrival: &demo::Arrival| {
         print(&demo::describe(arrival));
     };
     let sink = config.running.demo.then(|| demo::start(show)).transpose()?;
-    let control = Control::open(config.control_config(flags, sink))?;
+    let control = config.control_config(flags, listening.clone(), ports.admin, sink);
+    let control = Control::open(control)?;
 
     let shards = config.shards_config(control.upstreams(), here);
     let counters: Vec<Arc<Counters>> = (0..shards.shards).map(|_| Arc::default()).collect();
@@ -116,8 +146,8 @@ fn relay(
         .iter()
         .enumerate()
         .map(|(shard, counters)| writer.logs().buffer(shard, Arc::clone(counters)));
-    let shards = shard::launch(shards, &counters, logs.collect())?;
-    announce(config, here, &shards, &control);
+    let shards = shard::launch(shards, ports.groups, &counters, logs.collect())?;
+    announce(config, here, &listening, &control);
 
     let mailer = shards.mailer();
     let crew = Crew {
@@ -128,8 +158,8 @@ fn relay(
     Ok(control.run(crew, writer.logs()))
 }
 
-fn announce(config: &Config, here: &Circumstances, shards: &Shards, control: &Control) {
-    let (listening, cores) = (shards.listening(), here.cores.len());
+fn announce(config: &Config, here: &Circumstances, listening: &[SocketAddr], control: &Control) {
+    let cores = here.cores.len();
     log::info!(
         "weir {} listens on {listening:?}, {} shards, {}",
         env!("CARGO_PKG_VERSION"),

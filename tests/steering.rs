@@ -1,8 +1,7 @@
-//! Listener groups: each client address on one shard, spread over all, in every family; and that a group opens in order or not at all.
+//! Listener groups: each client address on one shard, spread over all, in every family; and that a group opens whole or not at all.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::sync::Arc;
 
 use socket2::{Domain, Socket, Type};
 use weir::net::{CloseTogether, ListenerConfig, ListenerGroup, SocketOptions, Steer};
@@ -19,24 +18,11 @@ fn config(address: &str, steer: Steer) -> ListenerConfig {
     }
 }
 
-/// Opens the group from threads that start in the wrong order.
-fn open(group: &Arc<ListenerGroup>) -> Vec<TcpListener> {
-    let opening: Vec<_> = (0..SHARDS)
-        .rev()
-        .map(|shard| {
-            let group = Arc::clone(group);
-            std::thread::spawn(move || (shard, group.open(shard).expect("it opens")))
-        })
-        .collect();
-    let mut listeners: Vec<_> = opening
-        .into_iter()
-        .map(|thread| thread.join().expect("opened"))
-        .collect();
-    listeners.sort_by_key(|(shard, _)| *shard);
-    listeners
-        .into_iter()
-        .map(|(_, socket)| TcpListener::from(socket))
-        .collect()
+/// Opens a group; where it listens, and its sockets by shard.
+fn open(address: &str, steer: Steer) -> (SocketAddr, Vec<TcpListener>) {
+    let group = ListenerGroup::open(&config(address, steer), SHARDS).expect("it opens");
+    let listeners = group.sockets.into_iter().map(TcpListener::from).collect();
+    (group.address, listeners)
 }
 
 /// Connects from each source and tells which shard it came to.
@@ -74,12 +60,7 @@ fn loopback(hosts: u8, times: usize) -> Vec<IpAddr> {
 
 #[test]
 fn each_client_address_stays_on_one_shard_and_all_shards_have_some() {
-    let group = Arc::new(ListenerGroup::new(
-        config("127.0.0.1:0", Steer::Client),
-        SHARDS,
-    ));
-    let listeners = open(&group);
-    let to = group.local_addr().expect("open");
+    let (to, listeners) = open("127.0.0.1:0", Steer::Client);
     let found = shards_of(&listeners, to, &loopback(200, 3));
     assert!(found.values().all(|shards| shards.len() == 1));
     let mut counts = [0; SHARDS];
@@ -91,41 +72,29 @@ fn each_client_address_stays_on_one_shard_and_all_shards_have_some() {
 
 #[test]
 fn the_kernel_spreads_even_one_client() {
-    let group = Arc::new(ListenerGroup::new(
-        config("127.0.0.1:0", Steer::Kernel),
-        SHARDS,
-    ));
-    let listeners = open(&group);
-    let to = group.local_addr().expect("open");
+    let (to, listeners) = open("127.0.0.1:0", Steer::Kernel);
     let found = shards_of(&listeners, to, &loopback(1, 100));
     assert!(found.values().all(|shards| shards.len() == SHARDS));
 }
 
 #[test]
 fn an_ipv6_client_stays_on_one_shard() {
-    let group = Arc::new(ListenerGroup::new(config("[::1]:0", Steer::Client), SHARDS));
-    let listeners = open(&group);
-    let to = group.local_addr().expect("open");
+    let (to, listeners) = open("[::1]:0", Steer::Client);
     let one = [IpAddr::V6(Ipv6Addr::LOCALHOST); 50];
     let found = shards_of(&listeners, to, &one);
     assert!(found.values().all(|shards| shards.len() == 1));
 }
 
 #[test]
-fn a_group_that_cannot_open_fails_on_every_shard() {
+fn a_group_that_cannot_open_says_where() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound").to_string();
-    let group = Arc::new(ListenerGroup::new(config(&address, Steer::Client), 2));
-    let second = {
-        let group = Arc::clone(&group);
-        std::thread::spawn(move || group.open(1).map(drop))
-    };
-    let first = group.open(0).map(drop).expect_err("the port is taken");
-    assert!(first.to_string().contains(&address), "{first}");
-    second
-        .join()
-        .expect("it returns")
-        .expect_err("so does the other");
+    let error = ListenerGroup::open(&config(&address, Steer::Client), 2);
+    let error = error.expect_err("the port is taken").to_string();
+    assert!(
+        error.starts_with(&address) && error.contains("another program"),
+        "{error}"
+    );
 }
 
 #[test]

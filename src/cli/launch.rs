@@ -1,6 +1,10 @@
 //! From the configuration to what each part is started with. Only values change hands here; nothing is opened.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
 
 use weir_smtp::relay as smtp;
 
@@ -40,13 +44,8 @@ pub struct Circumstances {
 }
 
 impl Config {
-    /// What the shards are started with.
-    pub fn shards_config(
-        &self,
-        upstreams: Arc<[UpstreamSpec]>,
-        here: &Circumstances,
-    ) -> ShardsConfig {
-        let shards = self.shards(here.cores.len());
+    /// What is listened on, in order.
+    pub fn listeners(&self) -> Vec<ListenerConfig> {
         let listener = |(listener, service): (&Listener, &Service)| ListenerConfig {
             address: listener.address,
             backlog: i32::from(self.listening.backlog),
@@ -54,17 +53,29 @@ impl Config {
             options: SocketOptions::default(),
             service: *service,
         };
-        let ring = self.ring(shards, here.open_files);
         let services = self.services();
+        self.listening
+            .listen
+            .iter()
+            .zip(&*services)
+            .map(listener)
+            .collect()
+    }
+
+    /// What the shards are started with.
+    pub fn shards_config(
+        &self,
+        upstreams: Arc<[UpstreamSpec]>,
+        here: &Circumstances,
+    ) -> ShardsConfig {
+        let shards = self.shards(here.cores.len());
+        let ring = self.ring(shards, here.open_files);
         ShardsConfig {
             shards,
             cores: here.cores.clone(),
             gives_way: self.listening.gives_way,
             busy_wait: self.listening.busy_wait,
-            listen: (self.listening.listen.iter().zip(&*services))
-                .map(listener)
-                .collect(),
-            world: self.world(shards, &ring, services),
+            world: self.world(shards, &ring),
             ring,
             connections_max: self.listening.connections_max,
             access: Arc::new(self.clients.access.clone()),
@@ -74,11 +85,13 @@ impl Config {
         }
     }
 
-    /// What the control thread goes by. `sink`: the demo's upstream.
+    /// What the control thread goes by. `listening`: where, with the ports that the kernel chose; `sink`: the demo's upstream.
     pub fn control_config(
         &self,
         flags: Flags,
-        sink: Option<std::net::SocketAddr>,
+        listening: Vec<SocketAddr>,
+        admin: Option<TcpListener>,
+        sink: Option<SocketAddr>,
     ) -> control::Config {
         let pool_max = self.upstreams.pool_max;
         let upstreams = match sink {
@@ -96,14 +109,14 @@ impl Config {
         let fixed = sink.is_some() || self.identifying.intercept.is_some();
         let reload = move || lists(&flags, &listen, pool_max, fixed.then(|| again.clone()));
         control::Config {
-            admin: self.running.admin,
+            admin,
             upstreams,
             resolve_interval: self.upstreams.resolve_interval,
             drain: self.timeouts.drain,
             reload: Box::new(reload),
             about: About {
                 hostname: self.listening.hostname.clone(),
-                listen: self.listening.addresses(),
+                listen: listening,
                 mode: self.mode(),
             },
         }
@@ -146,13 +159,13 @@ impl Config {
         }
     }
 
-    fn world(&self, shards: usize, ring: &RingConfig, services: Arc<[Service]>) -> WorldConfig {
+    fn world(&self, shards: usize, ring: &RingConfig) -> WorldConfig {
         let unless_zero = |limit: Duration| if limit.is_zero() { FOR_EVER } else { limit };
         let (pool, tarpit) = (&self.upstreams, &self.tarpit);
         WorldConfig {
             hostname: self.listening.hostname.as_bytes().into(),
             smtp: self.smtp(),
-            services,
+            services: self.services(),
             tls: None,
             identity: self.identifying.identity,
             dedicated: self.dedicated(),
@@ -271,7 +284,7 @@ fn targets(upstreams: &[Upstream], pool_max: u32) -> Vec<Target> {
 /// SIGHUP: the lists that the flags name, read again. `fixed`: upstreams that come from no list.
 fn lists(
     flags: &Flags,
-    listen: &[std::net::SocketAddr],
+    listen: &[SocketAddr],
     pool_max: u32,
     fixed: Option<Vec<Target>>,
 ) -> Result<Lists, Vec<String>> {
@@ -341,10 +354,10 @@ mod tests {
             "--upstream",
             "mx",
         ];
-        let config = read(&words).1.shards_config([].into(), &here(4000));
-        let of_listeners: Vec<Service> =
-            config.listen.iter().map(|listen| listen.service).collect();
-        assert_eq!(of_listeners, *config.world.services);
+        let config = read(&words).1;
+        let of_listeners: Vec<Service> = config.listeners().iter().map(|l| l.service).collect();
+        let shards = config.shards_config([].into(), &here(4000));
+        assert_eq!(of_listeners, *shards.world.services);
         let shown: Vec<_> = of_listeners.iter().map(|s| (s.tls, s.proxy)).collect();
         assert_eq!(
             shown,
@@ -425,7 +438,7 @@ mod tests {
             "--deny-list",
             &denied,
         ]);
-        let control = config.control_config(flags, None);
+        let control = config.control_config(flags, Vec::new(), None, None);
         assert_eq!(control.upstreams.len(), 1);
 
         fs::write(&servers, "127.0.0.1:2526,max=3\n127.0.0.1:2527\n").unwrap();

@@ -1,6 +1,12 @@
 //! The admin page: /metrics, /healthz, /readyz, /status. Plain HTTP/1.1, read only.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::{self, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use http_body_util::Full;
 use hyper::{
@@ -14,6 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 
 use super::status::State;
+use crate::net::with_remedy;
 
 /// Connections at a time; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 16;
@@ -27,12 +34,17 @@ pub struct Admin {
     address: SocketAddr,
 }
 
+/// Opens the address of the page. Connections wait until it is served.
+pub fn bind(address: SocketAddr) -> io::Result<net::TcpListener> {
+    net::TcpListener::bind(address).map_err(|error| {
+        let error = with_remedy(address, &error);
+        io::Error::new(error.kind(), format!("--admin {error}"))
+    })
+}
+
 impl Admin {
     /// Needs a runtime around it.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let named =
-            |error: io::Error| io::Error::new(error.kind(), format!("--admin {address}: {error}"));
-        let listener = std::net::TcpListener::bind(address).map_err(named)?;
+    pub fn new(listener: net::TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         Ok(Self {

@@ -6,7 +6,7 @@
 //!   admin <----'     tokio, one task    '--> service manager (ready, reloading, stopping)
 //! ```
 //! It runs on the main thread, on a runtime of one thread. Shards are mailed and never waited for, except for their end.
-//! The order at start: [`Control::open`] (signals and the admin address, so that errors come before any mail is accepted),
+//! The order at start: [`Control::open`] (signals and the admin page, so that errors come before any mail is accepted),
 //! then the shards, then [`Control::run`] until they have ended.
 
 mod admin;
@@ -14,7 +14,13 @@ mod process;
 mod resolve;
 mod status;
 
-use std::{io, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     runtime::Runtime,
@@ -23,7 +29,7 @@ use tokio::{
     time::sleep,
 };
 
-pub use self::resolve::Target;
+pub use self::{admin::bind as bind_admin, resolve::Target};
 
 use self::{admin::Admin, resolve::Book, status::State};
 use crate::maillog::Logs;
@@ -33,8 +39,8 @@ use crate::shard::{Mail, UpstreamSpec};
 
 /// What control goes by.
 pub struct Config {
-    /// None: no admin page.
-    pub admin: Option<SocketAddr>,
+    /// None: no admin page. See [`bind_admin`].
+    pub admin: Option<TcpListener>,
     pub upstreams: Vec<Target>,
     /// Zero: names are looked up at start and at a reload only.
     pub resolve_interval: Duration,
@@ -93,8 +99,8 @@ const FIRST_LOOKUP: Duration = Duration::from_secs(5);
 const END_GRACE: Duration = Duration::from_secs(3);
 
 impl Control {
-    /// Takes over the signals and binds the admin address.
-    pub fn open(config: Config) -> io::Result<Self> {
+    /// Takes over the signals and the admin address.
+    pub fn open(mut config: Config) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -104,7 +110,7 @@ impl Control {
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
         };
-        let admin = config.admin.map(Admin::bind).transpose()?;
+        let admin = config.admin.take().map(Admin::new).transpose()?;
         drop(guard);
         let book = Book::new(&config.upstreams);
         Ok(Self {

@@ -30,7 +30,7 @@ impl Bench {
             max: 7,
         }];
         let config = Config {
-            admin: Some("127.0.0.1:0".parse().unwrap()),
+            admin: Some(bind_admin("127.0.0.1:0".parse().unwrap()).unwrap()),
             upstreams,
             resolve_interval: Duration::ZERO,
             drain: Duration::from_secs(1),
@@ -228,12 +228,7 @@ fn the_shards_get_the_table_of_upstreams_and_their_end_ends_control() {
 fn an_admin_address_in_use_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let _guard = runtime.enter();
-    let error = Admin::bind(address).err().unwrap();
+    let error = bind_admin(address).unwrap_err();
     assert!(
         error
             .to_string()

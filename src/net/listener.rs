@@ -1,13 +1,12 @@
 //! Listeners: one socket per shard and address, all of them a group of the kernel's (SO_REUSEPORT).
 //!
-//! The steering program answers with a place in the group, and places are given in the order of `listen`. So the shards listen in their own order,
-//! one after the other, and stop together: closing one moves the last into its place, and clients would change shards.
+//! The steering program answers with a place in the group, and places are given in the order of `listen`. So the sockets are opened in the order of
+//! their shards, and closed together: closing one moves the last into its place, and clients would change shards.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -25,76 +24,40 @@ pub struct ListenerConfig {
     pub service: Service,
 }
 
-/// One address of `--listen`, on all shards.
+/// One address of `--listen`, open on all shards.
+#[derive(Debug)]
 pub struct ListenerGroup {
-    config: ListenerConfig,
-    shards: usize,
-    turn: Mutex<Turn>,
-    passed: Condvar,
-}
-
-/// Whose turn it is to listen.
-struct Turn {
-    next: usize,
-    /// Where the first has bound: port 0 becomes a port for all.
-    bound: Option<SocketAddr>,
-    /// One could not open; nobody after it tries.
-    failed: Option<io::ErrorKind>,
+    /// Where it listens: a port 0 has become a real one.
+    pub address: SocketAddr,
+    pub service: Service,
+    /// By shard.
+    pub sockets: Vec<OwnedFd>,
 }
 
 impl ListenerGroup {
-    pub fn new(config: ListenerConfig, shards: usize) -> ListenerGroup {
-        ListenerGroup {
-            config,
-            shards,
-            turn: Mutex::new(Turn {
-                next: 0,
-                bound: None,
-                failed: None,
-            }),
-            passed: Condvar::new(),
+    /// Binds and listens, for one shard after the other. By the process's first thread, while it still has the privileges it was started with.
+    pub fn open(config: &ListenerConfig, shards: usize) -> io::Result<ListenerGroup> {
+        let mut group = ListenerGroup {
+            address: config.address,
+            service: config.service,
+            sockets: Vec::with_capacity(shards),
+        };
+        for shard in 0..shards {
+            // Once per group, by its last member: before it listens, an answer could name nobody.
+            let steered = config.steer == Steer::Client && shard + 1 == shards;
+            let opened = config.listen(group.address, steered.then_some(shards));
+            let socket = opened.map_err(|error| with_remedy(config.address, &error))?;
+            group.address =
+                (socket.local_addr()?.as_socket()).expect("a TCP socket has an IP address");
+            group.sockets.push(OwnedFd::from(socket));
         }
+        Ok(group)
     }
+}
 
-    /// Opens this shard's listener; waits until the shards before it have opened theirs. Each shard opens once, its groups in the same order as the others.
-    pub fn open(&self, shard: usize) -> io::Result<OwnedFd> {
-        assert!(shard < self.shards, "shard {shard} of {}", self.shards);
-        let mut turn = self.turn.lock().expect("opening does not panic");
-        while turn.next < shard && turn.failed.is_none() {
-            turn = self.passed.wait(turn).expect("opening does not panic");
-        }
-        if let Some(kind) = turn.failed {
-            return Err(io::Error::new(
-                kind,
-                format!("{}: another shard could not listen", self.config.address),
-            ));
-        }
-        assert_eq!(turn.next, shard, "a shard opens its listener once");
-        let opened = self.listen(shard, turn.bound.unwrap_or(self.config.address));
-        match &opened {
-            Ok((_, bound)) => turn.bound = Some(*bound),
-            Err(error) => turn.failed = Some(error.kind()),
-        }
-        turn.next += 1;
-        self.passed.notify_all();
-        opened
-            .map(|(socket, _)| OwnedFd::from(socket))
-            .map_err(|error| {
-                io::Error::new(error.kind(), format!("{}: {error}", self.config.address))
-            })
-    }
-
-    /// What its connections are for.
-    pub fn service(&self) -> Service {
-        self.config.service
-    }
-
-    /// Where the group listens, once the first shard does.
-    pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.turn.lock().expect("opening does not panic").bound
-    }
-
-    fn listen(&self, shard: usize, address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+impl ListenerConfig {
+    /// `steered`: over so many shards, from this socket on.
+    fn listen(&self, address: SocketAddr, steered: Option<usize>) -> io::Result<Socket> {
         let socket = Socket::new(
             Domain::for_address(address),
             Type::STREAM,
@@ -107,22 +70,17 @@ impl ListenerGroup {
             // The program reads the header of one family.
             socket.set_only_v6(true)?;
         }
-        self.config.options.apply(&socket)?;
+        self.options.apply(&socket)?;
         // What was redirected is addressed to this host by then: that needs no privilege.
-        if self.config.service.intercept == Some(Intercept::Tproxy) {
+        if self.service.intercept == Some(Intercept::Tproxy) {
             take_for_others(&socket, &address)?;
         }
         socket.bind(&address.into())?;
-        socket.listen(self.config.backlog)?;
-        // Once per group, by its last member: before it listens, an answer could name nobody.
-        if self.config.steer == Steer::Client && shard + 1 == self.shards {
-            steering::attach(&socket, &address, self.shards)?;
+        socket.listen(self.backlog)?;
+        if let Some(shards) = steered {
+            steering::attach(&socket, &address, shards)?;
         }
-        let bound = socket
-            .local_addr()?
-            .as_socket()
-            .expect("a TCP socket has an IP address");
-        Ok((socket, bound))
+        Ok(socket)
     }
 }
 
@@ -133,11 +91,23 @@ fn take_for_others(socket: &Socket, address: &SocketAddr) -> io::Result<()> {
         SocketAddr::V6(_) => socket.set_ip_transparent_v6(true),
     };
     taken.map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("IP_TRANSPARENT, which needs CAP_NET_ADMIN: {error}"),
-        )
+        io::Error::other(format!(
+            "IP_TRANSPARENT: {error}; it needs CAP_NET_ADMIN or CAP_NET_RAW: start weir as root with --user, or with AmbientCapabilities= in the systemd unit"
+        ))
     })
+}
+
+/// Why an address cannot be listened on, and what helps.
+pub fn with_remedy(address: SocketAddr, error: &io::Error) -> io::Error {
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => "; another program has it, see ss -ltnp",
+        io::ErrorKind::AddrNotAvailable => "; no interface has this address, see ip address",
+        io::ErrorKind::PermissionDenied if address.port() < 1024 => {
+            "; a port below 1024 needs CAP_NET_BIND_SERVICE: start weir as root with --user, or with AmbientCapabilities= in the systemd unit, or setcap cap_net_bind_service+ep on the binary"
+        }
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("{address}: {error}{remedy}"))
 }
 
 /// Lets the shards close their listeners together: each arrives when its accept queue is empty, all close when all have arrived.

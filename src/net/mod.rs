@@ -7,7 +7,7 @@ mod service;
 mod steering;
 
 pub use limits::{Bounds, Limit};
-pub use listener::{CloseTogether, ListenerConfig, ListenerGroup};
+pub use listener::{CloseTogether, ListenerConfig, ListenerGroup, with_remedy};
 pub use options::SocketOptions;
 pub use service::{ClientTls, Intercept, Service};
 pub use steering::Steer;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use weir_smtp::extension::OwnLimits;
 use weir_smtp::relay;
 
-use crate::net::{ListenerConfig, Service};
+use crate::net::Service;
 use crate::policy;
 use crate::policy::access::Access;
 use crate::ring::RingConfig;
@@ -27,7 +27,6 @@ pub struct ShardsConfig {
     pub gives_way: bool,
     /// How long a shard looks for events before it sleeps; zero: not at all. Needs a ring that shows news.
     pub busy_wait: Duration,
-    pub listen: Vec<ListenerConfig>,
     pub ring: RingConfig,
     /// Clients over all shards; 0: as many as the tables of open files hold.
     pub connections_max: u32,

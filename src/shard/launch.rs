@@ -1,10 +1,10 @@
 //! From a configuration to running shards, and the loop of one: completions, mail, timers, and back to sleep.
 //!
-//! Each shard is one task on its own executor. It opens its listeners in shard order (the steering program counts on
-//! that), makes its ring on its own thread, and says whether that worked; [`launch`] returns when all have said so.
+//! Each shard is one task on its own executor. It is given its listeners, makes its ring on its own thread, and says
+//! whether that worked; [`launch`] returns when all have said so.
 
 use std::io;
-use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -38,7 +38,6 @@ const MIRROR: Duration = Duration::from_secs(1);
 pub struct Shards {
     threads: rt::Shards,
     mailer: Mailer,
-    listening: Vec<SocketAddr>,
 }
 
 /// Writes to the shards. Any thread's.
@@ -68,11 +67,6 @@ impl Shards {
         self.mailer.clone()
     }
 
-    /// Where weir listens, in the order of the configuration: a port 0 has become a real one.
-    pub fn listening(&self) -> &[SocketAddr] {
-        &self.listening
-    }
-
     /// Waits until all shards have ended.
     pub fn join(self) -> io::Result<()> {
         self.threads.join()
@@ -85,24 +79,26 @@ struct Crew {
     counters: Arc<Counters>,
     mailbox: Mailbox<Mail>,
     doorbell: Doorbell,
+    /// In the order of the configuration.
+    listeners: Vec<OwnedFd>,
 }
 
 /// What all shards have in common.
 struct Common {
     config: ShardsConfig,
     shared: Arc<Shared>,
-    groups: Vec<ListenerGroup>,
     closing: CloseTogether,
     mailer: Mailer,
     crews: Mutex<Vec<Option<Crew>>>,
     ready: Sender<io::Result<()>>,
 }
 
-/// Starts the shards; returns when all of them listen, or with the first trouble.
+/// Starts the shards; returns when all of them accept, or with the first trouble.
 ///
-/// `counters` and `logs` have one entry per shard, in order.
+/// `groups` are the listeners in the order of the configuration; `counters` and `logs` have one entry per shard, in order.
 pub fn launch(
     config: ShardsConfig,
+    groups: Vec<ListenerGroup>,
     counters: &[Arc<Counters>],
     logs: Vec<LogBuffer>,
 ) -> io::Result<Shards> {
@@ -113,7 +109,8 @@ pub fn launch(
     );
     let mut senders = Vec::with_capacity(shards);
     let mut crews = Vec::with_capacity(shards);
-    for (log, counters) in logs.into_iter().zip(counters) {
+    let listeners = by_shard(groups, shards);
+    for ((log, counters), listeners) in logs.into_iter().zip(counters).zip(listeners) {
         let doorbell = Doorbell::new()?;
         let (sender, mailbox) = rt::mailbox(MAILBOX, doorbell.clone());
         senders.push(sender);
@@ -122,21 +119,16 @@ pub fn launch(
             counters: counters.clone(),
             mailbox,
             doorbell,
+            listeners,
         }));
     }
     let (ready, reports): (_, Receiver<io::Result<()>>) = crossbeam_channel::bounded(shards);
-    let groups = config
-        .listen
-        .iter()
-        .map(|listen| ListenerGroup::new(listen.clone(), shards))
-        .collect();
     let cores = config.cores.clone();
     let mailer = Mailer {
         senders: senders.into(),
     };
     let common = Arc::new(Common {
         shared: Arc::new(Shared::new(config.connections_max)),
-        groups,
         closing: CloseTogether::new(shards),
         mailer: mailer.clone(),
         crews: Mutex::new(crews),
@@ -151,16 +143,19 @@ pub fn launch(
     for _ in 0..shards {
         reports.recv().map_err(io::Error::other)??;
     }
-    let listening = common
-        .groups
-        .iter()
-        .filter_map(ListenerGroup::local_addr)
-        .collect();
-    Ok(Shards {
-        threads,
-        mailer,
-        listening,
-    })
+    Ok(Shards { threads, mailer })
+}
+
+/// Each shard's sockets, in the order of the groups.
+fn by_shard(groups: Vec<ListenerGroup>, shards: usize) -> Vec<Vec<OwnedFd>> {
+    let mut listeners: Vec<Vec<OwnedFd>> = (0..shards).map(|_| Vec::new()).collect();
+    for group in groups {
+        assert_eq!(group.sockets.len(), shards, "a socket for each shard");
+        for (listeners, socket) in listeners.iter_mut().zip(group.sockets) {
+            listeners.push(socket);
+        }
+    }
+    listeners
 }
 
 /// One shard's life.
@@ -176,7 +171,7 @@ async fn run(common: Arc<Common>, shard: usize) {
     }
     let counters = crew.counters.clone();
     let mailbox = crew.mailbox;
-    let ring = match open(&common, shard, crew.doorbell) {
+    let ring = match open(&common, crew.listeners, crew.doorbell) {
         Ok(ring) => ring,
         Err(error) => return report(&common, Err(error)),
     };
@@ -213,10 +208,10 @@ fn report(common: &Common, outcome: io::Result<()>) {
     }
 }
 
-fn open(common: &Common, shard: usize, doorbell: Doorbell) -> io::Result<Ring> {
+fn open(common: &Common, listeners: Vec<OwnedFd>, doorbell: Doorbell) -> io::Result<Ring> {
     let mut ring = Ring::answering(&common.config.ring, doorbell)?;
-    for group in &common.groups {
-        ring.listen_for(group.open(shard)?, group.service().intercept);
+    for (socket, service) in listeners.into_iter().zip(&*common.config.world.services) {
+        ring.listen_for(socket, service.intercept);
     }
     for fd in rt::executor_rings() {
         ring.watch_background(fd);
