@@ -3,11 +3,13 @@
 mod limits;
 mod listener;
 mod options;
+mod proxy_header;
 mod service;
 mod steering;
 
 pub use limits::{Bounds, Limit};
 pub use listener::{CloseTogether, ListenerConfig, ListenerGroup, with_remedy};
 pub use options::SocketOptions;
+pub use proxy_header::{ProxyVersion, Spoken, write_proxy};
 pub use service::{ClientTls, Intercept, Service};
 pub use steering::Steer;
