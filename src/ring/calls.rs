@@ -166,6 +166,19 @@ impl Wire for Ring {
         }
     }
 
+    fn finish(&mut self, slot: SlotId) {
+        let entry = self.slots.live(slot);
+        assert!(
+            !entry.has(Flag::Sending),
+            "what is still being sent on slot {} would be lost",
+            slot.0
+        );
+        let over = [Flag::Closing, Flag::ShuttingDown, Flag::ShutDown];
+        if !over.into_iter().any(|flag| entry.has(flag)) {
+            self.shut_down(slot);
+        }
+    }
+
     fn close(&mut self, slot: SlotId, how: Close) {
         self.stats.closes += 1;
         self.begin_close(slot, how);

@@ -173,7 +173,7 @@ impl Ring {
         self.push_for(id, Op::Discard, receive);
     }
 
-    fn shut_down(&mut self, id: SlotId) {
+    pub(super) fn shut_down(&mut self, id: SlotId) {
         self.slots.live(id).set(Flag::ShuttingDown);
         let shutdown = opcode::Shutdown::new(types::Fixed(id.0), libc::SHUT_WR).build();
         self.push_for(id, Op::Shutdown, shutdown);
@@ -208,7 +208,7 @@ impl Ring {
         let slot = self.slots.live(id);
         slot.clear(Flag::ShuttingDown);
         slot.set(Flag::ShutDown);
-        if result < 0 {
+        if result < 0 && slot.has(Flag::Closing) {
             slot.set(Flag::PeerDone);
         }
     }

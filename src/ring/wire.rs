@@ -193,6 +193,9 @@ pub trait Wire {
     /// Gives up on the send in flight: its `Sent` follows soon, with an error or with what had been sent. Does nothing when none is in flight.
     fn cancel_send(&mut self, slot: SlotId);
 
+    /// Tells the peer that nothing more is sent to it; what it still sends arrives as before. Not while a send is in flight.
+    fn finish(&mut self, slot: SlotId);
+
     /// `Closed` follows, and nothing else of that slot before it. A second call may only make the end harsher.
     fn close(&mut self, slot: SlotId, how: Close);
 

@@ -55,6 +55,38 @@ fn events_of_the_same_turn_are_swallowed_after_a_close() {
     bench.closed(slot);
 }
 
+#[test]
+fn who_has_finished_still_hears() {
+    let mut bench = Bench::new();
+    let (slot, mut peer) = bench.pair();
+    bench.ring.start_receive(slot, Group::Client);
+    bench.ring.send(slot, b"last".to_vec());
+    let mut sent = false;
+    while !sent {
+        let seen = bench.turn(Duration::from_millis(100));
+        sent = seen.iter().any(|event| matches!(event, Event::Sent { .. }));
+    }
+    bench.ring.finish(slot);
+    bench.ring.finish(slot);
+    bench.turn(Duration::from_millis(20));
+    let mut heard = Vec::new();
+    peer.read_to_end(&mut heard).expect("the end of the stream");
+    assert_eq!(heard, b"last");
+    peer.write_all(b"and you").expect("sent");
+    let mut got = 0;
+    while got < 7 {
+        for event in bench.turn(Duration::from_millis(100)) {
+            if let Event::Received { buffer, len, .. } = event {
+                got += len;
+                bench.ring.release(buffer);
+            }
+        }
+    }
+    bench.ring.close(slot, Close::Linger);
+    drop(peer);
+    bench.closed(slot);
+}
+
 /// The reply is on its way while the peer's own bytes lie unread: a plain close would reset the connection and the reply with it.
 #[test]
 fn a_final_reply_survives_the_peers_unread_input() {

@@ -43,6 +43,8 @@ struct Socket {
     to: Option<SocketAddr>,
     /// Said, but no receive was armed.
     unread: Vec<u8>,
+    /// Told that nothing more comes.
+    finished: bool,
 }
 
 /// What waits to be handed out; owners are looked up then.
@@ -104,6 +106,7 @@ impl FakeWire {
             closed: None,
             to,
             unread: Vec::new(),
+            finished: false,
         });
         SlotId(self.sockets.len() as u32 - 1)
     }
@@ -118,6 +121,7 @@ impl FakeWire {
         assert_ne!(self.explosive, Some(slot), "a defect for the test");
         let socket = self.socket(slot);
         assert!(socket.closed.is_none(), "{slot:?}: sent to after its close");
+        assert!(!socket.finished, "{slot:?}: sent to after its end");
         assert!(!socket.sending, "{slot:?}: one send at a time");
         socket.sending = true;
         socket.sent.extend_from_slice(bytes);
@@ -257,6 +261,12 @@ impl Wire for FakeWire {
     }
 
     fn cancel_send(&mut self, _: SlotId) {}
+
+    fn finish(&mut self, slot: SlotId) {
+        let socket = self.socket(slot);
+        assert!(!socket.sending, "{slot:?}: what is being sent comes first");
+        socket.finished = true;
+    }
 
     fn close(&mut self, slot: SlotId, how: Close) {
         let socket = self.socket(slot);

@@ -159,6 +159,19 @@ impl Wire for SimWire {
         }
     }
 
+    fn finish(&mut self, slot: SlotId) {
+        if !self.called(slot, "finish") || self.slot(slot.0).closing.is_some() {
+            return;
+        }
+        if self.slot(slot.0).flight.is_some() {
+            self.faults
+                .push(format!("slot {} finished in the middle of a send", slot.0));
+            return;
+        }
+        let end = self.slot(slot.0).end;
+        self.net.borrow_mut().shut_down(end);
+    }
+
     fn close(&mut self, slot: SlotId, how: Close) {
         if !self.called(slot, "close") {
             return;
