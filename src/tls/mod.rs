@@ -1,15 +1,27 @@
 //! TLS on both legs: rustls driven by bytes in and bytes out; certificates, and what upstreams have to show.
+//!
+//! Files are read by the control thread and at the start only: [`server`] and [`client`] make of them what shards shake hands
+//! with, which is replaced whole when a file changes. [`connection`] is one handshake and what comes after it.
 
+pub mod certificates;
+pub mod client;
 pub mod connection;
+pub mod files;
+#[cfg(test)]
+pub mod fixtures;
+mod lenient;
+mod provider;
+mod resolver;
+pub mod server;
 #[cfg(test)]
 pub mod testing;
+pub mod tickets;
+mod validity;
 
-use std::sync::Arc;
-
+pub use certificates::{Certificate, Pair, Standing};
+pub use client::{UpstreamFiles, UpstreamMode, UpstreamSettings, UpstreamTls, UpstreamWish};
 pub use connection::{Connection, Facts, Failure, Version};
-
-/// What clients shake hands with, the same on all shards. Replaced whole when a certificate changes.
-#[derive(Clone, Debug)]
-pub struct ServerTls {
-    pub config: Arc<rustls::ServerConfig>,
-}
+pub use files::FileFault;
+pub use provider::{Oldest, provider};
+pub use server::{ClientCertificates, ServerFiles, ServerSettings, ServerTls};
+pub use tickets::TicketKeys;
