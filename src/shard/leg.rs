@@ -359,7 +359,10 @@ impl<W: Wire> World<W> {
             Duty::Opening => {
                 let upstream = self.upstream_of(endpoint);
                 self.counters.upstream_connect_failures.at(upstream).inc();
-                let refused = matches!(why, LegLost::Refused421 | LegLost::Unwelcome);
+                let refused = matches!(
+                    why,
+                    LegLost::Refused421 | LegLost::Unwelcome | LegLost::NoTls
+                );
                 self.endpoint_failed(
                     endpoint,
                     if refused {
@@ -471,8 +474,8 @@ pub(super) fn outcome_of(code: u16) -> Outcome {
 fn closed_by(why: LegLost) -> ClosedLeg {
     match why {
         LegLost::Closed => ClosedLeg::Peer,
-        LegLost::Protocol => ClosedLeg::Protocol,
+        LegLost::Protocol | LegLost::Injection => ClosedLeg::Protocol,
         LegLost::Timeout => ClosedLeg::Timeout,
-        LegLost::Refused421 | LegLost::Unwelcome => ClosedLeg::Refused421,
+        LegLost::Refused421 | LegLost::Unwelcome | LegLost::NoTls => ClosedLeg::Refused421,
     }
 }

@@ -96,7 +96,7 @@ impl<W: Wire> World<W> {
             return;
         };
         match (errand, owed) {
-            (Errand::Greet | Errand::GreetAndTest, Owed::Ehlo | Owed::Helo)
+            (Errand::Greet | Errand::GreetAndTest, Owed::Ehlo | Owed::Helo | Owed::StartTls)
                 if leg.outbound.is_ready() =>
             {
                 let caps = *leg.outbound.capabilities();
@@ -141,8 +141,8 @@ impl<W: Wire> World<W> {
             (_, ClosedLeg::ConnectFailed) => ProbeFailure::Connect,
             (LegLost::Timeout, _) => ProbeFailure::Timeout,
             (LegLost::Closed, _) => ProbeFailure::Closed,
-            (LegLost::Protocol, _) => ProbeFailure::Protocol,
-            (LegLost::Refused421 | LegLost::Unwelcome, _) => ProbeFailure::Refused,
+            (LegLost::Protocol | LegLost::Injection, _) => ProbeFailure::Protocol,
+            (LegLost::Refused421 | LegLost::Unwelcome | LegLost::NoTls, _) => ProbeFailure::Refused,
         };
         self.probe_done(endpoint, Err(failure));
     }

@@ -23,6 +23,7 @@ impl ExtensionSet {
     pub const AUTH: ExtensionSet = ExtensionSet(1 << 10);
     pub const XCLIENT: ExtensionSet = ExtensionSet(1 << 11);
     pub const XFORWARD: ExtensionSet = ExtensionSet(1 << 12);
+    pub const REQUIRETLS: ExtensionSet = ExtensionSet(1 << 13);
 
     /// What weir offers on its own hop, whatever stands behind it.
     pub const OWN: ExtensionSet = Self::PIPELINING
@@ -66,7 +67,7 @@ impl ExtensionSet {
 }
 
 /// Keywords in the order in which weir announces them.
-const KEYWORDS: [(&str, ExtensionSet); 13] = [
+const KEYWORDS: [(&str, ExtensionSet); 14] = [
     ("PIPELINING", ExtensionSet::PIPELINING),
     ("SIZE", ExtensionSet::SIZE),
     ("STARTTLS", ExtensionSet::STARTTLS),
@@ -80,6 +81,7 @@ const KEYWORDS: [(&str, ExtensionSet); 13] = [
     ("XCLIENT", ExtensionSet::XCLIENT),
     ("XFORWARD", ExtensionSet::XFORWARD),
     ("LIMITS", ExtensionSet::LIMITS),
+    ("REQUIRETLS", ExtensionSet::REQUIRETLS),
 ];
 
 /// The keywords, separated by blanks; "-" for none.

@@ -1,6 +1,6 @@
 //! The machine that faces one upstream connection.
 //!
-//! It drives the handshake (greeting, EHLO, HELO as the way out), writes commands and body pieces
+//! It drives the handshake (greeting, EHLO, STARTTLS where wanted and EHLO again, HELO as the way out), writes commands and body pieces
 //! into its outgoing flight, and matches every reply to the command that owes it. It knows nothing
 //! of clients: while a connection is attached, [`crate::relay::Relay`] calls it; before and after,
 //! the driver does. What it deliberately leaves out: connecting, timers, pooling.
@@ -8,6 +8,8 @@
 //! Order of use for a driver: feed bytes to [`Outbound::handle_input`] until it returns `None`,
 //! handing each reply to the attached relay (or dropping it, if none is attached), then take what
 //! [`Outbound::poll_output`] has gathered and send it as one flight.
+
+mod secure;
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -20,12 +22,16 @@ use crate::param;
 use crate::pieces::{Form, Pieces};
 use crate::reply::{Reply, ReplyReader};
 
+use secure::Protection;
+pub use secure::TlsWanted;
+
 /// Which command a reply answers.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub enum Owed {
     Greeting,
     Ehlo,
     Helo,
+    StartTls,
     Mail,
     Rcpt,
     Data,
@@ -50,12 +56,18 @@ pub enum LegLost {
     Refused421,
     /// Its greeting or its EHLO and HELO replies were refusals.
     Unwelcome,
+    /// There was plaintext behind its 220 to STARTTLS: it would have been read as if said inside TLS.
+    Injection,
+    /// TLS is required, and it does not offer it or refuses.
+    NoTls,
 }
 
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 enum Phase {
     Greeting,
     Hello,
+    /// It agreed to STARTTLS: nothing but the handshake's end is awaited.
+    Securing,
     Ready,
     /// RSET follows when everything owed has been answered.
     Draining,
@@ -71,6 +83,8 @@ enum Phase {
 #[derive(Debug)]
 pub struct Outbound {
     phase: Phase,
+    tls: TlsWanted,
+    protection: Protection,
     caps: Capabilities,
     hostname: Arc<[u8]>,
     reader: ReplyReader,
@@ -90,6 +104,8 @@ impl Outbound {
         owed.push_back(Owed::Greeting);
         Self {
             phase: Phase::Greeting,
+            tls: TlsWanted::Off,
+            protection: Protection::Plaintext,
             caps: Capabilities::default(),
             hostname,
             reader: ReplyReader::default(),
@@ -110,8 +126,13 @@ impl Outbound {
         &'r mut self,
         input: &mut &'i [u8],
     ) -> Result<Option<(Owed, Reply<'r>)>, LegLost> {
-        if self.phase == Phase::Lost {
-            return Err(LegLost::Protocol);
+        match self.phase {
+            Phase::Lost => return Err(LegLost::Protocol),
+            Phase::Securing if !input.is_empty() => {
+                self.phase = Phase::Lost;
+                return Err(LegLost::Injection);
+            }
+            _ => {}
         }
         let reply = match self.reader.next(input) {
             Ok(None) => return Ok(None),
@@ -130,23 +151,27 @@ impl Outbound {
             return Err(lost);
         }
         let owed = owed.expect("refusal() turns away a reply that nobody is owed");
+        let mut next = None;
         match owed {
             Owed::Greeting => {
-                self.phase = Phase::Hello;
                 let masked = reply.text.get(4..8).is_some_and(|start| start == b"****");
-                hello(
-                    &mut self.out,
-                    &mut self.owed,
-                    if masked { Owed::Helo } else { Owed::Ehlo },
-                    &self.hostname,
-                );
+                next = Some(if masked { Owed::Helo } else { Owed::Ehlo });
+                self.phase = Phase::Hello;
             }
             Owed::Ehlo if reply.is_positive() => {
-                self.caps = parse_ehlo_reply(reply.text);
-                self.phase = Phase::Ready;
+                self.caps = self.protection.limit(parse_ehlo_reply(reply.text));
+                let offered = self.caps.set.contains(ExtensionSet::STARTTLS);
+                if offered && self.tls != TlsWanted::Off {
+                    next = Some(Owed::StartTls);
+                } else {
+                    self.phase = self.protection.suffices(self.tls);
+                }
             }
-            Owed::Ehlo => hello(&mut self.out, &mut self.owed, Owed::Helo, &self.hostname),
-            Owed::Helo => self.phase = Phase::Ready,
+            Owed::Ehlo => next = Some(Owed::Helo),
+            Owed::Helo => self.phase = self.protection.suffices(self.tls),
+            Owed::StartTls if reply.code == 220 => self.phase = Phase::Securing,
+            // 454 or worse: no TLS on this connection, as if it had not been offered (RFC 3207, 4)
+            Owed::StartTls => self.phase = self.protection.suffices(self.tls),
             Owed::Rset if self.phase == Phase::Resetting && self.owed.is_empty() => {
                 self.phase = Phase::Ready;
             }
@@ -158,9 +183,20 @@ impl Outbound {
         }
         if self.phase == Phase::Draining && self.owed.is_empty() {
             self.phase = Phase::Resetting;
+            next = Some(Owed::Rset);
+        }
+        if self.phase == Phase::Lost {
+            return Err(LegLost::NoTls);
+        }
+        if let Some(next) = next {
+            // nothing is owed, so all that was written before has left
             self.unsent = 1;
-            self.out.insert(b"RSET\r\n");
-            self.owed.push_back(Owed::Rset);
+            match next {
+                Owed::StartTls => self.out.insert(b"STARTTLS\r\n"),
+                Owed::Rset => self.out.insert(b"RSET\r\n"),
+                hello => write_hello(&mut self.out, hello, &self.hostname),
+            }
+            self.owed.push_back(next);
         }
         Ok(Some((owed, reply)))
     }
@@ -341,15 +377,13 @@ impl Outbound {
     }
 }
 
-fn hello(out: &mut Pieces, owed: &mut VecDeque<Owed>, verb: Owed, hostname: &[u8]) {
-    out.insert(if verb == Owed::Ehlo {
-        b"EHLO "
-    } else {
-        b"HELO "
+fn write_hello(out: &mut Pieces, verb: Owed, hostname: &[u8]) {
+    out.insert(match verb {
+        Owed::Helo => b"HELO ",
+        _ => b"EHLO ",
     });
     out.insert(hostname);
     out.insert(b"\r\n");
-    owed.push_back(verb);
 }
 
 /// Does this reply end the connection? Codes that make no sense for the command do (RFC 5321,
@@ -363,6 +397,8 @@ fn refusal(owed: Option<Owed>, code: u16) -> Option<LegLost> {
         None => Some(LegLost::Protocol),
         Some(Owed::Greeting) if class != 2 => Some(LegLost::Unwelcome),
         Some(Owed::Helo) if class != 2 => Some(LegLost::Unwelcome),
+        // any other kind of agreement leaves open whether a handshake follows
+        Some(Owed::StartTls) if class == 2 && code != 220 => Some(LegLost::Protocol),
         Some(Owed::Rset) if class != 2 => Some(LegLost::Protocol),
         Some(Owed::Data) if class == 2 || (class == 3 && code != 354) => Some(LegLost::Protocol),
         Some(Owed::Data) => None,
@@ -390,7 +426,7 @@ mod tests {
     use crate::pieces::Piece;
     use alloc::vec::Vec;
 
-    fn sent(leg: &mut Outbound) -> Vec<u8> {
+    pub(super) fn sent(leg: &mut Outbound) -> Vec<u8> {
         let form = leg.form();
         let mut bytes = Vec::new();
         for piece in leg.poll_output().iter(form) {
@@ -403,7 +439,7 @@ mod tests {
         bytes
     }
 
-    fn say(leg: &mut Outbound, mut text: &[u8]) -> Result<Vec<(Owed, u16)>, LegLost> {
+    pub(super) fn say(leg: &mut Outbound, mut text: &[u8]) -> Result<Vec<(Owed, u16)>, LegLost> {
         let mut got = Vec::new();
         while let Some((owed, reply)) = leg.handle_input(&mut text)? {
             got.push((owed, reply.code));
@@ -424,8 +460,9 @@ mod tests {
     fn falls_back_to_helo_when_ehlo_is_refused_or_the_banner_is_masked() {
         let mut leg = Outbound::new(Arc::from(&b"w"[..]));
         say(&mut leg, b"220 mx\r\n").unwrap();
+        assert_eq!(sent(&mut leg), b"EHLO w\r\n");
         say(&mut leg, b"502 no\r\n").unwrap();
-        assert_eq!(sent(&mut leg), b"EHLO w\r\nHELO w\r\n");
+        assert_eq!(sent(&mut leg), b"HELO w\r\n");
         say(&mut leg, b"250 hi\r\n").unwrap();
         assert!(leg.is_ready() && !leg.capabilities().esmtp);
 

@@ -464,7 +464,8 @@ impl Relay {
             Owed::Data => self.data_answered(cx, reply),
             Owed::Chunk => self.chunk_answered(cx, reply),
             Owed::End => self.message_answered(cx, reply),
-            Owed::Greeting | Owed::Ehlo | Owed::Helo | Owed::Rset | Owed::Quit => {}
+            Owed::Greeting | Owed::Ehlo | Owed::Helo | Owed::StartTls | Owed::Rset | Owed::Quit => {
+            }
         }
         self.finish_if_drained(cx);
         self.rearm(cx);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use weir_smtp::body::BareNewline;
 use weir_smtp::gate::{RouteId, Verdict};
+use weir_smtp::outbound::TlsWanted;
 use weir_smtp::relay::{AttachFailure, TlsOffer};
 use weir_smtp::reply::ReplyText;
 
@@ -16,6 +17,9 @@ pub enum Step {
     UpstreamCloses,
     /// The client's TLS handshake succeeds.
     ClientSecured,
+    UpstreamSecured {
+        verified: bool,
+    },
     Pass(Duration),
     /// Everything that must have happened since the last stimulus.
     Expect(Expect),
@@ -55,6 +59,7 @@ pub struct Script {
     pub attach: Result<(), AttachFailure>,
     pub handshake: bool,
     pub tls: TlsOffer,
+    pub upstream_tls: TlsWanted,
     pub size_max: u64,
     pub recipients_max: u32,
     pub messages_max: u32,
@@ -76,6 +81,7 @@ impl Script {
             attach: Ok(()),
             handshake: false,
             tls: TlsOffer::Off,
+            upstream_tls: TlsWanted::Off,
             size_max: 10_000_000,
             recipients_max: 100,
             messages_max: 100,
@@ -189,6 +195,13 @@ impl Script {
                     _ => return Err(format!("no such offer: {rest}")),
                 }
             }
+            "upstream-tls" => {
+                self.upstream_tls = match rest {
+                    "may" => TlsWanted::May,
+                    "require" => TlsWanted::Require,
+                    _ => return Err(format!("no such wish: {rest}")),
+                }
+            }
             "handshake" => self.handshake = true,
             "upstream" => match rest {
                 "none" => self.attach = Err(AttachFailure::NoUpstream),
@@ -252,6 +265,8 @@ fn parse_event(event: &str) -> Result<Step, String> {
     Ok(match event {
         "client closes" => Step::ClientCloses,
         "client secured" => Step::ClientSecured,
+        "upstream secured" => Step::UpstreamSecured { verified: false },
+        "upstream verified" => Step::UpstreamSecured { verified: true },
         "client resets" => Step::ClientResets,
         "upstream closes" => Step::UpstreamCloses,
         _ => {

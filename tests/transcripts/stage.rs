@@ -132,10 +132,15 @@ impl<'s> Stage<'s> {
                 .segments(number, bytes)
                 .into_iter()
                 .for_each(|part| self.client_sends(part)),
-            Step::Upstream(bytes) => self
-                .segments(number, bytes)
-                .into_iter()
-                .for_each(|part| self.upstream_sends(part)),
+            Step::Upstream(bytes) => {
+                let legs = self.legs;
+                for part in self.segments(number, bytes) {
+                    // a connection made in place of a lost one hears nothing of what that still had to say
+                    if self.legs == legs {
+                        self.upstream_sends(part);
+                    }
+                }
+            }
             Step::ClientCloses => self.client_gone(Gone::Eof),
             Step::ClientResets => self.client_gone(Gone::Reset),
             Step::UpstreamCloses => {
@@ -145,6 +150,7 @@ impl<'s> Stage<'s> {
                 self.lose_leg(LegLost::Closed);
             }
             Step::ClientSecured => self.client_secured()?,
+            Step::UpstreamSecured { verified } => self.upstream_secured(*verified)?,
             Step::Pass(time) => self.pass(self.now + *time),
             Step::Expect(expect) => return self.compare(expect),
         }
@@ -220,6 +226,9 @@ impl<'s> Stage<'s> {
                 }
                 Ok(Some((owed, reply))) => {
                     let (code, text) = (reply.code, reply.text.to_vec());
+                    if leg.wants_tls() {
+                        self.marks.push("tls upstream begins".to_owned());
+                    }
                     self.leg = Some((id, leg));
                     if self.attached {
                         self.call(|relay, cx| {
@@ -238,6 +247,17 @@ impl<'s> Stage<'s> {
             }
         }
         self.settle();
+    }
+
+    /// The handshake of the upstream connection has succeeded.
+    fn upstream_secured(&mut self, verified: bool) -> Result<(), String> {
+        match &mut self.leg {
+            Some((_, leg)) if leg.plaintext_drained(0).is_some() => {
+                leg.handle_secured(verified);
+                Ok(())
+            }
+            _ => Err("no handshake of an upstream is under way".to_owned()),
+        }
     }
 
     fn lose_leg(&mut self, why: LegLost) {
@@ -406,6 +426,7 @@ impl<'s> Stage<'s> {
             return self.call(|relay, cx| relay.handle_attach_failed(cx, why));
         }
         let mut leg = Outbound::new(Arc::from(&b"weir.test"[..]));
+        leg.set_tls(self.script.upstream_tls);
         if !self.script.handshake {
             for text in [&b"220 mx.test\r\n"[..], &self.script.ehlo] {
                 let mut rest = text;

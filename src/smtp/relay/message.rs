@@ -23,8 +23,10 @@ use crate::violation::Violation;
 pub(super) fn lost_reply(why: LegLost) -> ReplyText {
     match why {
         LegLost::Timeout => texts::UPSTREAM_TIMEOUT,
-        LegLost::Protocol => texts::UPSTREAM_GARBLED,
-        LegLost::Closed | LegLost::Refused421 | LegLost::Unwelcome => texts::UPSTREAM_LOST,
+        LegLost::Protocol | LegLost::Injection => texts::UPSTREAM_GARBLED,
+        LegLost::Closed | LegLost::Refused421 | LegLost::Unwelcome | LegLost::NoTls => {
+            texts::UPSTREAM_LOST
+        }
     }
 }
 

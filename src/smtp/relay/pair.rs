@@ -184,6 +184,7 @@ impl Pair {
         let mut leg = Outbound::new(Arc::from(&b"weir.example"[..]));
         let mut greeting: &[u8] = b"220 mx\r\n";
         while leg.handle_input(&mut greeting).unwrap().is_some() {}
+        leg.poll_output().clear();
         let mut ehlo = self.ehlo;
         while leg.handle_input(&mut ehlo).unwrap().is_some() {}
         leg.poll_output().clear();
