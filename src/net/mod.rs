@@ -3,6 +3,7 @@
 mod limits;
 mod listener;
 mod options;
+pub mod proxy;
 mod proxy_header;
 mod service;
 mod steering;
