@@ -80,6 +80,7 @@ const BENCH_FLOORS: &[(&str, u8)] = &[
     ("source", 6),
     ("ledger", 7),
     ("proc", 7),
+    ("tls", 7),
     ("exit", 8),
     ("medians", 8),
     ("outcome", 8),

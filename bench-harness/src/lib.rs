@@ -38,5 +38,6 @@ pub mod sink;
 pub mod source;
 pub mod summary;
 pub mod sys;
+pub mod tls;
 pub mod units;
 pub mod verdict;

@@ -23,10 +23,12 @@ pub mod counters;
 pub mod delay;
 pub mod fault;
 mod ledgers;
+mod proxied;
 mod session;
 mod thread;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,16 +37,26 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
 
 use crate::ledger::Arrived;
+use crate::tls::certificate::Certificate;
 use announce::{Announce, Texts};
+use connection::Door;
 use counters::Counters;
 use fault::Faults;
-use thread::{Open, Thread};
+use thread::{Open, Said, Thread};
 
 /// What a sink is to be.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Port 0 is any free one.
     pub listen: Vec<SocketAddr>,
+    /// TLS before the greeting.
+    pub listen_tls: Vec<SocketAddr>,
+    /// A PROXY header before the greeting.
+    pub listen_proxied: Vec<SocketAddr>,
+    /// Offers STARTTLS, and does it.
+    pub starttls: bool,
+    /// For TLS of either kind; made at start where there is none.
+    pub certificate: Option<Certificate>,
     pub control: SocketAddr,
     /// Each has its own runtime and its own listeners.
     pub threads: usize,
@@ -62,6 +74,10 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            listen_tls: Vec::new(),
+            listen_proxied: Vec::new(),
+            starttls: false,
+            certificate: None,
             control: SocketAddr::from(([127, 0, 0, 1], 0)),
             threads: 1,
             hostname: "sink.example".to_owned(),
@@ -79,7 +95,11 @@ const THREADS_MAX: usize = 256;
 pub struct Handle {
     /// In the order of `Config::listen`, ports filled in.
     pub smtp: Vec<SocketAddr>,
+    pub smtp_tls: Vec<SocketAddr>,
+    pub smtp_proxied: Vec<SocketAddr>,
     pub control: SocketAddr,
+    /// What it shows in TLS: who trusts this, trusts the sink.
+    pub certificate: Option<Certificate>,
     threads: Arc<[Arc<Thread>]>,
     stop: watch::Sender<bool>,
     running: Vec<std::thread::JoinHandle<()>>,
@@ -111,25 +131,34 @@ impl Drop for Handle {
 /// Opens all ports and starts to serve.
 pub fn start(config: &Config) -> anyhow::Result<Handle> {
     check(config)?;
-    for address in config.listen.iter().chain([&config.control]) {
+    let mut doors = config.doors();
+    let addresses = doors.iter().map(|(_, address)| address);
+    for address in addresses.chain([&config.control]) {
         be_alone(*address)?;
     }
-    let mut smtp = config.listen.clone();
-    let mut listeners: Vec<Vec<std::net::TcpListener>> = Vec::new();
+    let mut listeners: Vec<Vec<(Door, std::net::TcpListener)>> = Vec::new();
     for _ in 0..config.threads {
         let mut own = Vec::new();
-        for address in &mut smtp {
+        for (door, address) in &mut doors {
             let listener = listen(*address)?;
             *address = listener.local_addr().context("a socket has no address")?;
-            own.push(listener);
+            own.push((*door, listener));
         }
         listeners.push(own);
     }
     let control = listen(config.control)?;
-    let threads = threads(config);
+    let certificate = config.certificate()?;
+    let threads = threads(config, certificate.as_ref())?;
     let (stop, stopped) = watch::channel(false);
+    let behind = |wanted: Door| {
+        let behind = doors.iter().filter(|(door, _)| *door == wanted);
+        behind.map(|(_, address)| *address).collect()
+    };
     let mut handle = Handle {
-        smtp,
+        smtp: behind(Door::Open),
+        smtp_tls: behind(Door::Tls),
+        smtp_proxied: behind(Door::Proxied),
+        certificate,
         control: control.local_addr().context("a socket has no address")?,
         threads: Arc::clone(&threads),
         stop,
@@ -138,8 +167,8 @@ pub fn start(config: &Config) -> anyhow::Result<Handle> {
     for (thread, listeners) in threads.iter().zip(listeners) {
         let (thread, stopped) = (Arc::clone(thread), stopped.clone());
         handle.spawn("sink", stopped, move || {
-            for listener in listeners {
-                tokio::spawn(Arc::clone(&thread).serve(of_tokio(listener)));
+            for (door, listener) in listeners {
+                tokio::spawn(Arc::clone(&thread).serve(of_tokio(listener), door));
             }
         })?;
     }
@@ -149,6 +178,31 @@ pub fn start(config: &Config) -> anyhow::Result<Handle> {
     Ok(handle)
 }
 
+impl Config {
+    /// Every address and what comes first behind it.
+    fn doors(&self) -> Vec<(Door, SocketAddr)> {
+        let doors = [
+            (Door::Open, &self.listen),
+            (Door::Tls, &self.listen_tls),
+            (Door::Proxied, &self.listen_proxied),
+        ];
+        let all = doors.into_iter();
+        all.flat_map(|(door, addresses)| addresses.iter().map(move |address| (door, *address)))
+            .collect()
+    }
+
+    /// The one given, or one that is made; none where there is no TLS.
+    fn certificate(&self) -> anyhow::Result<Option<Certificate>> {
+        if !self.starttls && self.listen_tls.is_empty() {
+            return Ok(None);
+        }
+        match &self.certificate {
+            Some(given) => Ok(Some(given.clone())),
+            None => Certificate::make(&self.hostname).map(Some),
+        }
+    }
+}
+
 fn check(config: &Config) -> anyhow::Result<()> {
     ensure!(
         (1..=THREADS_MAX).contains(&config.threads),
@@ -156,7 +210,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
         config.threads
     );
     ensure!(
-        !config.listen.is_empty(),
+        !config.doors().is_empty(),
         "a sink needs an address to listen on"
     );
     let name = config.hostname.as_bytes();
@@ -169,20 +223,31 @@ fn check(config: &Config) -> anyhow::Result<()> {
 }
 
 /// What each thread keeps, each with draws of its own.
-fn threads(config: &Config) -> Arc<[Arc<Thread>]> {
-    let texts = Arc::new(Texts::new(&config.hostname, &config.announce));
+fn threads(
+    config: &Config,
+    certificate: Option<&Certificate>,
+) -> anyhow::Result<Arc<[Arc<Thread>]>> {
+    let server = certificate.map(Certificate::server).transpose()?;
+    let said = Arc::new(Said {
+        plain: match config.starttls {
+            true => Texts::with_starttls(&config.hostname, &config.announce),
+            false => Texts::new(&config.hostname, &config.announce),
+        },
+        secured: Texts::new(&config.hostname, &config.announce),
+        tls: server.map(Into::into),
+    });
     let faults = Arc::new(config.faults.clone());
     let open = Arc::new(Open::default());
     let thread = |index: u64| {
         Arc::new(Thread::new(
-            Arc::clone(&texts),
+            Arc::clone(&said),
             Arc::clone(&faults),
             config.idle_max,
             config.seed ^ index << 48,
             Arc::clone(&open),
         ))
     };
-    (0..config.threads as u64).map(thread).collect()
+    Ok((0..config.threads as u64).map(thread).collect())
 }
 
 impl Handle {
@@ -250,15 +315,30 @@ fn socket(address: SocketAddr) -> std::io::Result<Socket> {
 /// Fewer connections than that are worth a word.
 const OPEN_FILES_WANTED: u64 = 10_000;
 
-/// Runs a sink until it is interrupted, or for `lasts`; then prints its counters as JSON.
-pub fn command(config: &Config, lasts: Option<Duration>) -> anyhow::Result<()> {
+/// Runs a sink until it is interrupted, or for `lasts`; then prints its counters as JSON. Its certificate is written to a file for clients
+/// to trust, before it says where it listens.
+pub fn command(
+    config: &Config,
+    lasts: Option<Duration>,
+    certificate_to: Option<&Path>,
+) -> anyhow::Result<()> {
     let files = crate::sys::raise_open_files().context("cannot raise the limit of open files")?;
     if files < OPEN_FILES_WANTED {
         eprintln!("sink: only {files} connections fit (ulimit -n): raise the hard limit for more");
     }
     let handle = start(config)?;
-    for address in &handle.smtp {
-        println!("smtp {address}");
+    if let (Some(file), Some(certificate)) = (certificate_to, &handle.certificate) {
+        std::fs::write(file, &certificate.chain)
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    for (word, addresses) in [
+        ("smtp", &handle.smtp),
+        ("smtp-tls", &handle.smtp_tls),
+        ("smtp-proxied", &handle.smtp_proxied),
+    ] {
+        for address in addresses {
+            println!("{word} {address}");
+        }
     }
     println!("control {}", handle.control);
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,6 +1,7 @@
 //! `weir-bench sink`: flags to the configuration of an upstream that counts, and does wrong where it is told to.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::exit::Exit;
@@ -10,6 +11,7 @@ use crate::rails;
 use crate::sink::announce::{Announce, USUAL};
 use crate::sink::fault::Faults;
 use crate::sink::{self, Config};
+use crate::tls::certificate::Certificate;
 
 /// Takes mail, checks and counts every message by its id; delays, refuses, resets where it is told to.
 ///
@@ -20,6 +22,24 @@ pub struct SinkFlags {
     /// Where mail is taken; repeat it. Port 0 is any free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:2525")]
     pub listen: Vec<String>,
+    /// Where mail is taken in TLS from the first octet; repeat it
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen_tls: Vec<String>,
+    /// Where every connection begins with a PROXY header, version 1 or 2; repeat it
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen_proxied: Vec<String>,
+    /// Offers STARTTLS at --listen and --listen-proxied, and does it
+    #[arg(long)]
+    pub starttls: bool,
+    /// Certificate chain, PEM [default: one made at start, ECDSA P-256, signed by itself]
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Where to write the certificate, for clients to trust (--tls-ca of source)
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert_to: Option<PathBuf>,
     /// Where the ledger and the counters are asked for, and faults are changed
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:2526")]
     pub control: String,
@@ -72,11 +92,16 @@ impl SinkFlags {
             rails::allowed(address.ip(), &self.owned)?;
             Ok(address)
         };
-        let listen: Vec<SocketAddr> = self
-            .listen
-            .iter()
-            .filter_map(|text| problems.take("--listen", text, own(text)))
-            .collect();
+        let mut all = |flag: &str, texts: &[String]| -> Vec<SocketAddr> {
+            let addresses = texts.iter();
+            addresses
+                .filter_map(|text| problems.take(flag, text, own(text)))
+                .collect()
+        };
+        let listen = all("--listen", &self.listen);
+        let listen_tls = all("--listen-tls", &self.listen_tls);
+        let listen_proxied = all("--listen-proxied", &self.listen_proxied);
+        let certificate = self.certificate(&mut problems);
         let control = problems.take("--control", &self.control, own(&self.control));
         let threads = problems.take("--threads", &self.threads, grammar::count32(&self.threads));
         let hostname = problems.take("--hostname", &self.hostname, grammar::word(&self.hostname));
@@ -92,6 +117,10 @@ impl SinkFlags {
         let config = || {
             Some(Config {
                 listen,
+                listen_tls,
+                listen_proxied,
+                starttls: self.starttls,
+                certificate,
                 control: control?,
                 threads: threads? as usize,
                 hostname: hostname?,
@@ -103,6 +132,17 @@ impl SinkFlags {
         };
         let config = config();
         problems.end(config.map(|config| (config, lasts)))
+    }
+
+    /// The files, if there are any.
+    fn certificate(&self, problems: &mut Problems) -> Option<Certificate> {
+        let (chain, key) = self.tls_cert.as_ref().zip(self.tls_key.as_ref())?;
+        let read = Certificate::read(chain, key).and_then(|certificate| {
+            certificate.server()?;
+            Ok(certificate)
+        });
+        let read = read.map_err(|error| format!("{error:#}"));
+        problems.take("--tls-cert", &chain.display().to_string(), read)
     }
 
     fn announced(&self) -> Parsed<Announce> {
@@ -124,7 +164,7 @@ impl SinkFlags {
 
 pub fn command(flags: &SinkFlags) -> anyhow::Result<Exit> {
     let (config, lasts) = flags.config()?;
-    sink::command(&config, lasts)?;
+    sink::command(&config, lasts, flags.tls_cert_to.as_deref())?;
     Ok(Exit::Well)
 }
 

@@ -52,6 +52,8 @@ pub struct Texts {
     pub ehlo: Vec<u8>,
     pub helo: Vec<u8>,
     pub capabilities: Capabilities,
+    /// STARTTLS is not only announced, it is done.
+    pub starttls: bool,
     enhanced: bool,
 }
 
@@ -72,6 +74,17 @@ impl Texts {
             helo: format!("250 {hostname}\r\n").into_bytes(),
             enhanced: capabilities.set.contains(ExtensionSet::ENHANCEDSTATUSCODES),
             capabilities,
+            starttls: false,
+        }
+    }
+
+    /// The same before TLS, which is offered.
+    pub fn with_starttls(hostname: &str, announce: &Announce) -> Texts {
+        let mut keywords = announce.keywords.clone();
+        keywords.push("STARTTLS".to_owned());
+        Texts {
+            starttls: true,
+            ..Texts::new(hostname, &Announce { keywords })
         }
     }
 

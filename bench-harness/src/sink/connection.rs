@@ -2,6 +2,8 @@
 //!
 //! A flight whose replies need not wait is answered within the read that brought it: one receive, one send. Others queue, each with its own
 //! time, while further flights are read: delays of flights that are under way at once do not add up.
+//!
+//! Before it are what comes before SMTP (a PROXY header, a handshake), and between two parts of it the handshake of STARTTLS.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,20 +12,35 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustls::HandshakeKind;
+use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
-use super::session::{Desk, Next, Replies, Session};
-use super::thread::{Shared, Thread};
+use super::announce::Texts;
+use super::proxied;
+use super::session::{Desk, Next, Replies, Session, own};
+use super::thread::{Said, Shared, Thread};
+use crate::tls::wire::Wire;
 
 /// Octets of replies that may wait for their time, or for the client, before nothing more is read.
 const WAITING_MAX: usize = 256 * 1024;
 /// How long a connection that we end may take to be ended by the client too, so that our last words are not lost to a reset.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// What comes first on the connections of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// The greeting.
+    Open,
+    /// A handshake.
+    Tls,
+    /// A PROXY header, then the greeting.
+    Proxied,
+}
+
 pub struct Connection {
-    stream: TcpStream,
+    stream: Wire,
     session: Session,
     thread: Arc<Thread>,
     /// Replies whose time has not come.
@@ -45,6 +62,8 @@ pub struct Connection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Talking,
+    /// To be in TLS when the replies have left.
+    Securing,
     /// Nothing more is read, now or ever.
     NotReading,
     /// To be closed when the replies have left; true: the client has closed its side.
@@ -58,7 +77,7 @@ enum State {
 impl Connection {
     pub fn new(stream: TcpStream, seed: u64, thread: Arc<Thread>) -> Connection {
         Connection {
-            stream,
+            stream: Wire::Plain(stream),
             session: Session::new(seed),
             flights: VecDeque::new(),
             unsent: Vec::new(),
@@ -73,8 +92,77 @@ impl Connection {
         }
     }
 
-    /// Greets and serves, to the end. An error of the socket is an end like any other: clients and proxies reset connections.
-    pub async fn run(mut self) {
+    /// Serves, to the end. An error of the socket is an end like any other: clients and proxies reset connections.
+    pub async fn run(mut self, door: Door) {
+        let opened = match door {
+            Door::Open => true,
+            Door::Tls => self.secure().await,
+            Door::Proxied => self.hear_of_client().await,
+        };
+        if !opened {
+            return;
+        }
+        let mut goes_on = self.greet();
+        while goes_on {
+            // the socket's end is the same whether it went well or not; what it was is in the counters
+            let _ended: io::Result<()> = std::future::poll_fn(|cx| self.poll(cx)).await;
+            goes_on = self.state == State::Securing;
+            if goes_on {
+                if !self.secure().await {
+                    return;
+                }
+                self.session.secured();
+                self.state = State::Talking;
+            }
+        }
+        self.account();
+    }
+
+    /// The handshake. False: there is no connection any more.
+    async fn secure(&mut self) -> bool {
+        let thread = Arc::clone(&self.thread);
+        let Some(acceptor) = &thread.said.tls else {
+            unreachable!("neither a listener of TLS nor STARTTLS is there without a certificate")
+        };
+        let Wire::Plain(tcp) = std::mem::replace(&mut self.stream, Wire::Gone) else {
+            unreachable!("STARTTLS is not offered in TLS")
+        };
+        // boxed: what a handshake needs is not to lie in the task of every connection
+        let handshake = Box::pin(acceptor.accept(tcp));
+        let made = timeout(self.thread.idle_max, handshake).await;
+        let counters = &mut self.thread.shared().counters;
+        match made {
+            Ok(Ok(tls)) => {
+                counters.handshakes += 1;
+                let kind = tls.get_ref().1.handshake_kind();
+                counters.resumed += u64::from(kind == Some(HandshakeKind::Resumed));
+                self.stream = Wire::Tls(Box::new(tls.into()));
+                true
+            }
+            Ok(Err(_)) | Err(_) => {
+                counters.handshakes_failed += 1;
+                false
+            }
+        }
+    }
+
+    /// Reads the PROXY header. False: there was none, which ends the connection.
+    async fn hear_of_client(&mut self) -> bool {
+        let Wire::Plain(tcp) = &mut self.stream else {
+            unreachable!("a connection begins in plaintext")
+        };
+        let read = timeout(self.thread.idle_max, proxied::read(tcp)).await;
+        let counters = &mut self.thread.shared().counters;
+        let is_there = matches!(read, Ok(Ok(())));
+        match is_there {
+            true => counters.proxied += 1,
+            false => counters.violation(own::NO_PROXY_HEADER),
+        }
+        is_there
+    }
+
+    /// Says the greeting, or what the faults have in its place. False: the connection is to go at once.
+    fn greet(&mut self) -> bool {
         let next = {
             let thread = Arc::clone(&self.thread);
             let mut shared = thread.shared();
@@ -87,7 +175,7 @@ impl Connection {
             } = &mut *shared;
             replies.restart();
             let mut desk = Desk {
-                texts: &thread.texts,
+                texts: self.texts(&thread.said),
                 faults,
                 counters,
                 ledgers,
@@ -96,11 +184,14 @@ impl Connection {
             self.enqueue(replies);
             next
         };
-        if self.obey(next) {
-            // the socket's end is the same whether it went well or not; what it was is in the counters
-            let _ended: io::Result<()> = std::future::poll_fn(|cx| self.poll(cx)).await;
+        self.obey(next)
+    }
+
+    fn texts<'s>(&self, said: &'s Said) -> &'s Texts {
+        match self.stream.is_tls() {
+            true => &said.secured,
+            false => &said.plain,
         }
-        self.account();
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -109,9 +200,10 @@ impl Connection {
             let flushed = self.poll_write(cx)?.is_ready();
             if flushed && self.flights.is_empty() {
                 match self.state {
-                    State::Ending(true) => return Poll::Ready(Ok(())),
-                    State::Ending(false) if self.session.has_quit() => return Poll::Ready(Ok(())),
-                    State::Ending(false) => self.linger(),
+                    State::Securing => return Poll::Ready(Ok(())),
+                    State::Ending(true) => return self.part(cx),
+                    State::Ending(false) if self.session.has_quit() => return self.part(cx),
+                    State::Ending(false) => self.linger(cx),
                     State::Lingering if self.idle.as_mut().poll_elapsed(cx) => {
                         return Poll::Ready(Ok(()));
                     }
@@ -153,11 +245,11 @@ impl Connection {
     /// Writes what may be written. Ready: nothing is left of it.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
         if self.unsent.is_empty() {
-            return Ok(Poll::Ready(()));
+            return self.flush(cx);
         }
         while self.sent < self.unsent.len() {
             let rest = &self.unsent[self.sent..];
-            match Pin::new(&mut self.stream).poll_write(cx, rest)? {
+            match self.stream.poll_write(cx, rest)? {
                 Poll::Ready(octets) => self.sent += octets,
                 Poll::Pending => return Ok(Poll::Pending),
             }
@@ -167,7 +259,14 @@ impl Connection {
         if self.flights.is_empty() {
             self.all_left();
         }
-        Ok(Poll::Ready(()))
+        self.flush(cx)
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
+        match self.stream.poll_flush(cx)? {
+            Poll::Ready(()) => Ok(Poll::Ready(())),
+            Poll::Pending => Ok(Poll::Pending),
+        }
     }
 
     fn all_left(&mut self) {
@@ -179,7 +278,7 @@ impl Connection {
         match self.state {
             State::Talking => {}
             State::Lingering => return true,
-            State::NotReading | State::Ending(_) | State::Reset => return false,
+            State::Securing | State::NotReading | State::Ending(_) | State::Reset => return false,
         }
         if let Some(pause) = &mut self.pause {
             if !pause.as_mut().poll_elapsed(cx) {
@@ -208,7 +307,7 @@ impl Connection {
             None => input.len(),
         };
         let mut buffer = ReadBuf::new(&mut input[..limit]);
-        match Pin::new(&mut self.stream).poll_read(cx, &mut buffer)? {
+        match self.stream.poll_read(cx, &mut buffer)? {
             Poll::Ready(()) => {}
             Poll::Pending => return Ok(Poll::Pending),
         }
@@ -231,7 +330,7 @@ impl Connection {
         }
         replies.restart();
         let mut desk = Desk {
-            texts: &thread.texts,
+            texts: self.texts(&thread.said),
             faults,
             counters,
             ledgers,
@@ -248,7 +347,7 @@ impl Connection {
         if replies.octets.is_empty() || !replies.delay.is_zero() || !idle {
             return Ok(0);
         }
-        match Pin::new(&mut self.stream).poll_write(cx, &replies.octets)? {
+        match self.stream.poll_write(cx, &replies.octets)? {
             Poll::Ready(octets) => {
                 if octets == replies.octets.len() {
                     self.all_left();
@@ -288,6 +387,7 @@ impl Connection {
             Next::GoOn => {}
             Next::Close => self.state = State::Ending(false),
             Next::StopReading => self.state = State::NotReading,
+            Next::StartTls => self.state = State::Securing,
             Next::Reset => {
                 self.state = State::Reset;
                 self.reset();
@@ -299,18 +399,28 @@ impl Connection {
 
     /// Has the kernel answer with RST when the socket is closed.
     fn reset(&self) {
-        socket2::SockRef::from(&self.stream)
+        let Some(tcp) = self.stream.tcp() else {
+            unreachable!("a session is served on a connection only")
+        };
+        socket2::SockRef::from(tcp)
             .set_linger(Some(Duration::ZERO))
             .expect("SO_LINGER can be set on an open TCP socket");
     }
 
-    fn linger(&mut self) {
+    /// Closes our side.
+    fn linger(&mut self, cx: &mut Context<'_>) {
         self.state = State::Lingering;
         self.idle.as_mut().reset(Instant::now() + LINGER);
-        // fails where the client has gone already: then the next read says so
-        socket2::SockRef::from(&self.stream)
-            .shutdown(std::net::Shutdown::Write)
-            .ok();
+        // fails where the client has gone already: then the next read says so; and what the kernel does not take now, nobody waits for
+        let _said = self.stream.poll_close(cx);
+    }
+
+    /// The last words in TLS; in plaintext the closed socket says it.
+    fn part(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.stream.is_tls() {
+            true => self.stream.poll_close(cx),
+            false => Poll::Ready(Ok(())),
+        }
     }
 
     /// True: nothing was heard for the whole of the idle time.

@@ -29,6 +29,12 @@ pub struct Counters {
     /// Recipients answered 250.
     pub recipients: u64,
     pub rsets: u64,
+    /// Connections that came to be in TLS, those of them that resumed a session, and those that failed to.
+    pub handshakes: u64,
+    pub resumed: u64,
+    pub handshakes_failed: u64,
+    /// Connections that began with a PROXY header.
+    pub proxied: u64,
     /// Accepted messages whose length or checksum was wrong, and those without a stamp.
     pub altered: u64,
     pub unstamped: u64,
@@ -62,6 +68,10 @@ impl Counters {
             (&mut self.refused, other.refused),
             (&mut self.recipients, other.recipients),
             (&mut self.rsets, other.rsets),
+            (&mut self.handshakes, other.handshakes),
+            (&mut self.resumed, other.resumed),
+            (&mut self.handshakes_failed, other.handshakes_failed),
+            (&mut self.proxied, other.proxied),
             (&mut self.altered, other.altered),
             (&mut self.unstamped, other.unstamped),
         ] {

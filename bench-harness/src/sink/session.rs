@@ -38,6 +38,10 @@ pub mod own {
     pub const AFTER_END: &str = "octets_after_end_of_data";
     /// A CR or LF alone in a message.
     pub const BARE_NEWLINE: &str = "bare_newline_in_body";
+    /// Octets behind STARTTLS in the same read: whoever gets them into the TLS session has injected them.
+    pub const BEHIND_STARTTLS: &str = "octets_behind_starttls";
+    /// No PROXY header where one has to come, or a damaged one.
+    pub const NO_PROXY_HEADER: &str = "no_proxy_header";
     /// BDAT though CHUNKING was not offered, and so on.
     pub const NOT_OFFERED: &str = "command_not_offered";
 }
@@ -76,6 +80,8 @@ pub enum Next {
     Reset,
     /// Nothing more is read.
     StopReading,
+    /// TLS, once the replies have left.
+    StartTls,
 }
 
 pub struct Session {
@@ -161,6 +167,13 @@ impl Session {
         next
     }
 
+    /// TLS has begun: nothing that was said before it counts.
+    pub fn secured(&mut self) {
+        self.hello = Hello::None;
+        self.transaction = Transaction::default();
+        self.must_wait = None;
+    }
+
     /// The replies so far have left.
     pub fn heard(&mut self) {
         self.must_wait = None;
@@ -191,6 +204,9 @@ impl Session {
                 }
                 Phase::Deaf => return Next::GoOn,
             };
+        }
+        if next == Next::StartTls && !rest.is_empty() {
+            desk.counters.violation(own::BEHIND_STARTTLS);
         }
         if out.octets.len() > before {
             self.delay_flight(desk, out);
@@ -279,6 +295,7 @@ impl Session {
                 Next::GoOn
             }
             Command::Quit => self.quit(desk, out),
+            Command::StartTls if desk.texts.starttls => self.starttls(desk, out),
             Command::StartTls => self.offered(
                 ExtensionSet::STARTTLS,
                 b"454 4.7.0 TLS not available\r\n",
@@ -315,6 +332,14 @@ impl Session {
             self.transaction = Transaction::default();
         }
         next
+    }
+
+    fn starttls(&mut self, desk: &mut Desk<'_>, out: &mut Replies) -> Next {
+        if self.transaction.mail != Mail::None {
+            return self.refuse(Violation::BadSequence, desk, out);
+        }
+        desk.texts.push(&mut out.octets, b"220 2.0.0 Go ahead\r\n");
+        Next::StartTls
     }
 
     fn xclient(&mut self, desk: &mut Desk<'_>, out: &mut Replies) -> Next {

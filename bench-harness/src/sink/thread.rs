@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 use super::announce::Texts;
-use super::connection::Connection;
+use super::connection::{Connection, Door};
 use super::counters::Counters;
 use super::fault::Faults;
 use super::ledgers::Ledgers;
@@ -18,11 +19,19 @@ use super::session::Replies;
 const INPUT_OCTETS: usize = 256 * 1024;
 
 pub struct Thread {
-    pub texts: Arc<Texts>,
+    pub said: Arc<Said>,
     pub idle_max: Duration,
     pub open: Arc<Open>,
     seed: u64,
     shared: Mutex<Shared>,
+}
+
+/// What is said, and how it is made secret.
+pub struct Said {
+    /// Before TLS, and where there is none.
+    pub plain: Texts,
+    pub secured: Texts,
+    pub tls: Option<TlsAcceptor>,
 }
 
 /// What the control port looks at, and what the connections of the thread lend each other.
@@ -70,14 +79,14 @@ impl Drop for Counted {
 
 impl Thread {
     pub fn new(
-        texts: Arc<Texts>,
+        said: Arc<Said>,
         faults: Arc<Faults>,
         idle_max: Duration,
         seed: u64,
         open: Arc<Open>,
     ) -> Thread {
         Thread {
-            texts,
+            said,
             idle_max,
             open,
             seed,
@@ -97,10 +106,10 @@ impl Thread {
     }
 
     /// Takes connections, for ever.
-    pub async fn serve(self: Arc<Thread>, listener: TcpListener) {
+    pub async fn serve(self: Arc<Thread>, listener: TcpListener, door: Door) {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => self.admit(stream),
+                Ok((stream, _)) => self.admit(stream, door),
                 Err(error) => {
                     self.shared().counters.fault("accept_failed");
                     eprintln!(
@@ -112,7 +121,7 @@ impl Thread {
         }
     }
 
-    fn admit(self: &Arc<Thread>, stream: TcpStream) {
+    fn admit(self: &Arc<Thread>, stream: TcpStream, door: Door) {
         let counted = Counted::new(&self.open);
         let seed = {
             let mut shared = self.shared();
@@ -134,7 +143,7 @@ impl Thread {
         };
         let connection = Connection::new(stream, seed, Arc::clone(self));
         tokio::spawn(async move {
-            connection.run().await;
+            connection.run(door).await;
             drop(counted);
         });
     }

@@ -634,3 +634,26 @@ fn noise_never_breaks_a_session() {
         );
     }
 }
+
+#[test]
+fn starttls_begins_anew_and_takes_nothing_along() {
+    let mut bench = Bench::new("PIPELINING", "none");
+    bench.texts = Texts::with_starttls("sink", &"PIPELINING".parse().unwrap());
+    bench.flight(b"EHLO c\r\n");
+    assert!(String::from_utf8_lossy(&bench.replies.octets).contains("STARTTLS"));
+    bench.codes();
+    assert_eq!(
+        bench.flight(b"MAIL FROM:<a@b.example>\r\nSTARTTLS\r\n"),
+        Next::GoOn
+    );
+    assert_eq!(bench.codes(), "250 503");
+    bench.flight(b"RSET\r\n");
+    bench.codes();
+    let next = bench.flight(b"STARTTLS\r\nMAIL FROM:<evil@b.example>\r\n");
+    assert_eq!(next, Next::StartTls);
+    assert_eq!(bench.codes(), "220");
+    assert_eq!(bench.counters.violations[own::BEHIND_STARTTLS], 1);
+    bench.session.secured();
+    bench.flight(b"MAIL FROM:<a@b.example>\r\n");
+    assert_eq!(bench.codes(), "503");
+}
