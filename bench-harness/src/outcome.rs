@@ -13,7 +13,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub enum Stage {
     /// TCP's own: SYN to SYN-ACK.
     Connect,
+    /// The reply to STARTTLS.
+    Starttls,
+    /// TLS's own, from the first octet of ours to the last that is needed.
+    Handshake,
     Greeting,
+    /// Each, where STARTTLS makes it two.
     Ehlo,
     Mail,
     Rcpt,
@@ -26,8 +31,10 @@ pub enum Stage {
 }
 
 impl Stage {
-    pub const ALL: [Stage; 8] = [
+    pub const ALL: [Stage; 10] = [
         Stage::Connect,
+        Stage::Starttls,
+        Stage::Handshake,
         Stage::Greeting,
         Stage::Ehlo,
         Stage::Mail,
@@ -41,6 +48,8 @@ impl Stage {
     pub fn word(self) -> &'static str {
         match self {
             Stage::Connect => "connect",
+            Stage::Starttls => "starttls",
+            Stage::Handshake => "handshake",
             Stage::Greeting => "greeting",
             Stage::Ehlo => "ehlo",
             Stage::Mail => "mail",
@@ -138,6 +147,13 @@ pub struct Counts {
     pub turned_away: u64,
     /// Connections refused by TCP, and those that could not even be tried from here.
     pub connect_failed: u64,
+    /// Connections that came to be in TLS, those of them that resumed a session, and those that failed to.
+    #[serde(default)]
+    pub handshakes: u64,
+    #[serde(default)]
+    pub resumed: u64,
+    #[serde(default)]
+    pub handshakes_failed: u64,
     pub resets: u64,
     /// Ends of a connection by the other side that no QUIT had asked for.
     pub closed_early: u64,
@@ -164,6 +180,9 @@ impl Counts {
             (&mut self.not_sent, other.not_sent),
             (&mut self.turned_away, other.turned_away),
             (&mut self.connect_failed, other.connect_failed),
+            (&mut self.handshakes, other.handshakes),
+            (&mut self.resumed, other.resumed),
+            (&mut self.handshakes_failed, other.handshakes_failed),
             (&mut self.resets, other.resets),
             (&mut self.closed_early, other.closed_early),
             (&mut self.garbled, other.garbled),

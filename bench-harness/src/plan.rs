@@ -29,6 +29,49 @@ pub struct Plan {
     pub run: u64,
     /// Which process of the crew this share is for: the second part of a message's id.
     pub process: u16,
+    /// None: plaintext.
+    #[serde(default)]
+    pub tls: Option<Tls>,
+}
+
+/// How all clients of a plan speak TLS.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tls {
+    pub way: Way,
+    pub versions: Versions,
+    /// Whether later connections resume the sessions of earlier ones.
+    pub resumption: bool,
+    pub trust: Trust,
+    /// The name asked for, which the certificate has to have. An address is asked for by no client: then only the certificate is looked at.
+    pub name: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// After EHLO (RFC 3207). Profiles that look at no reply never get there.
+    Starttls,
+    /// Before the greeting (RFC 8314).
+    Implicit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Versions {
+    #[serde(rename = "any")]
+    Any,
+    #[serde(rename = "1.2")]
+    Tls12,
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
+/// Whose certificates are good enough.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trust {
+    /// Those in this file, and those signed by them.
+    Authority(PathBuf),
+    Anybody,
 }
 
 /// Sessions of one kind.

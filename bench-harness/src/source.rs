@@ -36,6 +36,7 @@ use tokio::task::LocalSet;
 use crate::ledger::Sent;
 use crate::outcome::{Counts, StreamOutcome};
 use crate::plan::Plan;
+use crate::tls::client::Client;
 use mail::Mail;
 use starter::Starter;
 use stream::{Process, Stream};
@@ -52,8 +53,11 @@ pub struct SourceReport {
     pub sent: Sent,
 }
 
-/// The messages of every stream, ready to be sent.
-pub struct Cargo(Vec<Mail>);
+/// The messages of every stream, ready to be sent, and whom to trust with them.
+pub struct Cargo {
+    mail: Vec<Mail>,
+    tls: Option<Client>,
+}
 
 /// Reads and makes what a plan sends. It may take seconds, so it comes before the plan's clock starts: all processes begin together.
 pub fn load(plan: &Plan) -> anyhow::Result<Cargo> {
@@ -61,7 +65,10 @@ pub fn load(plan: &Plan) -> anyhow::Result<Cargo> {
         let mail = Mail::load(&stream.bodies);
         mail.with_context(|| format!("stream {} has no mail", stream.name))
     });
-    loaded.collect::<anyhow::Result<_>>().map(Cargo)
+    Ok(Cargo {
+        mail: loaded.collect::<anyhow::Result<_>>()?,
+        tls: plan.tls.as_ref().map(Client::new).transpose()?,
+    })
 }
 
 /// Drives all streams of this process's share of a plan to the end.
@@ -74,8 +81,8 @@ pub async fn run(
     cargo: Cargo,
     on_second: &mut dyn FnMut(&[Counts]) -> ControlFlow<()>,
 ) -> anyhow::Result<SourceReport> {
-    let process = Rc::new(Process::new(plan));
-    let streams = cargo.0.into_iter().enumerate();
+    let process = Rc::new(Process::new(plan, cargo.tls));
+    let streams = cargo.mail.into_iter().enumerate();
     let streams: Vec<Rc<Stream>> = streams
         .map(|(number, mail)| Rc::new(Stream::new(plan, number, &process, mail)))
         .collect();

@@ -54,6 +54,7 @@ fn stream_text(stream: &StreamOutcome, plan: &Plan) -> String {
         ],
     );
     text += &messages(counts, is_kept);
+    text += &handshakes(counts);
     text += &trouble(counts);
     text += &stages(stream, planned);
     text += &kept(stream);
@@ -87,11 +88,23 @@ fn row(name: &str, cells: &[(u64, &str)]) -> String {
     format!("  {name:<12}{}\n", cells.join(" · "))
 }
 
+/// Of clients in TLS.
+fn handshakes(counts: &Counts) -> String {
+    match counts.handshakes {
+        0 => String::new(),
+        all => row(
+            "tls",
+            &[(all, "handshakes"), (counts.resumed, "resumed sessions")],
+        ),
+    }
+}
+
 /// Only what happened: a healthy run has no such line.
 fn trouble(counts: &Counts) -> String {
     let cells: Vec<(u64, &str)> = [
         (counts.turned_away, "turned away"),
         (counts.connect_failed, "connections refused"),
+        (counts.handshakes_failed, "handshakes failed"),
         (counts.resets, "resets"),
         (counts.closed_early, "closed early"),
         (counts.garbled, "garbled replies"),

@@ -3,4 +3,5 @@
 //! rustls with aws-lc-rs, as weir has it. What is measured here is the other side: what a handshake costs the source is on nobody's account.
 
 pub mod certificate;
+pub mod client;
 pub mod wire;

@@ -62,6 +62,7 @@ const COUNTS: &[(&str, Count)] = &[
     ("not_sent", |c| c.not_sent),
     ("turned_away", |c| c.turned_away),
     ("connect_failed", |c| c.connect_failed),
+    ("handshakes_failed", |c| c.handshakes_failed),
     ("resets", |c| c.resets),
     ("closed_early", |c| c.closed_early),
     ("garbled", |c| c.garbled),

@@ -4,6 +4,7 @@ pub mod hold;
 pub mod run;
 pub mod sink;
 pub mod source;
+pub mod tls;
 
 use clap::{Parser, Subcommand};
 

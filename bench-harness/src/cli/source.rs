@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::cli::run::{self, RunFlags};
+use crate::cli::tls::TlsFlags;
 use crate::exit::Exit;
 use crate::grammar;
 use crate::grammar::problem::Problems;
@@ -119,6 +120,8 @@ pub struct PlanFlags {
     /// Seed of everything random [default: 1]
     #[arg(long, value_name = "N")]
     pub seed: Option<String>,
+    #[command(flatten)]
+    pub tls: TlsFlags,
     /// A host that is not this one, and yours to load; exactly this address
     #[arg(long = "i-own-this-host", value_name = "ADDR")]
     pub owned: Vec<String>,
@@ -207,6 +210,7 @@ impl PlanFlags {
             .as_ref()
             .and_then(|text| loadable("--ledger", text, &owned, problems));
         let (lasts, warmup, grace) = self.times(settings, problems);
+        let tls = self.tls.plan(target, problems);
         let seed = self.seed.as_ref();
         let seed = seed.and_then(|text| problems.take("--seed", text, grammar::count(text)));
         repeated_names(settings, problems);
@@ -226,6 +230,7 @@ impl PlanFlags {
             seed: seed.unwrap_or(SEED),
             run: fastrand::u64(1..),
             process: 0,
+            tls,
         };
         if let Err(remedy) = rails::bounds(&plan) {
             problems.add(

@@ -141,6 +141,7 @@ fn slow_plan(stand: &Stand<'_>, weir: &Weir) -> Plan {
         seed: 1,
         run: fastrand::u64(1..),
         process: 0,
+        tls: None,
     }
 }
 

@@ -27,5 +27,6 @@ pub(crate) fn plan(streams: &[&str]) -> Plan {
         seed: 1,
         run: 1,
         process: 0,
+        tls: None,
     }
 }

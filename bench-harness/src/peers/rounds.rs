@@ -245,6 +245,7 @@ pub fn refused(at: &str, outcome: &Outcome) -> Option<String> {
         ("rejected", sum(|c| c.rejected)),
         ("turned away", sum(|c| c.turned_away)),
         ("not connected", sum(|c| c.connect_failed)),
+        ("handshakes failed", sum(|c| c.handshakes_failed)),
         ("reset", sum(|c| c.resets)),
         ("closed early", sum(|c| c.closed_early)),
         ("garbled", sum(|c| c.garbled)),

@@ -96,6 +96,7 @@ impl Workload {
             // Marks the messages of this run alone: never 0, never twice in a life of the sink.
             run: fastrand::u64(1..),
             process: 0,
+            tls: None,
         }
     }
 }

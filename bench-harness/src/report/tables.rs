@@ -143,7 +143,7 @@ fn is_kept(workload: &Workload<'_>, stream: &StreamOutcome) -> bool {
 
 /// Counts a reader wants even where they are 0, then those that should be.
 type CountColumn = (&'static str, fn(&Counts) -> u64);
-const COUNTS: [CountColumn; 14] = [
+const COUNTS: [CountColumn; 17] = [
     ("starts", |c| c.starts),
     ("accepted", |c| c.accepted),
     ("late", |c| c.late),
@@ -154,6 +154,9 @@ const COUNTS: [CountColumn; 14] = [
     ("not sent", |c| c.not_sent),
     ("turned away", |c| c.turned_away),
     ("connect failed", |c| c.connect_failed),
+    ("handshakes", |c| c.handshakes),
+    ("resumed", |c| c.resumed),
+    ("handshakes failed", |c| c.handshakes_failed),
     ("resets", |c| c.resets),
     ("closed early", |c| c.closed_early),
     ("timed out", |c| c.timed_out),

@@ -1,4 +1,4 @@
-//! One TCP connection: whole flights go out, whole replies come in, and the clock is read when the octets were.
+//! One connection: whole flights go out, whole replies come in, and the clock is read when the octets were.
 //!
 //! All connections of a process share one buffer for reading and one for writing; what a connection keeps for itself is the rest of a read
 //! that held several replies. A reply costs one read and no more: tokio knows from a short read that nothing is left.
@@ -7,22 +7,22 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead as _, ReadBuf};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::ReadBuf;
+use tokio::net::TcpSocket;
 use tokio::time::timeout;
 use weir_smtp::reply::{Reply, ReplyFault, ReplyReader};
 
 use super::start::End;
 use super::stream::Stream;
 use crate::sys;
+use crate::tls::wire::Wire;
 
 pub struct Connection {
-    tcp: TcpStream,
+    wire: Wire,
     open: Open,
     reader: ReplyReader,
     /// Replies that came in one read with the last one.
@@ -44,7 +44,7 @@ impl Connection {
             .map_err(End::ConnectFailed)?;
         let now = Instant::now();
         Ok(Connection {
-            tcp,
+            wire: Wire::Plain(tcp),
             open: Open::new(stream),
             reader: ReplyReader::new(),
             carry: Vec::new(),
@@ -52,6 +52,39 @@ impl Connection {
             opened_at: now,
             octets_left: None,
         })
+    }
+
+    /// Makes it secure, as the plan wants it. What was said behind the last reply was said by who knows whom, and ends it.
+    pub async fn secure(&mut self) -> Result<(), End> {
+        let process = self.open.stream.process.clone();
+        let Some(client) = &process.tls else {
+            unreachable!("a plan without TLS has no handshakes")
+        };
+        if !self.carry.is_empty() {
+            return Err(End::Absurd);
+        }
+        let Wire::Plain(tcp) = std::mem::replace(&mut self.wire, Wire::Gone) else {
+            unreachable!("there is one handshake on a connection")
+        };
+        let handshake = client.handshake(tcp);
+        let (wire, is_resumed) = within(self.open.stream.patience(), handshake)
+            .await?
+            .map_err(End::HandshakeFailed)?;
+        self.wire = wire;
+        self.read_at = Instant::now();
+        let counts = &mut self.open.stream.tally.borrow_mut().counts;
+        counts.handshakes += 1;
+        counts.resumed += u64::from(is_resumed);
+        Ok(())
+    }
+
+    /// Says in TLS that nothing follows. In plaintext the end of the connection says it.
+    pub async fn close(&mut self) {
+        if self.wire.is_tls() {
+            // who has gone already need not be told
+            let closing = poll_fn(|cx| self.wire.poll_close(cx));
+            within(self.open.stream.patience(), closing).await.ok();
+        }
     }
 
     /// Writes a flight, in one go where the kernel takes it, and gives its buffer back.
@@ -69,18 +102,23 @@ impl Connection {
             return self.write(octets).await;
         }
         self.write(&octets[..allowed]).await?;
-        self.tcp.set_zero_linger().map_err(|_| End::Reset)?;
+        if let Some(tcp) = self.wire.tcp() {
+            tcp.set_zero_linger().map_err(|_| End::Reset)?;
+        }
         Err(End::HungUp {
             missing: octets.len() - allowed,
         })
     }
 
     async fn write(&mut self, mut octets: &[u8]) -> Result<(), End> {
+        let Wire::Plain(tcp) = &self.wire else {
+            return self.write_secured(octets).await;
+        };
         while !octets.is_empty() {
-            match self.tcp.try_write(octets) {
+            match tcp.try_write(octets) {
                 Ok(written) => octets = &octets[written..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let writable = poll_fn(|cx| self.tcp.poll_write_ready(cx));
+                    let writable = poll_fn(|cx| tcp.poll_write_ready(cx));
                     within(self.open.stream.patience(), writable)
                         .await?
                         .map_err(|_| End::Reset)?;
@@ -89,6 +127,18 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// The same in TLS. Ready when the last octet was given to the kernel.
+    async fn write_secured(&mut self, mut octets: &[u8]) -> Result<(), End> {
+        let patience = self.open.stream.patience();
+        while !octets.is_empty() {
+            let writing = poll_fn(|cx| self.wire.poll_write(cx, octets));
+            let written = within(patience, writing).await?.map_err(|_| End::Reset)?;
+            octets = &octets[written..];
+        }
+        let leaving = poll_fn(|cx| self.wire.poll_flush(cx));
+        within(patience, leaving).await?.map_err(|_| End::Reset)
     }
 
     /// Shows the next reply to `look`.
@@ -142,7 +192,7 @@ impl Connection {
         input: &'b mut [u8],
     ) -> Poll<Result<&'b [u8], End>> {
         let mut buffer = ReadBuf::new(input);
-        let read = ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut buffer));
+        let read = ready!(self.wire.poll_read(cx, &mut buffer));
         let octets = buffer.filled().len();
         Poll::Ready(match read {
             Err(_) => Err(End::Reset),
@@ -151,12 +201,27 @@ impl Connection {
         })
     }
 
-    /// Waits until something can be read, which is left where it is.
+    /// Waits until something can be read, and keeps it.
     pub async fn has_input(&mut self) {
-        if self.carry.is_empty() {
+        match &self.wire {
+            _ if !self.carry.is_empty() => {}
             // an error is readable too: the next read has it
-            poll_fn(|cx| self.tcp.poll_read_ready(cx)).await.ok();
+            Wire::Plain(tcp) => drop(poll_fn(|cx| tcp.poll_read_ready(cx)).await),
+            // tickets are no input, so what is readable has to be looked at
+            _ => self.read_ahead().await,
         }
+    }
+
+    async fn read_ahead(&mut self) {
+        let process = self.open.stream.process.clone();
+        poll_fn(|cx| {
+            let mut input = process.input.borrow_mut();
+            if let Ok(octets) = ready!(self.poll_read(cx, &mut input)) {
+                self.carry.extend_from_slice(octets);
+            }
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// Reads and forgets everything until the other side ends it.

@@ -1,4 +1,6 @@
-//! The steps all profiles are made of: open, greeting, EHLO, envelope, data, body, QUIT. Each counts its latency.
+//! The steps all profiles are made of: open, handshake, greeting, EHLO, envelope, data, body, QUIT. Each counts its latency.
+
+mod secure;
 
 use std::io::Write as _;
 use std::rc::Rc;
@@ -31,6 +33,7 @@ pub struct Offers {
     pub chunking: bool,
     pub eight_bit: bool,
     pub size: bool,
+    pub starttls: bool,
 }
 
 /// The kind of reply a command wants: 2xx, or 3xx after DATA.
@@ -66,13 +69,15 @@ impl Session {
             connection,
         };
         session.mark(Stage::Connect);
+        session.implicit_tls().await?;
         Ok(session)
     }
 
-    /// Opens, and gets past greeting and EHLO.
+    /// Opens, and gets past greeting, STARTTLS and EHLO.
     pub async fn begin(start: &Start) -> Result<Session, End> {
         let mut session = Session::open(start).await?;
         session.greeting().await?;
+        session.starttls().await?;
         session.say_ehlo().await?;
         session.ehlo_reply().await?;
         Ok(session)
@@ -214,7 +219,9 @@ impl Session {
     /// Ends politely. The other side may be gone as soon as QUIT is said.
     pub async fn quit(&mut self) -> Result<(), End> {
         self.say(b"QUIT\r\n").await?;
-        match self.hear_any(None, |_| ()).await {
+        let heard = self.hear_any(None, |_| ()).await;
+        self.connection.close().await;
+        match heard {
             Err(End::TimedOut) => Err(End::TimedOut),
             _ => Ok(()),
         }
@@ -417,6 +424,7 @@ impl Offers {
                 b"CHUNKING" => offers.chunking = true,
                 b"SIZE" => offers.size = true,
                 b"8BITMIME" => offers.eight_bit = true,
+                b"STARTTLS" => offers.starttls = true,
                 _ => {}
             }
         }

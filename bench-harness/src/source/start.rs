@@ -21,6 +21,7 @@ pub enum End {
     /// 421 or 521, or a greeting that is no welcome.
     TurnedAway,
     ConnectFailed(io::Error),
+    HandshakeFailed(io::Error),
     Reset,
     ClosedEarly,
     Garbled(ReplyFault),
@@ -99,6 +100,13 @@ impl Start {
                     "connect"
                 };
                 tally.words(format!("{side}: {error}").as_bytes());
+                if is_kept {
+                    tally.failed(now);
+                }
+            }
+            End::HandshakeFailed(error) => {
+                counts.handshakes_failed += 1;
+                tally.words(format!("TLS: {error}").as_bytes());
                 if is_kept {
                     tally.failed(now);
                 }

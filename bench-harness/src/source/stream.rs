@@ -14,6 +14,7 @@ use super::text::Template;
 use crate::ledger::{MessageId, NUMBERS_MAX, Sent};
 use crate::outcome::StreamOutcome;
 use crate::plan::{self, Arrivals, Plan};
+use crate::tls::client::Client;
 
 pub struct Stream {
     pub plan: plan::Stream,
@@ -36,6 +37,7 @@ pub struct Stream {
 pub struct Process {
     pub begun: Instant,
     pub target: SocketAddr,
+    pub tls: Option<Client>,
     pub run: u64,
     pub process: u16,
     messages: Cell<u32>,
@@ -57,10 +59,11 @@ const INPUT_OCTETS: usize = 64 * 1024;
 
 impl Process {
     /// The plan begins now.
-    pub fn new(plan: &Plan) -> Process {
+    pub fn new(plan: &Plan, tls: Option<Client>) -> Process {
         Process {
             begun: Instant::now(),
             target: plan.target,
+            tls,
             run: plan.run,
             process: plan.process,
             messages: Cell::new(0),

@@ -4,6 +4,7 @@ mod bad_servers;
 mod counting;
 mod server;
 mod sink;
+mod tls;
 mod wire;
 
 use std::ops::ControlFlow;
@@ -60,6 +61,7 @@ fn plan(server: &Server, lasts: Duration, streams: Vec<Stream>) -> Plan {
         seed: 42,
         run: RUN,
         process: 0,
+        tls: None,
     }
 }
 

@@ -70,6 +70,7 @@ pub fn plan(like: &Like) -> Plan {
         seed: like.seed,
         run: like.seed,
         process: 0,
+        tls: None,
     }
 }
 

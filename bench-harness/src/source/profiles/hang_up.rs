@@ -20,8 +20,9 @@ async fn session(start: &Start, after: Option<usize>) -> Result<(), End> {
     let mut session = Session::open(start).await?;
     let all = octets_of(&session, &letter);
     let after = after.unwrap_or_else(|| start.stream.chance.borrow_mut().usize(1..=all));
-    session.connection.octets_left = Some(after);
     session.greeting().await?;
+    session.starttls().await?;
+    session.connection.octets_left = Some(after);
     session.say_ehlo().await?;
     session.ehlo_reply().await?;
     session.forget_offers();

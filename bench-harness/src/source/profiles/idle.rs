@@ -16,6 +16,7 @@ async fn session(start: &Start) -> Result<(), End> {
 
 async fn stay(session: &mut Session) -> Result<(), End> {
     session.greeting().await?;
+    session.starttls().await?;
     session.say_ehlo().await?;
     session.listen().await
 }

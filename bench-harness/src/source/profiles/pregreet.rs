@@ -30,5 +30,6 @@ async fn talk(session: &mut Session, mut letter: Letter) -> Result<(), End> {
 async fn deliver(session: &mut Session, letter: &mut Letter) -> Result<(), End> {
     session.greeting().await?;
     session.ehlo_reply().await?;
+    session.starttls_after_ehlo().await?;
     per_message::deliver(session, letter).await
 }

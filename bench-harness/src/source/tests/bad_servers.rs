@@ -230,7 +230,7 @@ fn hanging_up_at_each_octet_is_told_apart() {
         weights: vec![(super::super::MADE_OCTETS_MIN as u32, 1)],
     };
     let plan = plan(&server, Duration::from_secs(1), vec![stream]);
-    let process = Rc::new(Process::new(&plan));
+    let process = Rc::new(Process::new(&plan, None));
     let mail = Mail::load(&plan.streams[0].bodies).unwrap();
     let stream = Rc::new(Stream::new(&plan, 0, &process, mail));
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -15,7 +15,7 @@ fn sink_with(faults: &str) -> Handle {
 }
 
 /// One stream of each profile that sends, at the same time.
-fn all_profiles(sink: &Handle, patience: Duration) -> Plan {
+pub fn all_profiles(sink: &Handle, patience: Duration) -> Plan {
     let slow = Profile::SlowBody {
         bytes_per_second: 1_000_000,
     };
@@ -49,6 +49,7 @@ fn all_profiles(sink: &Handle, patience: Duration) -> Plan {
         seed: 9,
         run: RUN,
         process: 3,
+        tls: None,
     }
 }
 
