@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use socket2::{Domain, Socket, Type};
-use weir::net::{CloseTogether, ListenerConfig, ListenerGroup, SocketOptions, Steer};
+use weir::net::{CloseTogether, ListenerConfig, ListenerGroup, SocketOptions, Steer, shard_of};
 
 const SHARDS: usize = 4;
 
@@ -63,6 +63,10 @@ fn each_client_address_stays_on_one_shard_and_all_shards_have_some() {
     let (to, listeners) = open("127.0.0.1:0", Steer::Client);
     let found = shards_of(&listeners, to, &loopback(200, 3));
     assert!(found.values().all(|shards| shards.len() == 1));
+    for (ip, shards) in &found {
+        let own = shard_of(*ip, SHARDS);
+        assert!(shards.contains(&own), "{ip}: {shards:?}, not {own}");
+    }
     let mut counts = [0; SHARDS];
     for shard in found.values().flatten() {
         counts[*shard] += 1;

@@ -13,4 +13,4 @@ pub use listener::{CloseTogether, ListenerConfig, ListenerGroup, with_remedy};
 pub use options::SocketOptions;
 pub use proxy_header::{ProxyVersion, Spoken, write_proxy};
 pub use service::{ClientTls, Intercept, Service};
-pub use steering::Steer;
+pub use steering::{Steer, shard_of};

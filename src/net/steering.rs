@@ -4,7 +4,7 @@
 //! everything the client does, and no shard has to ask another. The program is classic BPF, which needs no privilege.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use socket2::Socket;
@@ -52,6 +52,19 @@ pub(super) fn attach(socket: &Socket, address: &SocketAddr, shards: usize) -> io
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// The shard that the program sends clients of this address to: of who comes through a proxy it sees only the proxy.
+pub fn shard_of(client: IpAddr, shards: usize) -> usize {
+    let hash = match client.to_canonical() {
+        IpAddr::V4(ip) => ip.to_bits().wrapping_mul(SPREAD),
+        IpAddr::V6(ip) => {
+            let network = (ip.to_bits() >> 64) as u64;
+            let (high, low) = ((network >> 32) as u32, network as u32);
+            (high.wrapping_mul(SPREAD) ^ low).wrapping_mul(SPREAD)
+        }
+    };
+    (hash >> 16) as usize % shards
 }
 
 fn by_ipv4_source(shards: u32) -> Vec<libc::sock_filter> {
@@ -104,7 +117,7 @@ fn step(code: u32, k: u32) -> libc::sock_filter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv6Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     /// Runs a program as the kernel would, on a network header. Knows the instructions used here.
     fn run(program: &[libc::sock_filter], header: &[u8]) -> u32 {
@@ -130,10 +143,30 @@ mod tests {
         panic!("a program ends with a return")
     }
 
-    fn shard_of(address: Ipv6Addr, shards: u32) -> u32 {
+    fn chosen_by_the_kernel(address: Ipv6Addr, shards: u32) -> u32 {
         let mut header = [0u8; 40];
         header[8..24].copy_from_slice(&address.octets());
         run(&by_ipv6_network(shards), &header)
+    }
+
+    #[test]
+    fn the_shard_of_a_client_is_the_one_that_the_kernel_chooses() {
+        let mut bits = 1u128;
+        for shards in [1, 2, 3, 7, 64] {
+            for _ in 0..200 {
+                bits = bits.wrapping_mul(0x2545_f491_4f6c_dd1d_9e37_79b9_7f4a_7c15) | 1;
+                let v6 = Ipv6Addr::from_bits(bits);
+                let kernels = chosen_by_the_kernel(v6, shards) as usize;
+                assert_eq!(shard_of(v6.into(), shards as usize), kernels, "{v6}");
+                let v4 = Ipv4Addr::from_bits(bits as u32);
+                let mut header = [0u8; 20];
+                header[12..16].copy_from_slice(&v4.octets());
+                let kernels = run(&by_ipv4_source(shards), &header) as usize;
+                for ip in [v4.into(), v4.to_ipv6_mapped().into()] {
+                    assert_eq!(shard_of(ip, shards as usize), kernels, "{ip}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -141,8 +174,8 @@ mod tests {
         let mut counts = [0; 4];
         for network in 0..400u16 {
             let host = |low| Ipv6Addr::new(0x2001, 0xdb8, 7, network, 0, 0, low, low);
-            let shard = shard_of(host(1), 4);
-            assert_eq!(shard, shard_of(host(0xfffe), 4));
+            let shard = chosen_by_the_kernel(host(1), 4);
+            assert_eq!(shard, chosen_by_the_kernel(host(0xfffe), 4));
             counts[shard as usize] += 1;
         }
         assert!(counts.iter().all(|count| *count > 50), "{counts:?}");

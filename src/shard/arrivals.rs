@@ -24,8 +24,19 @@ use super::slab::Key;
 use super::who::Who;
 use super::world::World;
 
+/// A client that has come, as far as it is known.
+pub struct Arrival {
+    pub listener: usize,
+    pub slot: SlotId,
+    /// The client itself, whoever spoke for it.
+    pub peer: SocketAddr,
+    pub introduction: Option<Box<Introduction>>,
+    /// What it has sent by now.
+    pub unread: Vec<u8>,
+}
+
 impl<W: Wire> World<W> {
-    /// A client has connected.
+    /// A connection has come.
     pub(super) fn accepted(
         &mut self,
         listener: usize,
@@ -43,9 +54,20 @@ impl<W: Wire> World<W> {
         if full || !self.shared.client_enters() {
             return self.turn_away(slot, Refusal::Full, &texts::OVERLOAD);
         }
+        self.admit(Arrival {
+            listener,
+            slot,
+            peer,
+            introduction: destination.map(|to| Box::new(Introduction::to(to))),
+            unread: Vec::new(),
+        });
+    }
+
+    /// It is known who the client is; counted among the clients it is already.
+    pub(super) fn admit(&mut self, arrival: Arrival) {
         self.weigh_load();
         let rung = self.ladder.rung();
-        let admission = self.policy.connected(peer.ip(), rung, self.now);
+        let admission = self.policy.connected(arrival.peer.ip(), rung, self.now);
         let wait = match rung {
             Rung::Calm => self.config.session.greet_wait,
             _ => self
@@ -54,21 +76,32 @@ impl<W: Wire> World<W> {
                 .greet_wait
                 .min(self.config.session.greet_wait_stressed),
         };
-        let peer = Peer::from(peer);
-        if !wait.is_zero() && admission.ruling.passes() && !admission.standing.is_allowed() {
-            return self.park_newcomer(slot, peer, admission, wait);
+        let waits =
+            !wait.is_zero() && admission.ruling.passes() && !admission.standing.is_allowed();
+        if waits && arrival.unread.is_empty() {
+            return self.park_newcomer(arrival, admission, wait);
         }
+        let ruling = match waits {
+            // It has not even waited for the first line.
+            true => self
+                .policy
+                .found(admission.standing, Finding::Pregreet, self.now),
+            false => admission.ruling,
+        };
         self.sessions_seen += 1;
-        let mut session = Session::new(self.now, self.sessions_seen, slot, peer);
+        let peer = Peer::from(arrival.peer);
+        let mut session = Session::new(self.now, self.sessions_seen, arrival.slot, peer);
         session.standing = admission.standing;
         session.errors = admission.errors;
-        session.listener = listener as u8;
-        session.introduction = destination.map(|to| Box::new(Introduction::to(to)));
+        session.listener = arrival.listener as u8;
+        session.introduction = arrival.introduction;
+        session.bytes_in = arrival.unread.len() as u64;
         let Some(key) = self.add_session(session) else {
             return;
         };
-        self.take_note(key, &admission.ruling, "connect");
-        self.greet(key, admission.ruling.verdict);
+        self.take_note(key, &ruling, "connect");
+        self.read_again(key, &arrival.unread);
+        self.greet(key, ruling.verdict);
     }
 
     /// A session gets its place in the slab, and its slot a new owner.

@@ -2,6 +2,10 @@
 
 use std::net::SocketAddr;
 
+use hashbrown::HashMap;
+
+use crate::ring::SlotId;
+
 /// Most sessions have none. The session's own peer is the real client, whoever told so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Introduction {
@@ -24,5 +28,30 @@ impl Introduction {
             destination: Some(destination),
             ..Introduction::default()
         }
+    }
+}
+
+/// Those of parked clients: few have one, so they lie beside the pit and not in its rows.
+#[derive(Debug, Default)]
+pub struct Introductions(HashMap<SlotId, Box<Introduction>, foldhash::fast::RandomState>);
+
+impl Introductions {
+    pub fn put(&mut self, slot: SlotId, introduction: Option<Box<Introduction>>) {
+        if let Some(introduction) = introduction {
+            self.0.insert(slot, introduction);
+        }
+    }
+
+    /// Takes it out: its client is parked no more.
+    pub fn take(&mut self, slot: SlotId) -> Option<Box<Introduction>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let introduction = self.0.remove(&slot);
+        // A burst is not paid for when it is over.
+        if self.0.is_empty() && self.0.capacity() > 1024 {
+            self.0 = HashMap::default();
+        }
+        introduction
     }
 }

@@ -21,8 +21,9 @@ use crate::ring::wire::SEND_NOW_MAX;
 use crate::ring::{BufferId, Close, Group, ReceiveEnd, SlotId, Wire};
 
 use super::ahead::AHEAD_MAX;
+use super::arrivals::Arrival;
 use super::intake::Pending;
-use super::pit::{DRIP_BYTES_MAX, Dripped, Due, Parking, Peer, Row, RowId, Tenant};
+use super::pit::{DRIP_BYTES_MAX, Dripped, Due, Parking, Row, RowId, Tenant};
 use super::replies::TEXT_MAX;
 use super::session::Session;
 use super::slab::Key;
@@ -120,22 +121,19 @@ pub(super) fn last_reply(replies: &[u8]) -> usize {
 
 impl<W: Wire> World<W> {
     /// A new client has to hold its tongue first: the first line of the greeting, and a row.
-    pub(super) fn park_newcomer(
-        &mut self,
-        slot: SlotId,
-        peer: Peer,
-        admission: Admission,
-        wait: Duration,
-    ) {
+    pub(super) fn park_newcomer(&mut self, arrival: Arrival, admission: Admission, wait: Duration) {
+        let slot = arrival.slot;
         let tenant = Tenant {
             slot,
-            peer,
+            peer: arrival.peer.into(),
             standing: admission.standing,
             errors: admission.errors,
+            listener: arrival.listener as u8,
             parked_before: 0,
             why: None,
             parked: Belongings::Newcomer { teasing: true },
         };
+        self.introductions.put(slot, arrival.introduction);
         let row = Row::hold(tenant, None, self.now, self.now + wait);
         let Some(id) = self.park_row(row) else { return };
         self.wire.set_owner(slot, Who::Row(id).owner());
@@ -195,6 +193,7 @@ impl<W: Wire> World<W> {
             return;
         };
         self.ahead.put(slot, ahead);
+        self.introductions.put(slot, session.introduction.take());
         let reply = self.replies.share(&session.out);
         session.bytes_out += reply.as_bytes().len() as u64;
         session.out.clear();
@@ -205,6 +204,7 @@ impl<W: Wire> World<W> {
             peer: session.peer,
             standing: session.standing,
             errors: session.errors,
+            listener: session.listener,
             parked_before: session.parked_millis,
             // A temper remembered from an earlier session has no finding in this one.
             why: Some(session.blame.unwrap_or(Finding::ErrorsSoft)),
@@ -362,6 +362,7 @@ impl<W: Wire> World<W> {
     fn session_of(&mut self, row: Row<Belongings>, how: PitEnd) -> Option<Key> {
         self.row_ended(&row, how);
         let tenant = row.tenant;
+        let introduction = self.introductions.take(tenant.slot);
         let mut session = match tenant.parked {
             Belongings::Newcomer { teasing } => {
                 self.sessions_seen += 1;
@@ -388,6 +389,8 @@ impl<W: Wire> World<W> {
         let here = millis(self.now.since(row.since));
         session.parked_millis = tenant.parked_before.saturating_add(here);
         session.standing = tenant.standing;
+        session.listener = tenant.listener;
+        session.introduction = introduction;
         self.add_session(session)
     }
 
@@ -441,6 +444,7 @@ impl<W: Wire> World<W> {
 
     /// Writes the last line of a client that ends as a row.
     fn forget_row(&mut self, row: &Row<Belongings>) {
+        self.introductions.take(row.tenant.slot);
         self.log_parked_end(row, Ended::Pit);
         self.leave(row.tenant.standing, row.tenant.errors);
     }

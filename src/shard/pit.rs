@@ -78,6 +78,8 @@ pub struct Tenant<P> {
     pub standing: Standing,
     /// What its errors amount to.
     pub errors: Errors,
+    /// The listener it came by.
+    pub listener: u8,
     /// Milliseconds that it had been parked before.
     pub parked_before: u32,
     /// None: nothing is held against this client (greet wait).

@@ -33,6 +33,7 @@ use super::config::WorldConfig;
 use super::drain::Drain;
 use super::flights::Flights;
 use super::intake::Pending;
+use super::introduction::Introductions;
 use super::leg::Leg;
 use super::mail::{Mail, To, UpstreamSpec};
 use super::parking::Belongings;
@@ -79,6 +80,7 @@ pub struct World<W: Wire> {
     pub(super) legs: Slab<Leg>,
     pub(super) pit: Pit<Belongings>,
     pub(super) ahead: Ahead,
+    pub(super) introductions: Introductions,
     pub(super) wheel: Wheel,
     pub(super) policy: Policy,
     /// What clients shake hands with.
@@ -143,6 +145,7 @@ impl<W: Wire> World<W> {
             legs: Slab::new(slots),
             pit: Pit::new(config.pit.rows_max, config.pit.overflow, now),
             ahead: Ahead::default(),
+            introductions: Introductions::default(),
             wheel: Wheel::new(now),
             tls: config.tls.clone(),
             policy: Policy::new(config.policy.clone(), setup.access, setup.relay),

@@ -18,6 +18,7 @@ fn tenant(number: u32, why: Option<Finding>) -> Tenant<u32> {
         peer: SocketAddr::from(([192, 0, 2, 1], 25)).into(),
         standing: Standing::STRANGER,
         errors: Errors::default(),
+        listener: 0,
         parked_before: 0,
         why,
         parked: number,
