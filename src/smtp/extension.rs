@@ -4,6 +4,8 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::xclient::{Attributes, XCLIENT_UNDERSTOOD};
+
 /// A set of extensions, two bytes.
 #[derive(Clone, Copy, Default, Eq, Hash, PartialEq)]
 pub struct ExtensionSet(u16);
@@ -115,6 +117,9 @@ pub struct Capabilities {
     pub rcpt_max: u32,
     /// LIMITS MAILMAX, messages of a connection; 0: none stated.
     pub mail_max: u32,
+    /// What it understands of XCLIENT and of XFORWARD.
+    pub xclient: Attributes,
+    pub xforward: Attributes,
     /// It answered EHLO. A server that only knows HELO gets no parameters.
     pub esmtp: bool,
 }
@@ -161,6 +166,12 @@ impl Capabilities {
         match row.1 {
             ExtensionSet::SIZE => self.size_max = words.next().and_then(decimal).unwrap_or(0),
             ExtensionSet::LIMITS => words.for_each(|word| self.note_limit(word)),
+            ExtensionSet::XCLIENT => {
+                words.for_each(|word| self.xclient.insert(Attributes::named(word)))
+            }
+            ExtensionSet::XFORWARD => {
+                words.for_each(|word| self.xforward.insert(Attributes::named(word)))
+            }
             _ => {}
         }
     }
@@ -216,6 +227,7 @@ pub fn announce(own: &OwnLimits, candidates: impl Iterator<Item = Capabilities>)
         rcpt_max,
         mail_max: own.messages_max,
         esmtp: true,
+        ..Capabilities::default()
     }
 }
 
@@ -244,6 +256,10 @@ pub fn write_ehlo(out: &mut Vec<u8>, hostname: &[u8], caps: &Capabilities) {
                 if caps.mail_max != 0 {
                     push_number(out, b" MAILMAX=", caps.mail_max.into());
                 }
+            }
+            "XCLIENT" => {
+                out.push(b' ');
+                out.extend_from_slice(XCLIENT_UNDERSTOOD.as_bytes());
             }
             _ => {}
         }

@@ -26,6 +26,11 @@ pub const ENVID_MAX: usize = 100;
 /// RFC 3461, 4.2: ORCPT is at most 500 characters.
 pub const ORCPT_MAX: usize = 500;
 
+/// A value of XCLIENT or XFORWARD: Postfix takes names of this length.
+pub const ATTRIBUTE_MAX: usize = 255;
+/// An XCLIENT or XFORWARD command that weir writes, with its CRLF (RFC 5321, 4.5.3.1.4).
+pub const XCLIENT_COMMAND_MAX: usize = 512;
+
 /// A text line without its CRLF and without its transparency dot (RFC 5321, 4.5.3.1.6). Longer ones pass, and are a finding.
 pub const TEXT_LINE_MAX: usize = 998;
 
@@ -50,6 +55,10 @@ pub const CHUNKS_OWED_MAX: u8 = 8;
 /// A streaming body goes up in chunks of at least this many octets, but for the last.
 pub const STREAM_CHUNK_MIN: u64 = 16 * 1024;
 
+const _: () = assert!(
+    ATTRIBUTE_MAX + 32 <= XCLIENT_COMMAND_MAX,
+    "one attribute must fit into a command"
+);
 const _: () = assert!(
     REPLY_LINE_MAX <= REPLY_BYTES_MAX,
     "one line must fit into a reply"
