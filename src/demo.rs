@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use weir_smtp::xclient::Attributes;
 use weir_smtp::{
     body::{BareNewline, BodyScanner},
     command::{self, Command},
@@ -178,6 +179,8 @@ const CAPABILITIES: Capabilities = Capabilities {
     rcpt_max: 0,
     mail_max: 0,
     esmtp: true,
+    xclient: Attributes::NONE,
+    xforward: Attributes::NONE,
 };
 const NAME: &[u8] = b"sink.weir.demo";
 const OK: &[u8] = b"250 2.0.0 Ok\r\n";
