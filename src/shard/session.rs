@@ -301,7 +301,7 @@ impl<W: Wire> World<W> {
                 Act::Release(buffer) => self.release(buffer),
                 Act::TransactionEnd => self.transaction_ended(key),
                 Act::Violation(violation) => self.violated(violation),
-                Act::StartTls | Act::Tunnel => self.client_lost(key),
+                Act::StartTls | Act::Tunnel | Act::Introduce => self.client_lost(key),
                 Act::Close { .. } => {
                     if let Some(session) = self.sessions.get_mut(key) {
                         if session.ended == Ended::ClientClosed && !session.flags.eof_told {

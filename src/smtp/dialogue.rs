@@ -1,7 +1,9 @@
 //! A client's side of the conversation, whichever way its upstream is bound: the driver calls one type.
 
+use alloc::boxed::Box;
 use core::time::Duration;
 
+use crate::dedicated::Dedicated;
 use crate::envelope::Envelope;
 use crate::gate::{AskId, Verdict};
 use crate::outbound::{LegLost, Owed};
@@ -18,6 +20,8 @@ use crate::time::Moment;
 pub enum Dialogue {
     /// The upstream connection is shared with other clients, one transaction at a time.
     Multiplexed(Relay),
+    /// The upstream connection is this client's alone.
+    Dedicated(Box<Dedicated>),
 }
 
 /// Passes a call on to whichever machine it is.
@@ -25,6 +29,7 @@ macro_rules! pass {
     ($self:ident, $call:ident $(, $argument:expr)*) => {
         match $self {
             Dialogue::Multiplexed(machine) => machine.$call($($argument),*),
+            Dialogue::Dedicated(machine) => machine.$call($($argument),*),
         }
     };
 }
@@ -84,6 +89,13 @@ impl Dialogue {
 
     pub fn plaintext_drained(&self, unread: usize) -> Option<PlaintextDrained> {
         pass!(self, plaintext_drained, unread)
+    }
+
+    /// The answer to [`Act::Introduce`](crate::relay::Act::Introduce).
+    pub fn handle_introduced(&mut self, cx: &mut Cx<'_>) {
+        if let Dialogue::Dedicated(machine) = self {
+            machine.handle_introduced(cx);
+        }
     }
 
     pub fn handle_shortage(&mut self, cx: &mut Cx<'_>) {

@@ -232,7 +232,7 @@ pub fn announce(own: &OwnLimits, candidates: impl Iterator<Item = Capabilities>)
 }
 
 /// The smaller of two limits, of which 0 is none.
-fn stricter(one: u64, other: u64) -> u64 {
+pub(crate) fn stricter(one: u64, other: u64) -> u64 {
     match (one, other) {
         (0, limit) | (limit, 0) => limit,
         _ => one.min(other),
@@ -273,7 +273,7 @@ fn start_line(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(text);
 }
 
-fn push_number(out: &mut Vec<u8>, label: &[u8], number: u64) {
+pub(crate) fn push_number(out: &mut Vec<u8>, label: &[u8], number: u64) {
     out.extend_from_slice(label);
     let mut digits = [0u8; 20];
     let mut at = digits.len();

@@ -10,7 +10,7 @@
 //! clock into it by accident.
 //!
 //! Reading order: `line`, `verb`, `command`, `path`, `param` (what a client says); `reply`, `texts`, `violation` (what it hears); `extension`
-//! (what was agreed on); `pieces`, `body`, `held` (a message on its way); then the machines, `inbound`, `outbound`, `relay`, with `envelope`,
+//! (what was agreed on); `pieces`, `body`, `held` (a message on its way); then the machines, `inbound`, `outbound`, `relay`, `dedicated`, with `envelope`,
 //! `gate` and `starttls`; `xclient` (what servers tell each other of a client). `limits` says how much of anything, `stats` counts. `naive` is the slow twin of `body`, for tests and fuzzing.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -21,6 +21,7 @@ extern crate std;
 
 pub mod body;
 pub mod command;
+pub mod dedicated;
 pub mod dialogue;
 pub mod envelope;
 pub mod extension;

@@ -5,6 +5,9 @@
 /// takes 2,048. Cost: a session that sends a line in pieces holds at most this much, outside of the receive buffers.
 pub const COMMAND_LINE_MAX: usize = 4096;
 
+/// The same for commands that no extension makes longer (RFC 5321, 4.5.3.1.4), without the CRLF, where they pass to a server.
+pub const SHORT_LINE_MAX: usize = 510;
+
 /// The argument of HELO and EHLO. RFC 5321, 4.5.3.1.2 caps a domain at 255; address literals and careless hosts are somewhat longer.
 /// Cost: kept for the whole session.
 pub const HELO_MAX: usize = 512;

@@ -9,10 +9,12 @@
 //! handing each reply to the attached relay (or dropping it, if none is attached), then take what
 //! [`Outbound::poll_output`] has gathered and send it as one flight.
 
+mod passed;
 mod secure;
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use crate::body::EndOfData;
 use crate::extension::{Capabilities, ExtensionSet, parse_ehlo_reply};
@@ -22,6 +24,7 @@ use crate::param;
 use crate::pieces::{Form, Pieces};
 use crate::reply::{Reply, ReplyReader};
 
+pub use passed::Opening;
 use secure::Protection;
 pub use secure::TlsWanted;
 
@@ -41,6 +44,20 @@ pub enum Owed {
     End,
     Rset,
     Quit,
+    /// The client's own EHLO or HELO, on a connection that serves it alone.
+    Hello,
+    /// Any other command of the client's that passed as it was: its reply passes as well.
+    Passed,
+    /// AUTH, or a line of its exchange.
+    Auth,
+    /// The client's own STARTTLS: behind its 220 both ends go on without weir.
+    Tunnel,
+    /// A part of a client's chunk that went up as a chunk of its own: nobody else is owed its reply.
+    Part,
+    /// XCLIENT of weir's own.
+    Xclient,
+    /// Nobody: a 421 that came unasked, on a connection that serves one client alone.
+    Farewell,
 }
 
 /// Why an upstream connection can not be used any more. Nothing may be sent on it after this.
@@ -66,13 +83,15 @@ pub enum LegLost {
 enum Phase {
     Greeting,
     Hello,
-    /// It agreed to STARTTLS: nothing but the handshake's end is awaited.
+    /// It agreed to STARTTLS, weir's or the client's: nothing but the handshake's end is awaited.
     Securing,
     Ready,
     /// RSET follows when everything owed has been answered.
     Draining,
     Resetting,
     Quitting,
+    /// It refused to serve the client that it was for, who has its reply.
+    Over,
     Lost,
 }
 
@@ -95,6 +114,10 @@ pub struct Outbound {
     /// 4xx and 5xx replies since the last accepted message: a connection with too many is retired,
     /// so that one client's errors never run into the server's error limits for the next.
     failures: u16,
+    /// None: the connection is shared, one transaction at a time.
+    opening: Option<Opening>,
+    /// XCLIENT commands that have not gone up yet.
+    introduction: Vec<u8>,
 }
 
 impl Outbound {
@@ -113,6 +136,8 @@ impl Outbound {
             out: Pieces::new(),
             unsent: 0,
             failures: 0,
+            opening: None,
+            introduction: Vec::new(),
         }
     }
 
@@ -128,6 +153,7 @@ impl Outbound {
     ) -> Result<Option<(Owed, Reply<'r>)>, LegLost> {
         match self.phase {
             Phase::Lost => return Err(LegLost::Protocol),
+            Phase::Over if !input.is_empty() => return Err(LegLost::Protocol),
             Phase::Securing if !input.is_empty() => {
                 self.phase = Phase::Lost;
                 return Err(LegLost::Injection);
@@ -146,13 +172,27 @@ impl Outbound {
         // differently from us, and its next 250 could be taken for that of a message.
         let premature = !self.out.is_empty() && self.owed.len() <= self.unsent;
         let owed = self.owed.pop_front().filter(|_| !premature);
-        if let Some(lost) = refusal(owed, reply.code) {
+        let lost = match self.opening {
+            None => refusal(owed, reply.code),
+            Some(_) => passed::refusal(owed, reply.code),
+        };
+        if let Some(lost) = lost {
             self.phase = Phase::Lost;
             return Err(lost);
         }
-        let owed = owed.expect("refusal() turns away a reply that nobody is owed");
+        let owed = owed.unwrap_or(Owed::Farewell);
         let mut next = None;
         match owed {
+            _ if passed::is_last(self.opening, owed, reply.code) => self.phase = Phase::Over,
+            Owed::Greeting if self.opening == Some(Opening::Silent) => {
+                self.phase = self.protection.suffices(self.tls);
+            }
+            Owed::Hello if reply.is_positive() && self.caps.esmtp => {
+                self.caps = self.protection.limit(parse_ehlo_reply(reply.text));
+            }
+            Owed::Tunnel if reply.code == 220 => self.phase = Phase::Securing,
+            Owed::Xclient if self.introduction.is_empty() => self.phase = Phase::Ready,
+            Owed::Xclient => next = Some(Owed::Xclient),
             Owed::Greeting => {
                 let masked = reply.text.get(4..8).is_some_and(|start| start == b"****");
                 next = Some(if masked { Owed::Helo } else { Owed::Ehlo });
@@ -194,6 +234,7 @@ impl Outbound {
             match next {
                 Owed::StartTls => self.out.insert(b"STARTTLS\r\n"),
                 Owed::Rset => self.out.insert(b"RSET\r\n"),
+                Owed::Xclient => passed::write_next(&mut self.introduction, &mut self.out),
                 hello => write_hello(&mut self.out, hello, &self.hostname),
             }
             self.owed.push_back(next);
@@ -424,7 +465,6 @@ pub(crate) fn decimal(mut value: u64, digits: &mut [u8; 20]) -> &[u8] {
 mod tests {
     use super::*;
     use crate::pieces::Piece;
-    use alloc::vec::Vec;
 
     pub(super) fn sent(leg: &mut Outbound) -> Vec<u8> {
         let form = leg.form();

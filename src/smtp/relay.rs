@@ -51,6 +51,7 @@ use crate::time::Moment;
 use crate::violation::Violation;
 
 pub use endings::{Gone, Parked};
+pub(crate) use secure::is_for_plaintext;
 use transaction::Transaction;
 pub use transaction::{Outcome, SparePool, Summary};
 
@@ -194,6 +195,9 @@ pub enum Act {
     StartTls,
     /// The client's and the upstream's bytes pass untouched from now on, in both directions, once `out` has been sent.
     Tunnel,
+    /// The client's EHLO is about to go up on its own connection, for the first time (`Dedicated` only): now is the time to
+    /// tell the upstream of the client, by `Outbound::introduce`. Answer with `handle_introduced`.
+    Introduce,
     /// Close the client's connection once `out` has been sent. `linger`: it may still be sending,
     /// and must not lose the reply to a reset.
     Close { linger: bool },
@@ -310,7 +314,7 @@ enum Waiting {
 
 /// The answer about the line that is next in the input.
 #[derive(Debug)]
-enum LineVerdict {
+pub(crate) enum LineVerdict {
     None,
     Allowed,
     Refused(ReplyText),
@@ -464,8 +468,8 @@ impl Relay {
             Owed::Data => self.data_answered(cx, reply),
             Owed::Chunk => self.chunk_answered(cx, reply),
             Owed::End => self.message_answered(cx, reply),
-            Owed::Greeting | Owed::Ehlo | Owed::Helo | Owed::StartTls | Owed::Rset | Owed::Quit => {
-            }
+            // The connection's own affairs, and those of one that serves a single client.
+            _ => {}
         }
         self.finish_if_drained(cx);
         self.rearm(cx);

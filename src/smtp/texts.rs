@@ -46,6 +46,11 @@ texts! {
     /// Handshakes cost: this client has had its share of them.
     TLS_TOO_MANY = "454 4.7.0 Error: too many new TLS sessions, try again later";
 
+    /// A session with an upstream of its own can not begin, or not go on.
+    NOBODY_THERE = "421 4.4.1 No mail server answers, try again later";
+    UPSTREAM_GONE = "421 4.4.2 Connection to the mail server lost, try again later";
+    UPSTREAM_SILENT = "421 4.4.2 The mail server did not answer in time, try again later";
+
     TIMEOUT = "421 4.4.2 Error: timeout exceeded";
     SHUTDOWN = "421 4.3.2 Service shutting down";
     OVERLOAD = "421 4.3.2 All server ports are busy";

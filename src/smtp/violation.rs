@@ -195,6 +195,15 @@ fn is_tls_hello(line: &[u8]) -> bool {
     line.starts_with(&[0x16, 0x03])
 }
 
+/// The line means to be BDAT, however badly it is written.
+pub(crate) fn means_bdat(line: &[u8]) -> bool {
+    let line = line.trim_ascii_start();
+    let word = line
+        .get(..4)
+        .is_some_and(|word| word.eq_ignore_ascii_case(b"BDAT"));
+    word && !line.get(4).is_some_and(u8::is_ascii_alphanumeric)
+}
+
 fn is_http(line: &[u8]) -> bool {
     const METHODS: [&[u8]; 10] = [
         b"GET", b"POST", b"CONNECT", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"PATCH", b"TRACE",

@@ -378,7 +378,7 @@ impl<'s> Stage<'s> {
                     self.marks.push("tls begins".to_owned());
                 }
                 Act::Tunnel => self.marks.push("tunnel".to_owned()),
-                Act::Violation(_) => {}
+                Act::Introduce | Act::Violation(_) => {}
                 Act::Close { .. } => self.marks.push("client closed".to_owned()),
             }
         }

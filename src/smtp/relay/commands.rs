@@ -12,7 +12,7 @@ use crate::line::Terminator;
 use crate::outbound::decimal;
 use crate::reply::ReplyText;
 use crate::texts;
-use crate::violation::{Violation, looks_foreign};
+use crate::violation::{Violation, looks_foreign, means_bdat};
 
 /// HELO names are kept up to this length for the log and the upstream.
 const HELO_KEPT: usize = 255;
@@ -62,7 +62,7 @@ impl Relay {
                 };
                 self.stats.commands = self.stats.commands.saturating_add(1);
                 self.violation(cx, violation);
-                if is_chunk(line) {
+                if means_bdat(line) {
                     // its octets come whatever we answer, and nobody knows where commands begin again
                     self.close(cx, true);
                 }
@@ -341,15 +341,6 @@ impl Relay {
         cx.out.extend_from_slice(decimal(octets, &mut digits));
         cx.out.extend_from_slice(b" octets received\r\n");
     }
-}
-
-/// The line means to be BDAT, however badly it is written.
-fn is_chunk(line: &[u8]) -> bool {
-    let line = line.trim_ascii_start();
-    let word = line
-        .get(..4)
-        .is_some_and(|word| word.eq_ignore_ascii_case(b"BDAT"));
-    word && !line.get(4).is_some_and(u8::is_ascii_alphanumeric)
 }
 
 /// The size limit in force: our own, or a smaller one of an upstream.

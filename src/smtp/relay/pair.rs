@@ -165,7 +165,7 @@ impl Pair {
                     self.tales.push((reply, ended.octets));
                 }
                 Act::StartTls => self.handshakes += 1,
-                Act::Tunnel | Act::Violation(_) => {}
+                Act::Tunnel | Act::Introduce | Act::Violation(_) => {}
                 Act::Close { linger } => self.closed = Some(linger),
             }
         }

@@ -11,7 +11,7 @@ use crate::violation::Violation;
 
 /// RFC 3207, 4: served before TLS where that is required. HELO and RSET do nothing for anybody without mail; XCLIENT is how a trusted peer in
 /// front says for whom it asks.
-pub(super) fn is_for_plaintext(command: &Command<'_>) -> bool {
+pub(crate) fn is_for_plaintext(command: &Command<'_>) -> bool {
     matches!(
         command,
         Command::Ehlo(_)
