@@ -12,7 +12,7 @@ use crate::peers::folder::Folder;
 use crate::peers::rounds;
 use crate::peers::sink::Sink;
 use crate::peers::weir::{Weir, WeirOptions};
-use crate::peers::workload::{Load, Workload};
+use crate::peers::workload::{Load, Setting, Workload};
 use crate::proc::tree;
 use crate::progress::tell;
 
@@ -31,7 +31,7 @@ pub struct Stand<'a> {
 impl Stand<'_> {
     pub fn new(options: &Options) -> Result<Stand<'_>> {
         let folder = Folder::new("figures")?;
-        let sink = Sink::start(&folder, true)?;
+        let sink = Sink::start(&folder, true, Setting::Plain)?;
         Ok(Stand {
             options,
             weir: WeirOptions::new(options.common.weir.clone(), &options.common.weir_flags)?,
@@ -46,10 +46,15 @@ impl Stand<'_> {
 
     /// A weir before the sink; `flags` in addition to bench-harness/peers/weir.flags.
     pub fn weir(&self, flags: &str) -> Result<Weir> {
+        self.weir_in(Setting::Plain, flags)
+    }
+
+    pub fn weir_in(&self, setting: Setting, flags: &str) -> Result<Weir> {
         let options = self.weir.with(flags);
         Weir::start(
             &self.folder,
-            self.sink.smtp,
+            &self.sink,
+            setting,
             self.options.common.threads,
             &options,
         )

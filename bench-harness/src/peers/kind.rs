@@ -11,8 +11,10 @@ use anyhow::{Context as _, Result, bail};
 use super::child::{self, Child};
 use super::config::{self, Places};
 use super::folder::Folder;
+use super::namespace::Namespace;
 use super::sink::Sink;
 use super::weir::{Weir, WeirOptions};
+use super::workload::{CLIENTS, Setting};
 use crate::proc::tree;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,8 +92,11 @@ impl Peer {
 pub struct Bench<'a> {
     pub folder: &'a Folder,
     pub sink: &'a Sink,
+    pub setting: Setting,
     pub threads: u32,
     pub weir: &'a WeirOptions,
+    /// Where clients are led to weir, for the setting that asks for it.
+    pub namespace: Option<&'a Namespace>,
 }
 
 /// Why a peer is not there although it was asked for: not installed, not allowed. Anything else is an error.
@@ -103,9 +108,19 @@ pub enum Start {
 impl Bench<'_> {
     pub fn start(&self, kind: Kind) -> Result<Start> {
         match kind {
+            Kind::NginxMail | Kind::Postfix if self.setting != Setting::Plain => {
+                Ok(Start::Absent("is compared in plaintext only".to_owned()))
+            }
+            Kind::NginxStream if self.setting == Setting::Identity => {
+                let why = "has PROXY headers of version 1 only";
+                Ok(Start::Absent(why.to_owned()))
+            }
             Kind::Direct => Ok(Start::Ready(Peer {
                 kind,
-                smtp: self.sink.smtp,
+                smtp: match self.setting {
+                    Setting::Tls => self.sink.smtp_tls,
+                    _ => self.sink.smtp,
+                },
                 server: None,
                 _helpers: Vec::new(),
             })),
@@ -122,7 +137,7 @@ impl Bench<'_> {
             return Ok(not_installed("haproxy"));
         };
         let port = child::free_port()?;
-        let text = config::haproxy(port, self.sink.smtp, self.threads)?;
+        let text = config::haproxy(port, self.sink, self.setting, self.threads)?;
         let mut command = Command::new(program);
         command.args(["-db", "-f"]);
         command.arg(self.folder.write(&format!("haproxy-{port}.cfg"), &text)?);
@@ -135,7 +150,7 @@ impl Bench<'_> {
         };
         let port = child::free_port()?;
         let places = self.places(&modules);
-        let text = config::nginx_stream(port, self.sink.smtp, self.threads, places)?;
+        let text = config::nginx_stream(port, self.sink, self.setting, self.threads, places)?;
         let command = self.nginx(&program, &format!("nginx-stream-{port}.conf"), &text)?;
         self.listening(Kind::NginxStream, port, command, Vec::new())
     }
@@ -208,10 +223,26 @@ impl Bench<'_> {
     }
 
     fn weir(&self) -> Result<Start> {
-        let weir = Weir::start(self.folder, self.sink.smtp, self.threads, self.weir)?;
+        let weir = Weir::start(
+            self.folder,
+            self.sink,
+            self.setting,
+            self.threads,
+            self.weir,
+        )?;
+        let smtp = match self.setting {
+            Setting::Plain | Setting::Identity => weir.smtp,
+            Setting::Tls => weir.smtp_tls,
+            Setting::Tunnel => self.sink.smtp_far,
+        };
+        let redirected = self.namespace.map(|namespace| {
+            let port = weir.smtp.port();
+            namespace.redirect(CLIENTS, self.sink.smtp_far, port)
+        });
+        redirected.transpose()?;
         Ok(Start::Ready(Peer {
             kind: Kind::Weir,
-            smtp: weir.smtp,
+            smtp,
             server: Some(weir.child),
             _helpers: Vec::new(),
         }))
@@ -277,4 +308,4 @@ fn uid_of(user: &str) -> Result<u32> {
 
 #[cfg(test)]
 #[path = "kind_tests.rs"]
-mod tests;
+pub mod tests;

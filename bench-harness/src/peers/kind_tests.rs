@@ -7,6 +7,7 @@ use std::process::Command;
 
 use super::super::child::Child;
 use super::super::offers;
+use super::super::sink::Shown;
 use super::*;
 
 #[test]
@@ -26,8 +27,10 @@ fn installed_peers_answer_and_offer_what_the_sink_has() {
     let bench = Bench {
         folder: &folder,
         sink: &sink,
+        setting: Setting::Plain,
         threads: 2,
         weir: &weir,
+        namespace: None,
     };
     for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Weir) {
         match bench.start(kind).unwrap() {
@@ -60,15 +63,17 @@ fn a_weir_that_is_none_is_an_error_with_its_words() {
     let bench = Bench {
         folder: &folder,
         sink: &sink,
+        setting: Setting::Plain,
         threads: 2,
         weir: &weir,
+        namespace: None,
     };
     let error = bench.start(Kind::Weir).err().unwrap().to_string();
     assert!(error.contains("weir ended (exit status: 1)"), "{error}");
 }
 
 /// A server of this process that greets, answers EHLO and QUIT, and ends with the test.
-fn scripted_sink(folder: &Folder) -> Sink {
+pub fn scripted_sink(folder: &Folder) -> Sink {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let smtp = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -80,8 +85,12 @@ fn scripted_sink(folder: &Folder) -> Sink {
     command.arg("60");
     Sink {
         smtp,
+        smtp_far: smtp,
+        smtp_tls: smtp,
+        smtp_proxied: smtp,
         control: smtp,
         chunking: true,
+        shown: Shown::make(folder).unwrap(),
         child: Child::spawn("sink", command, folder.path()).unwrap(),
     }
 }

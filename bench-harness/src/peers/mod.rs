@@ -11,6 +11,7 @@ pub mod child;
 mod config;
 pub mod folder;
 pub mod kind;
+mod namespace;
 pub mod offers;
 pub mod options;
 mod ratio;
@@ -30,11 +31,12 @@ use crate::progress::tell;
 use crate::{machine, report};
 use folder::Folder;
 use kind::{Bench, Kind, Start};
+use namespace::Namespace;
 pub use options::Options;
 use rounds::{Course, Entrant, Ran};
 use sink::Sink;
 use weir::WeirOptions;
-use workload::{WORKLOADS, Workload};
+use workload::{Setting, WORKLOADS, Workload};
 
 /// `weir-bench peers`. Mail that was lost or altered anywhere breaks the whole run, after everything has been written down.
 pub fn command(options: &Options) -> Result<Exit> {
@@ -48,10 +50,12 @@ pub fn command(options: &Options) -> Result<Exit> {
     };
     let mut broken = Vec::new();
     for sink in &options.sinks {
-        for ran in beside_sink(options, &weir, sink == "chunking")? {
-            broken.extend(ran.broken);
-            results.comparisons.extend(ran.comparisons);
-            results.runs.extend(ran.outcomes);
+        for setting in Setting::ALL {
+            for ran in beside_sink(options, &weir, sink == "chunking", setting)? {
+                broken.extend(ran.broken);
+                results.comparisons.extend(ran.comparisons);
+                results.runs.extend(ran.outcomes);
+            }
         }
     }
     if let Some(into) = &options.common.into {
@@ -72,15 +76,36 @@ pub fn exit(broken: &[String]) -> Exit {
     }
 }
 
-/// All workloads with one kind of sink; what each comes to is shown at once.
-fn beside_sink(options: &Options, weir: &WeirOptions, chunking: bool) -> Result<Vec<Ran>> {
+/// All workloads of one setting with one kind of sink; what each comes to is shown at once.
+fn beside_sink(
+    options: &Options,
+    weir: &WeirOptions,
+    chunking: bool,
+    setting: Setting,
+) -> Result<Vec<Ran>> {
+    let workloads = workloads(options, setting);
+    if workloads.is_empty() || crew::interrupted() {
+        return Ok(Vec::new());
+    }
+    let namespace = match setting {
+        Setting::Tunnel => match Namespace::enter()? {
+            Ok(namespace) => Some(namespace),
+            Err(why) => {
+                tell(format_args!("\n{} left out: {why}", names(&workloads)));
+                return Ok(Vec::new());
+            }
+        },
+        _ => None,
+    };
     let folder = Folder::new("peers")?;
-    let mut sink = Sink::start(&folder, chunking)?;
+    let mut sink = Sink::start(&folder, chunking, setting)?;
     let bench = Bench {
         folder: &folder,
         sink: &sink,
+        setting,
         threads: options.common.threads,
         weir,
+        namespace: namespace.as_ref(),
     };
     let mut entrants = Vec::new();
     for kind in &options.peers {
@@ -94,7 +119,7 @@ fn beside_sink(options: &Options, weir: &WeirOptions, chunking: bool) -> Result<
         command: machine::command_line(),
     };
     let mut all = Vec::new();
-    for workload in workloads(options) {
+    for workload in workloads {
         if crew::interrupted() {
             break;
         }
@@ -109,18 +134,31 @@ fn entrant(bench: &Bench<'_>, kind: Kind) -> Result<Entrant> {
     let (peer, offers) = match bench.start(kind)? {
         Start::Absent(why) => (Err(why), Vec::new()),
         Start::Ready(peer) => {
-            let offers = offers::ask(peer.smtp).with_context(|| kind.word())?;
+            let offers = match bench.setting {
+                // nobody is asked in TLS, as no workload needs to know
+                Setting::Tls => Vec::new(),
+                _ => offers::ask(peer.smtp).with_context(|| kind.word())?,
+            };
             (Ok(peer), offers)
         }
     };
     Ok(Entrant { kind, peer, offers })
 }
 
-fn workloads(options: &Options) -> Vec<&'static Workload> {
-    match options.workloads.is_empty() {
+fn workloads(options: &Options, setting: Setting) -> Vec<&'static Workload> {
+    let wanted: Vec<&Workload> = match options.workloads.is_empty() {
         true => WORKLOADS.iter().collect(),
         false => options.workloads.clone(),
-    }
+    };
+    let wanted = wanted.into_iter();
+    wanted
+        .filter(|workload| workload.setting == setting)
+        .collect()
+}
+
+fn names(workloads: &[&Workload]) -> String {
+    let names: Vec<&str> = workloads.iter().map(|workload| workload.name).collect();
+    names.join(", ")
 }
 
 fn show(ran: &Ran) {

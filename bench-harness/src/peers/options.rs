@@ -12,7 +12,7 @@ use crate::grammar;
 /// Compare weir with its peers: the same mail through each, in interleaved rounds, CPU time per message and latency
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Workloads: new-4k, persistent-4k, pipelined-4k, persistent-100k, bdat-4k; all, if none is named
+    /// Workloads: new-4k, persistent-4k, pipelined-4k, persistent-100k, bdat-4k, tls-new-4k, tls-persistent-4k, dedicated-4k, tunnel-1m; all, if none is named
     #[arg(value_name = "WORKLOAD", value_parser = find)]
     pub workloads: Vec<&'static Workload>,
 

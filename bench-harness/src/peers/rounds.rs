@@ -94,6 +94,7 @@ impl Course {
             load.lasts = (load.lasts / 3).max(Duration::from_millis(500));
         }
         let mut plan = workload.plan(&load, peer.smtp, sink.control, self.seed + u64::from(round));
+        plan.tls = sink.tls(workload.setting);
         plan.streams[0].name = stream_name(workload, sink.chunking);
         let at = format!(
             "{}, {}, round {round}",

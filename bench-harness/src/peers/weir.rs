@@ -9,9 +9,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use super::child::{self, Child};
-use super::config;
+use super::config::{self, Ports};
 use super::folder::Folder;
 use super::kind::loopback;
+use super::sink::Sink;
+use super::workload::Setting;
 
 /// Which weir, and what it is told beyond bench-harness/peers/weir.flags.
 #[derive(Debug, Clone, Default)]
@@ -62,6 +64,8 @@ fn is_debug_build(binary: &Path) -> bool {
 
 pub struct Weir {
     pub smtp: SocketAddr,
+    /// Where it listens in TLS, if it was started so.
+    pub smtp_tls: SocketAddr,
     pub child: Child,
     admin: SocketAddr,
 }
@@ -69,13 +73,18 @@ pub struct Weir {
 impl Weir {
     pub fn start(
         folder: &Folder,
-        upstream: SocketAddr,
+        sink: &Sink,
+        setting: Setting,
         threads: u32,
         options: &WeirOptions,
     ) -> Result<Weir> {
-        let (smtp, admin) = (loopback(child::free_port()?), loopback(child::free_port()?));
-        let text = config::weir(smtp, admin, upstream, threads, folder.path())?;
-        let file = folder.write(&format!("weir-{}.flags", smtp.port()), &text)?;
+        let ports = Ports {
+            smtp: child::free_port()?,
+            tls: child::free_port()?,
+            admin: child::free_port()?,
+        };
+        let text = config::weir(ports, sink, setting, threads, folder.path())?;
+        let file = folder.write(&format!("weir-{}.flags", ports.smtp), &text)?;
         let mut command = Command::new(&options.binary);
         command
             .arg(format!("@{}", file.display()))
@@ -86,7 +95,12 @@ impl Weir {
             }
         }
         let child = Child::spawn("weir", command, folder.path())?;
-        let mut weir = Weir { smtp, child, admin };
+        let mut weir = Weir {
+            smtp: loopback(ports.smtp),
+            smtp_tls: loopback(ports.tls),
+            admin: loopback(ports.admin),
+            child,
+        };
         weir.wait_ready()?;
         Ok(weir)
     }

@@ -7,11 +7,34 @@ use anyhow::{Context as _, Result};
 
 use crate::plan::{Arrivals, Bodies, Pattern, Plan, Profile, Sources, Step, Stream};
 
+/// How clients, peers and sink stand to each other. What runs in one needs peers started for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// All is plaintext.
+    Plain,
+    /// TLS from the first octet, which the peer ends; plaintext to the sink.
+    Tls,
+    /// Plaintext; a connection to the sink for every client, which the peer names in a PROXY header.
+    Identity,
+    /// TLS end to end by STARTTLS; the peer passes octets. Clients go to the sink's address and are led to weir.
+    Tunnel,
+}
+
+impl Setting {
+    pub const ALL: [Setting; 4] = [
+        Setting::Plain,
+        Setting::Tls,
+        Setting::Identity,
+        Setting::Tunnel,
+    ];
+}
+
 /// One row: a profile, a size, what a peer must offer, and the CPU per message weir wants to reach against others.
 #[derive(Debug, PartialEq)]
 pub struct Workload {
     pub name: &'static str,
     pub title: &'static str,
+    pub setting: Setting,
     pub profile: Profile,
     pub octets: u32,
     /// EHLO keyword without which the workload is another one.
@@ -23,6 +46,7 @@ pub static WORKLOADS: &[Workload] = &[
     Workload {
         name: "new-4k",
         title: "new connection per message, 4 KiB",
+        setting: Setting::Plain,
         profile: Profile::PerMessage,
         octets: 4096,
         needs: None,
@@ -31,6 +55,7 @@ pub static WORKLOADS: &[Workload] = &[
     Workload {
         name: "persistent-4k",
         title: "persistent, 4 KiB",
+        setting: Setting::Plain,
         profile: Profile::Persistent,
         octets: 4096,
         needs: None,
@@ -39,6 +64,7 @@ pub static WORKLOADS: &[Workload] = &[
     Workload {
         name: "pipelined-4k",
         title: "pipelined client, 4 KiB",
+        setting: Setting::Plain,
         profile: Profile::Pipelined,
         octets: 4096,
         needs: Some("PIPELINING"),
@@ -47,6 +73,7 @@ pub static WORKLOADS: &[Workload] = &[
     Workload {
         name: "persistent-100k",
         title: "persistent, 100 KiB",
+        setting: Setting::Plain,
         profile: Profile::Persistent,
         octets: 102_400,
         needs: None,
@@ -55,10 +82,47 @@ pub static WORKLOADS: &[Workload] = &[
     Workload {
         name: "bdat-4k",
         title: "BDAT client, 4 KiB",
+        setting: Setting::Plain,
         profile: Profile::Bdat,
         octets: 4096,
         needs: Some("CHUNKING"),
         targets: &[],
+    },
+    Workload {
+        name: "tls-new-4k",
+        title: "new TLS 1.3 connection per message, 4 KiB",
+        setting: Setting::Tls,
+        profile: Profile::PerMessage,
+        octets: 4096,
+        needs: None,
+        targets: &[("haproxy", 0.7)],
+    },
+    Workload {
+        name: "tls-persistent-4k",
+        title: "persistent in TLS 1.3, 4 KiB",
+        setting: Setting::Tls,
+        profile: Profile::Persistent,
+        octets: 4096,
+        needs: None,
+        targets: &[("haproxy", 0.8)],
+    },
+    Workload {
+        name: "dedicated-4k",
+        title: "persistent, a connection to the sink for each client with a PROXY header, 4 KiB",
+        setting: Setting::Identity,
+        profile: Profile::Persistent,
+        octets: 4096,
+        needs: None,
+        targets: &[("haproxy", 1.0)],
+    },
+    Workload {
+        name: "tunnel-1m",
+        title: "TLS 1.3 end to end by STARTTLS, persistent, 1 MiB",
+        setting: Setting::Tunnel,
+        profile: Profile::Persistent,
+        octets: 1 << 20,
+        needs: None,
+        targets: &[("haproxy", 0.9)],
     },
 ];
 
@@ -128,7 +192,7 @@ pub fn good_clients(profile: Profile, octets: u32, load: &Load) -> Stream {
             weights: vec![(octets, 1)],
         },
         sources: Sources {
-            first: IpAddr::V4(Ipv4Addr::new(127, 4, 0, 1)),
+            first: IpAddr::V4(CLIENTS_FIRST),
             count: load.sessions.max(1),
         },
         helo: "client.test".to_owned(),
@@ -137,6 +201,10 @@ pub fn good_clients(profile: Profile, octets: u32, load: &Load) -> Stream {
         patience: Duration::from_secs(30),
     }
 }
+
+/// Where good clients come from; [`CLIENTS`] has all of them.
+const CLIENTS_FIRST: Ipv4Addr = Ipv4Addr::new(127, 4, 0, 1);
+pub const CLIENTS: &str = "127.4.0.0/16";
 
 /// Sessions that may be open at once in an open-loop run: beyond, a peer does not carry the rate.
 const OPEN_MAX: u32 = 2_000;
