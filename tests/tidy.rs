@@ -109,6 +109,11 @@ const NEIGHBOURS: &[(&str, &str, &str)] = &[
         "log words of findings are written once, in policy",
     ),
     (
+        "route",
+        "tls",
+        "how an upstream is spoken to is part of what it is",
+    ),
+    (
         "metrics",
         "policy",
         "labels of findings are written once, in policy",

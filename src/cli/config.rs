@@ -7,14 +7,17 @@ use super::{
         upstreams::Upstreams,
     },
     reader::{Reader, Wrong},
+    tls::Tls,
     units::Fault,
 };
+use crate::net::ClientTls;
 
 /// What the flags mean. Complete and valid: nothing downstream checks again.
 #[derive(Clone)]
 pub struct Config {
     pub listening: Listening,
     pub upstreams: Upstreams,
+    pub tls: Tls,
     pub identifying: Identifying,
     pub relaying: Relaying,
     pub messages: Messages,
@@ -42,8 +45,11 @@ impl Config {
         let listening = flags.listen.read(&mut reader, purpose, host);
         let identifying = flags.identity.read(&mut reader, purpose);
         let destined = identifying.intercept.is_some();
+        let mode = flags.upstream_tls.mode(&mut reader);
+        let upstreams = flags.upstreams.read(&mut reader, purpose, destined, mode);
         let config = Config {
-            upstreams: flags.upstreams.read(&mut reader, purpose, destined),
+            tls: Tls::read(flags, &mut reader, purpose, &upstreams.upstreams),
+            upstreams,
             relaying: flags
                 .relay
                 .read(&mut reader, &listening.addresses(), (&identifying).into()),
@@ -77,6 +83,15 @@ impl Config {
                 admin.to_string(),
                 Fault::new("is also a --listen address", "use another port"),
             );
+        }
+        for listener in &self.listening.listen {
+            let flag = match listener.tls {
+                Some(ClientTls::Implicit) => "--listen-tls",
+                _ => "--listen",
+            };
+            let does = listener.tls.unwrap_or(ClientTls::Off);
+            self.tls
+                .agree(reader, flag, listener.address.to_string(), does);
         }
         if self.upstreams.queue_wait > self.timeouts.end {
             let fault = Fault::new(

@@ -15,7 +15,7 @@ use super::{
     reader::{Reader, Wrong},
 };
 use crate::control::{self, About, Lists, Target};
-use crate::net::{ClientTls, ListenerConfig, Service, SocketOptions};
+use crate::net::{ListenerConfig, Service, SocketOptions};
 use crate::policy;
 use crate::ring::RingConfig;
 use crate::shard::{
@@ -102,6 +102,7 @@ impl Config {
                 port: sink.port(),
                 weight: 1,
                 max: pool_max,
+                tls: None,
             }],
             None => targets(&self.upstreams.upstreams, pool_max),
         };
@@ -111,6 +112,7 @@ impl Config {
         control::Config {
             admin,
             upstreams,
+            tls: self.tls.material.clone(),
             resolve_interval: self.upstreams.resolve_interval,
             drain: self.timeouts.drain,
             reload: Box::new(reload),
@@ -128,7 +130,7 @@ impl Config {
         listeners
             .map(|listener| Service {
                 intercept: self.identifying.intercept,
-                ..listener.service(ClientTls::Off)
+                ..listener.service(self.tls.clients.clients)
             })
             .collect()
     }
@@ -166,7 +168,7 @@ impl Config {
             hostname: self.listening.hostname.as_bytes().into(),
             smtp: self.smtp(),
             services: self.services(),
-            tls: None,
+            tls: self.tls.material.server_tls().map(Arc::new),
             identity: self.identifying.identity,
             dedicated: self.dedicated(),
             hold_max: self.messages.hold_size,
@@ -267,6 +269,7 @@ fn original() -> Target {
         port: 0,
         weight: 1,
         max: 0,
+        tls: None,
     }
 }
 
@@ -277,6 +280,7 @@ fn targets(upstreams: &[Upstream], pool_max: u32) -> Vec<Target> {
         port: upstream.port,
         weight: upstream.weight,
         max: upstream.max.unwrap_or(pool_max),
+        tls: upstream.tls.clone(),
     };
     upstreams.iter().map(target).collect()
 }
@@ -289,7 +293,8 @@ fn lists(
     fixed: Option<Vec<Target>>,
 ) -> Result<Lists, Vec<String>> {
     let mut reader = Reader::default();
-    let upstreams = super::flags::upstreams::upstreams(&mut reader, &flags.upstreams.upstream);
+    let tls = flags.upstream_tls.mode(&mut reader);
+    let upstreams = super::flags::upstreams::upstreams(&mut reader, &flags.upstreams.upstream, tls);
     let access = flags.clients.access(&mut reader);
     let identifying = flags.identity.read(&mut reader, Purpose::Relay);
     let relaying = flags.relay.read(&mut reader, listen, (&identifying).into());
@@ -316,7 +321,9 @@ mod tests {
 
     use super::*;
     use crate::cli::args::{Wanted, parse};
+    use crate::net::ClientTls;
     use crate::policy::access::Listed;
+    use crate::tls::fixtures::{Folder, ecdsa};
 
     fn read(words: &[&str]) -> (Flags, Config) {
         let (Some(Wanted::Run(flags)), wrong) = parse(words.iter().map(|w| (*w).to_owned())) else {
@@ -346,11 +353,17 @@ mod tests {
 
     #[test]
     fn each_listener_has_its_service_at_the_same_number_everywhere() {
+        let folder = Folder::fresh();
+        folder.pair("mx", &ecdsa(&["mx.example"]));
         let words = [
+            "--tls-dir",
+            folder.root().to_str().expect("a plain name"),
             "--listen-tls",
             "127.0.0.1:465",
             "--listen",
             "127.0.0.1:25,proxy",
+            "--listen",
+            "127.0.0.1:24,tls=off",
             "--upstream",
             "mx",
         ];
@@ -361,8 +374,13 @@ mod tests {
         let shown: Vec<_> = of_listeners.iter().map(|s| (s.tls, s.proxy)).collect();
         assert_eq!(
             shown,
-            [(ClientTls::Off, true), (ClientTls::Implicit, false)]
+            [
+                (ClientTls::May, true),
+                (ClientTls::Off, false),
+                (ClientTls::Implicit, false)
+            ]
         );
+        assert!(shards.world.tls.is_some());
     }
 
     #[test]

@@ -12,4 +12,5 @@ pub mod flags;
 pub mod launch;
 pub mod manual;
 pub mod reader;
+pub mod tls;
 pub mod units;

@@ -10,6 +10,7 @@
 //! then the shards, then [`Control::run`] until they have ended.
 
 mod admin;
+mod certificates;
 mod process;
 mod resolve;
 mod status;
@@ -31,17 +32,20 @@ use tokio::{
 
 pub use self::{admin::bind as bind_admin, resolve::Target};
 
-use self::{admin::Admin, resolve::Book, status::State};
+use self::{admin::Admin, certificates::Certificates, resolve::Book, status::State};
 use crate::maillog::Logs;
 use crate::metrics::Counters;
 use crate::policy::{access::Access, relay::Relay};
 use crate::shard::{Mail, UpstreamSpec};
+use crate::tls::{Changed, Material};
 
 /// What control goes by.
 pub struct Config {
     /// None: no admin page. See [`bind_admin`].
     pub admin: Option<TcpListener>,
     pub upstreams: Vec<Target>,
+    /// What is made from files for TLS.
+    pub tls: Material,
     /// Zero: names are looked up at start and at a reload only.
     pub resolve_interval: Duration,
     /// How long open transactions may take to finish.
@@ -85,6 +89,7 @@ pub struct Control {
     admin: Option<Admin>,
     config: Config,
     book: Book,
+    certificates: Certificates,
 }
 
 struct Signals {
@@ -112,13 +117,15 @@ impl Control {
         };
         let admin = config.admin.take().map(Admin::new).transpose()?;
         drop(guard);
-        let book = Book::new(&config.upstreams);
+        let book = Book::new(&config.upstreams, &config.tls);
+        let certificates = Certificates::new(config.tls.clone(), &config.upstreams);
         Ok(Self {
             runtime,
             signals,
             admin,
             config,
             book,
+            certificates,
         })
     }
 
@@ -140,6 +147,7 @@ impl Control {
             admin,
             config,
             book,
+            certificates,
         } = self;
         let state = Arc::new(State::new(
             config.about.clone(),
@@ -151,6 +159,7 @@ impl Control {
             signals,
             config,
             book,
+            certificates,
             state,
             mail: crew.mail,
             ended: crew.ended,
@@ -163,10 +172,15 @@ impl Control {
     }
 }
 
+type Pause = std::pin::Pin<Box<tokio::time::Sleep>>;
+
+const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 86_400);
+
 struct Work {
     signals: Signals,
     config: Config,
     book: Book,
+    certificates: Certificates,
     state: Arc<State>,
     mail: Box<dyn Fn(Mail) + Send + Sync>,
     ended: oneshot::Receiver<()>,
@@ -185,6 +199,7 @@ impl Work {
             log::warn!("names of upstreams take long to look up; going on without them");
         }
         self.publish();
+        self.look_at_certificates();
         notify(&[sd_notify::NotifyState::Ready]);
         if let Some(code) = self.serve().await {
             return code;
@@ -195,6 +210,7 @@ impl Work {
     /// Until a signal asks to stop: None. Some: the shards ended by themselves.
     async fn serve(&mut self) -> Option<ExitCode> {
         let mut next_lookup = self.lookup_pause();
+        let mut next_look = self.look_pause();
         loop {
             tokio::select! {
                 _ = self.signals.terminate.recv() => return None,
@@ -204,6 +220,10 @@ impl Work {
                 () = &mut next_lookup => {
                     self.book.look_up();
                     next_lookup = self.lookup_pause();
+                }
+                () = &mut next_look => {
+                    self.look_at_certificates();
+                    next_look = self.look_pause();
                 }
                 _ = &mut self.ended => {
                     log::error!("the shards ended without being told to");
@@ -244,17 +264,21 @@ impl Work {
 
     /// SIGHUP. What cannot be read leaves everything as it was.
     fn reload(&mut self) {
-        log::info!("reloading: log file, @FILE lists, access lists");
+        log::info!("reloading: log file, @FILE lists, access lists, certificates");
         let reloading = sd_notify::NotifyState::monotonic_usec_now();
         if let Ok(now) = reloading {
             notify(&[sd_notify::NotifyState::Reloading, now]);
         }
         self.logs.reopen();
-        match (self.config.reload)() {
-            Ok(lists) => {
+        let read = (self.config.reload)();
+        let read = read.and_then(|lists| Ok((self.certificates.reload(&lists.upstreams)?, lists)));
+        match read {
+            Ok((changed, lists)) => {
                 (self.mail)(Mail::Access(lists.access));
                 (self.mail)(Mail::Relay(lists.relay));
-                self.book.replace(&lists.upstreams);
+                let material = self.certificates.material();
+                self.book.replace(&lists.upstreams, material);
+                self.pass_on(changed);
                 self.publish();
                 log::info!("reloaded");
             }
@@ -265,6 +289,21 @@ impl Work {
         notify(&[sd_notify::NotifyState::Ready]);
     }
 
+    fn look_at_certificates(&mut self) {
+        let changed = self.certificates.look();
+        self.pass_on(changed);
+        self.publish();
+    }
+
+    /// Tells the shards what has changed of the clients' side, and the table what has of the upstreams'.
+    fn pass_on(&mut self, changed: Changed) {
+        if changed.upstream {
+            self.book.dress_again(self.certificates.material());
+        }
+        let news = changed.server.then(|| self.certificates.mail()).flatten();
+        news.into_iter().for_each(|news| (self.mail)(news));
+    }
+
     /// Tells the shards and the pages the table of upstreams, if it changed.
     fn publish(&mut self) {
         if let Some(table) = self.book.changed() {
@@ -273,13 +312,19 @@ impl Work {
         }
     }
 
-    fn lookup_pause(&self) -> std::pin::Pin<Box<tokio::time::Sleep>> {
-        const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 86_400);
+    fn lookup_pause(&self) -> Pause {
         let interval = self.config.resolve_interval;
         Box::pin(sleep(if interval.is_zero() {
             FOR_EVER
         } else {
             interval
+        }))
+    }
+
+    fn look_pause(&self) -> Pause {
+        Box::pin(sleep(match self.certificates.is_watched() {
+            true => certificates::LOOK,
+            false => FOR_EVER,
         }))
     }
 }

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::metrics::UPSTREAMS_MAX;
 use crate::shard::UpstreamSpec;
+use crate::tls::{Material, UpstreamTls, UpstreamWish};
 
 /// Addresses used of one name.
 pub const ADDRESSES_MAX: usize = 16;
@@ -28,6 +29,8 @@ pub struct Target {
     pub weight: u32,
     /// Connections over all shards; 0: no limit.
     pub max: u32,
+    /// None: in plaintext.
+    pub tls: Option<UpstreamWish>,
 }
 
 /// The table and the lookups under way.
@@ -42,6 +45,7 @@ pub struct Book {
 /// A place in the table; its index is the upstream's number everywhere.
 struct Place {
     target: Target,
+    tls: Option<UpstreamTls>,
     addresses: Vec<SocketAddr>,
     /// Taken out by a reload: no addresses, and the place may be given to another.
     retired: bool,
@@ -55,9 +59,10 @@ struct Answer {
 }
 
 impl Book {
-    pub fn new(targets: &[Target]) -> Self {
+    pub fn new(targets: &[Target], tls: &Material) -> Self {
         let (answers, answered) = mpsc::unbounded_channel();
-        let places = targets.iter().map(Place::new).collect();
+        let place = |target: &Target| Place::new(target, tls);
+        let places = targets.iter().map(place).collect();
         Self {
             places,
             changed: true,
@@ -116,7 +121,7 @@ impl Book {
     }
 
     /// A reload: upstreams that stay keep their places, new ones take new or abandoned places.
-    pub fn replace(&mut self, targets: &[Target]) {
+    pub fn replace(&mut self, targets: &[Target], tls: &Material) {
         for place in &mut self.places {
             place.retired = !targets
                 .iter()
@@ -128,10 +133,14 @@ impl Book {
                 .iter_mut()
                 .find(|place| place.target.name == target.name);
             if let Some(place) = same {
+                // Where nothing changed the tickets stay too.
+                if place.target.tls != target.tls {
+                    place.tls = target.tls.as_ref().map(|wish| tls.upstream_tls(wish));
+                }
                 place.target = target.clone();
                 continue;
             }
-            let fresh = Place::new(target);
+            let fresh = Place::new(target, tls);
             let free = self.places.iter().position(|place| place.retired);
             match free {
                 _ if self.places.len() < UPSTREAMS_MAX => self.places.push(fresh),
@@ -141,6 +150,15 @@ impl Book {
         }
         self.changed = true;
         self.look_up();
+    }
+
+    /// TLS with upstreams is made from other files now.
+    pub fn dress_again(&mut self, tls: &Material) {
+        for place in &mut self.places {
+            let wish = place.target.tls.as_ref();
+            place.tls = wish.map(|wish| tls.upstream_tls(wish));
+            self.changed |= place.tls.is_some();
+        }
     }
 
     fn take(&mut self, answer: Answer) {
@@ -160,9 +178,10 @@ impl Book {
 }
 
 impl Place {
-    fn new(target: &Target) -> Self {
+    fn new(target: &Target, tls: &Material) -> Self {
         let mut place = Self {
             target: target.clone(),
+            tls: target.tls.as_ref().map(|wish| tls.upstream_tls(wish)),
             addresses: Vec::new(),
             retired: false,
             failing: false,
@@ -227,6 +246,7 @@ impl Place {
             } else {
                 self.addresses.clone()
             },
+            tls: self.tls.clone(),
         }
     }
 }
@@ -242,6 +262,7 @@ mod tests {
             port,
             weight: 1,
             max: 100,
+            tls: None,
         }
     }
 
@@ -254,11 +275,14 @@ mod tests {
 
     #[test]
     fn addresses_need_no_lookup() {
-        let book = Book::new(&[
-            target("127.0.0.1", 25),
-            target("::1", 26),
-            target("mx.example", 25),
-        ]);
+        let book = Book::new(
+            &[
+                target("127.0.0.1", 25),
+                target("::1", 26),
+                target("mx.example", 25),
+            ],
+            &Material::empty(),
+        );
         assert_eq!(
             names(&book.table()),
             [("127.0.0.1:25", 1), ("::1:26", 1), ("mx.example:25", 0)]
@@ -267,7 +291,7 @@ mod tests {
 
     #[tokio::test]
     async fn names_are_looked_up_and_the_table_changes_once() {
-        let mut book = Book::new(&[target("localhost", 25)]);
+        let mut book = Book::new(&[target("localhost", 25)], &Material::empty());
         assert!(book.changed().is_some() && book.changed().is_none());
         book.first_answers().await;
         let table = book.changed().expect("localhost has addresses");
@@ -286,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_failed_lookup_keeps_the_last_addresses() {
-        let mut book = Book::new(&[target("mx.example", 25)]);
+        let mut book = Book::new(&[target("mx.example", 25)], &Material::empty());
         let answer = |result| Answer {
             host: "mx.example".into(),
             port: 25,
@@ -306,13 +330,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_reload_keeps_the_numbers_of_those_that_stay() {
-        let mut book = Book::new(&[target("127.0.0.1", 1), target("127.0.0.1", 2)]);
-        book.replace(&[target("127.0.0.1", 2), target("127.0.0.1", 3)]);
+        let mut book = Book::new(
+            &[target("127.0.0.1", 1), target("127.0.0.1", 2)],
+            &Material::empty(),
+        );
+        book.replace(
+            &[target("127.0.0.1", 2), target("127.0.0.1", 3)],
+            &Material::empty(),
+        );
         assert_eq!(
             names(&book.table()),
             [("127.0.0.1:1", 0), ("127.0.0.1:2", 1), ("127.0.0.1:3", 1)]
         );
-        book.replace(&[target("127.0.0.1", 1), target("127.0.0.1", 3)]);
+        book.replace(
+            &[target("127.0.0.1", 1), target("127.0.0.1", 3)],
+            &Material::empty(),
+        );
         assert_eq!(
             names(&book.table()),
             [("127.0.0.1:1", 1), ("127.0.0.1:2", 0), ("127.0.0.1:3", 1)]
@@ -324,10 +357,10 @@ mod tests {
         let many: Vec<Target> = (1..=UPSTREAMS_MAX as u16)
             .map(|port| target("127.0.0.1", port))
             .collect();
-        let mut book = Book::new(&many);
+        let mut book = Book::new(&many, &Material::empty());
         let mut fewer = many[1..].to_vec();
         fewer.push(target("127.0.0.2", 25));
-        book.replace(&fewer);
+        book.replace(&fewer, &Material::empty());
         let table = book.table();
         assert_eq!(
             (table.len(), table[0].name.as_str()),

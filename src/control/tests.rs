@@ -10,6 +10,7 @@ use std::{
 use super::*;
 use crate::maillog::{self, Writer};
 use crate::metrics::Outcome;
+use crate::tls::Material;
 
 /// A control plane that runs on a thread of its own, and what it mailed.
 struct Bench {
@@ -28,10 +29,12 @@ impl Bench {
             port: 2526,
             weight: 1,
             max: 7,
+            tls: None,
         }];
         let config = Config {
             admin: Some(bind_admin("127.0.0.1:0".parse().unwrap()).unwrap()),
             upstreams,
+            tls: Material::empty(),
             resolve_interval: Duration::ZERO,
             drain: Duration::from_secs(1),
             reload: Box::new(|| Err(vec!["not in this test".into()])),

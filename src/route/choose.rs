@@ -13,6 +13,7 @@ use weir_smtp::time::Moment;
 
 use super::health::{self, Failure, Health, SHARE_WHOLE};
 use super::upstream::{Planned, RouteId, UpstreamId};
+use crate::tls::UpstreamTls;
 
 /// One address of an upstream, by its place in this shard's table.
 #[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]
@@ -23,6 +24,7 @@ pub struct EndpointId(pub u16);
 pub struct Endpoint {
     pub upstream: UpstreamId,
     pub addr: SocketAddr,
+    tls: Option<UpstreamTls>,
     route: RouteId,
     weight: u16,
     health: Health,
@@ -55,6 +57,11 @@ impl Endpoint {
         &self.health
     }
 
+    /// How it is spoken to; None: in plaintext.
+    pub const fn tls(&self) -> Option<&UpstreamTls> {
+        self.tls.as_ref()
+    }
+
     /// The set it belongs to.
     pub const fn route(&self) -> RouteId {
         self.route
@@ -67,6 +74,15 @@ impl Endpoint {
 
     pub const fn is_retired(&self) -> bool {
         self.retired
+    }
+
+    /// Whether it is that address, spoken to in the same way: what is known of it, and connections to it, are good for that way only.
+    fn is_at(&self, addr: SocketAddr, tls: &Option<UpstreamTls>) -> bool {
+        let alike = match (&self.tls, tls) {
+            (Some(own), Some(other)) => own.is_like(other),
+            (own, other) => own.is_none() && other.is_none(),
+        };
+        self.addr == addr && alike
     }
 
     /// Whether its own EHLO carries what a transaction uses. One never heard of carries nothing.
@@ -136,14 +152,16 @@ impl Routes {
         let known = self
             .endpoints
             .iter_mut()
-            .find(|known| known.upstream == upstream.id && known.addr == addr);
+            .find(|known| known.upstream == upstream.id && known.is_at(addr, &upstream.tls));
         if let Some(known) = known {
             (known.retired, known.weight, known.route) = (false, upstream.weight, upstream.route);
+            known.tls = upstream.tls.clone();
             return;
         }
         let fresh = Endpoint {
             upstream: upstream.id,
             addr,
+            tls: upstream.tls.clone(),
             route: upstream.route,
             weight: upstream.weight,
             health: Health::default(),
@@ -151,7 +169,7 @@ impl Routes {
             caps: self
                 .endpoints
                 .iter()
-                .find(|other| other.addr == addr)
+                .find(|other| other.is_at(addr, &upstream.tls))
                 .and_then(|other| other.caps),
             active: 0,
             connections: 0,
@@ -398,6 +416,7 @@ mod tests {
             route: ROUTE,
             weight,
             addresses: addresses.iter().map(|number| addr(*number)).collect(),
+            tls: None,
         }
     }
 

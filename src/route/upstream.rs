@@ -11,6 +11,8 @@ use std::str::FromStr;
 pub use weir_smtp::gate::RouteId;
 pub use weir_smtp::relay::UpstreamId;
 
+use crate::tls::UpstreamTls;
+
 /// The largest weight: shares stay distinguishable in integers.
 pub const WEIGHT_MAX: u16 = 1000;
 
@@ -146,6 +148,8 @@ pub struct Planned {
     pub route: RouteId,
     pub weight: u16,
     pub addresses: Vec<SocketAddr>,
+    /// How it is spoken to; None: in plaintext.
+    pub tls: Option<UpstreamTls>,
 }
 
 /// Gives upstreams their numbers: control's, one for the process. A name keeps its number over reloads.

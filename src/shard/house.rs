@@ -125,6 +125,7 @@ impl<W: Wire> World<W> {
             route: RouteId::default(),
             weight: spec.weight.clamp(1, WEIGHT_MAX.into()) as u16,
             addresses: spec.addresses.clone(),
+            tls: spec.tls.clone(),
         };
         let table = &table[..table.len().min(UPSTREAMS_MAX)];
         let plan: Vec<Planned> = table.iter().enumerate().map(planned).collect();

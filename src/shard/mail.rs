@@ -11,7 +11,7 @@ use weir_smtp::extension::Capabilities;
 
 use crate::policy::access::Access;
 use crate::policy::relay::Relay;
-use crate::tls::ServerTls;
+use crate::tls::{ServerTls, UpstreamTls};
 
 /// One upstream as configured, with the addresses its name has now. Its place in the table is its number everywhere:
 /// in logs, metrics and permits. A reload keeps the numbers of those that stay.
@@ -25,6 +25,8 @@ pub struct UpstreamSpec {
     pub max: u32,
     /// Empty: not resolved yet, unknown, or taken out by a reload. Nothing is opened to it.
     pub addresses: Vec<SocketAddr>,
+    /// None: in plaintext.
+    pub tls: Option<UpstreamTls>,
 }
 
 /// A letter to one shard. Cheap to clone: control sends one to each.

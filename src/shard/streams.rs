@@ -140,6 +140,7 @@ mod tests {
             weight: 1,
             max: *max,
             addresses: vec![([192, 0, 2, 1], 25).into()],
+            tls: None,
         };
         max.iter().map(spec).collect()
     }

@@ -93,10 +93,21 @@ pub struct UpstreamFiles {
     provider: Arc<CryptoProvider>,
     /// None: nothing is verified.
     verifier: Option<Arc<dyn ServerCertVerifier>>,
+    /// What that verifier trusts.
+    roots: Arc<RootCertStore>,
     pub certificate: Option<Certificate>,
 }
 
 impl UpstreamFiles {
+    /// Whether both lead to the same handshakes.
+    pub fn is(&self, other: &UpstreamFiles) -> bool {
+        let chain = |files: &UpstreamFiles| {
+            let certificate = files.certificate.as_ref();
+            certificate.map(|certificate| certificate.keys.cert.clone())
+        };
+        self.roots.roots == other.roots.roots && chain(self) == chain(other)
+    }
+
     /// Reads all files; tells of all that do not do.
     pub fn read(settings: &UpstreamSettings) -> Result<UpstreamFiles, Vec<FileFault>> {
         let provider = provider(settings.hybrid);
@@ -113,9 +124,10 @@ impl UpstreamFiles {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let verifier = roots.map(|roots| {
-            let builder =
-                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let roots = Arc::new(roots.unwrap_or_else(RootCertStore::empty));
+        let verifier = (!roots.is_empty()).then(|| {
+            let (roots, provider) = (Arc::clone(&roots), Arc::clone(&provider));
+            let builder = WebPkiServerVerifier::builder_with_provider(roots, provider);
             builder
                 .build()
                 .expect("there are roots and no revocation lists")
@@ -123,6 +135,7 @@ impl UpstreamFiles {
         Ok(UpstreamFiles {
             provider,
             verifier: verifier.map(|verifier| verifier as Arc<dyn ServerCertVerifier>),
+            roots,
             certificate,
         })
     }

@@ -6,7 +6,6 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
@@ -97,13 +96,23 @@ fn damage(error: &pem::Error) -> &'static str {
     }
 }
 
-/// What tells one version of a file from the next; None where there is no file.
-pub type Stamp = Option<(SystemTime, u64, u64)>;
+/// What tells one version of a file from the next: when it or its permissions were changed last, and which file it is.
+/// None where there is no file.
+pub type Stamp = Option<((i64, i64), u64)>;
 
 pub fn stamp(path: &Path) -> Stamp {
     use std::os::unix::fs::MetadataExt;
     let metadata = fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+    let changed = (metadata.ctime(), metadata.ctime_nsec());
+    Some((changed, metadata.ino()))
+}
+
+/// Of all files in a folder, by name.
+pub fn stamps_in(folder: &Path) -> Vec<Stamp> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths.iter().map(|path| stamp(path)).collect()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod files;
 #[cfg(test)]
 pub mod fixtures;
 mod lenient;
+pub mod material;
 mod provider;
 mod resolver;
 pub mod server;
@@ -22,6 +23,7 @@ pub use certificates::{Certificate, Pair, Standing};
 pub use client::{UpstreamFiles, UpstreamMode, UpstreamSettings, UpstreamTls, UpstreamWish};
 pub use connection::{Connection, Facts, Failure, Version};
 pub use files::FileFault;
+pub use material::{Changed, Material, Settings};
 pub use provider::{Oldest, provider};
 pub use server::{ClientCertificates, ServerFiles, ServerSettings, ServerTls};
 pub use tickets::TicketKeys;

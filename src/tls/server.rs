@@ -167,6 +167,22 @@ impl ServerFiles {
         })
     }
 
+    /// Whether both lead to the same handshakes.
+    pub fn is(&self, other: &ServerFiles) -> bool {
+        let chains = |files: &ServerFiles| -> Vec<_> {
+            let keys = files
+                .certificates
+                .iter()
+                .map(|certificate| &certificate.keys);
+            keys.map(|keys| keys.cert.clone()).collect()
+        };
+        let same_keys = match (&self.tickets, &other.tickets) {
+            (Some(one), Some(other)) => one.is(other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        same_keys && self.context == other.context && chains(self) == chains(other)
+    }
+
     /// With these keys for tickets, unless there is a file of them.
     pub fn server_tls(&self, own: &TicketKeys) -> ServerTls {
         let keys = self.tickets.as_ref().unwrap_or(own).clone();

@@ -422,6 +422,7 @@ fn upstreams(chance: &mut Chance) -> Vec<UpstreamPlan> {
                     weight: 1 + chance.below(3) as u32,
                     max: *chance.pick(&[0, 1, 2, 5, 20]),
                     addresses: (0..endpoints).map(address).collect(),
+                    tls: None,
                 },
                 offers: alike.clone().unwrap_or_else(|| Offers::by_chance(chance)),
                 temper: temper(chance),

@@ -193,6 +193,7 @@ mod tests {
             port,
             weight: 1,
             max: None,
+            tls: None,
         };
         let points = visit(&upstream, "mx.example");
         server.join().unwrap();
@@ -260,6 +261,7 @@ mod tests {
             port: closed,
             weight: 1,
             max: None,
+            tls: None,
         };
         assert_eq!(visit(&upstream, "x")[0].level, Level::Failure);
     }

@@ -235,7 +235,8 @@ impl Flags {
     }
 }
 
-fn rate(reader: &mut Reader, flag: &str, typed: &str) -> Rate {
+/// N/UNIT; no limit after an error.
+pub fn rate(reader: &mut Reader, flag: &str, typed: &str) -> Rate {
     let parse = |typed: &str| {
         typed
             .parse::<Rate>()

@@ -15,6 +15,8 @@ pub mod relay;
 pub mod running;
 pub mod tarpit;
 pub mod timeouts;
+pub mod tls;
+pub mod upstream_tls;
 pub mod upstreams;
 
 use clap::Args;
@@ -42,6 +44,10 @@ pub struct Flags {
     pub identity: identity::Flags,
     #[command(flatten)]
     pub relay: relay::Flags,
+    #[command(flatten)]
+    pub tls: tls::Flags,
+    #[command(flatten)]
+    pub upstream_tls: upstream_tls::Flags,
     #[command(flatten)]
     pub messages: messages::Flags,
     #[command(flatten)]

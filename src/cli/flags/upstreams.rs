@@ -5,11 +5,15 @@ use std::{collections::HashSet, fs, time::Duration};
 use clap::Args;
 
 use crate::cli::{
-    flags::Purpose,
+    flags::{
+        Purpose,
+        upstream_tls::{Additions, Mode},
+    },
     reader::{Reader, Zero},
     units::Fault,
 };
 use crate::metrics::UPSTREAMS_MAX;
+use crate::tls::UpstreamWish;
 
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
@@ -19,6 +23,8 @@ pub struct Flags {
     ///
     /// HOST:PORT, with ,weight=N for its share of the load against the others and ,max=N for its own --pool-max; or @FILE with
     /// one per line, read again at SIGHUP. A name may have several addresses; it is looked up every --resolve-interval.
+    /// ,tls=off, may, require or verify is its own --upstream-tls; ,implicit-tls begins with the handshake, as on port 465 (then
+    /// require, unless verify is wanted); ,sni=NAME is the name asked for and verified, where it is not HOST.
     ///
     /// Range: 1 to 64 servers; port 25 if none is given; weight 1 to 1000. Default: none (with --demo the embedded sink).
     /// Cost: a probe connection each --probe-interval.
@@ -123,6 +129,8 @@ pub struct Upstream {
     pub weight: u32,
     /// None: --pool-max.
     pub max: Option<u32>,
+    /// None: in plaintext.
+    pub tls: Option<UpstreamWish>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -144,10 +152,16 @@ pub struct Upstreams {
 }
 
 impl Flags {
-    /// `destined`: clients say themselves where they want to go.
-    pub fn read(&self, reader: &mut Reader, purpose: Purpose, destined: bool) -> Upstreams {
+    /// `destined`: clients say themselves where they want to go; `tls`: how upstreams are spoken to in general.
+    pub fn read(
+        &self,
+        reader: &mut Reader,
+        purpose: Purpose,
+        destined: bool,
+        tls: Mode,
+    ) -> Upstreams {
         let seconds = Duration::from_secs;
-        let upstreams = upstreams(reader, &self.upstream);
+        let upstreams = upstreams(reader, &self.upstream, tls);
         match (self.upstream.is_empty(), purpose) {
             (true, Purpose::Relay) if !destined => {
                 reader.wrong(
@@ -227,8 +241,9 @@ impl Flags {
 }
 
 /// All upstreams of `typed`, with the `@FILE`s read now. Also what a reload calls.
-pub fn upstreams(reader: &mut Reader, typed: &[String]) -> Vec<Upstream> {
+pub fn upstreams(reader: &mut Reader, typed: &[String], tls: Mode) -> Vec<Upstream> {
     let mut found = Vec::new();
+    let upstream = |typed: &str| upstream(typed, tls);
     for word in typed.iter().filter(|word| !word.is_empty()) {
         let Some(path) = word.strip_prefix('@') else {
             found.extend(reader.parse("--upstream", word, upstream));
@@ -281,7 +296,7 @@ impl Upstream {
     }
 }
 
-fn upstream(typed: &str) -> Result<Upstream, Fault> {
+fn upstream(typed: &str, general: Mode) -> Result<Upstream, Fault> {
     let mut parts = typed.split(',');
     let (host, port) = host_and_port(parts.next().unwrap_or_default())?;
     let mut upstream = Upstream {
@@ -289,23 +304,31 @@ fn upstream(typed: &str) -> Result<Upstream, Fault> {
         port,
         weight: 1,
         max: None,
+        tls: None,
     };
+    let mut tls = Additions::default();
     for part in parts {
-        let fault = || {
-            Fault::new(
-                format!("has the unknown addition {part:?}"),
-                "additions are ,weight=N (1 to 1000) and ,max=N",
-            )
+        let (key, value) = match part.split_once('=') {
+            Some((key, value)) => (key.trim(), Some(value.trim())),
+            None => (part.trim(), None),
         };
-        let (key, value) = part.split_once('=').ok_or_else(fault)?;
-        let n: u32 = value.parse().map_err(|_| fault())?;
-        match key.trim() {
-            "weight" if (1..=1000).contains(&n) => upstream.weight = n,
-            "max" if n <= 100_000 => upstream.max = Some(n),
-            _ => return Err(fault()),
+        let n = value.and_then(|value| value.parse::<u32>().ok());
+        match (key, n) {
+            ("weight", Some(n)) if (1..=1000).contains(&n) => upstream.weight = n,
+            ("max", Some(n)) if n <= 100_000 => upstream.max = Some(n),
+            _ if tls.take(key, value) => {}
+            _ => return Err(unknown(part)),
         }
     }
+    upstream.tls = tls.wish(&upstream.host, general)?;
     Ok(upstream)
+}
+
+fn unknown(part: &str) -> Fault {
+    Fault::new(
+        format!("has the unknown addition {part:?}"),
+        "additions are ,weight=N (1 to 1000) ,max=N ,tls=off|may|require|verify ,implicit-tls and ,sni=NAME",
+    )
 }
 
 fn host_and_port(typed: &str) -> Result<(String, u16), Fault> {
@@ -352,7 +375,7 @@ mod tests {
 
     fn read(args: &[&str]) -> Result<Upstreams, Vec<Wrong>> {
         testing::read(args, |flags: &Flags, reader| {
-            flags.read(reader, Purpose::Relay, false)
+            flags.read(reader, Purpose::Relay, false, None)
         })
     }
 
@@ -365,7 +388,8 @@ mod tests {
                 host: "mx1.example".into(),
                 port: 25,
                 weight: 1,
-                max: None
+                max: None,
+                tls: None
             }]
         );
         assert_eq!(
@@ -400,7 +424,7 @@ mod tests {
             ),
             ("[::1]", "[::1]:25", 1, None),
         ] {
-            let meant = upstream(typed).unwrap();
+            let meant = upstream(typed, None).unwrap();
             assert_eq!(
                 (meant.name().as_str(), meant.weight, meant.max),
                 (name, weight, max),
@@ -419,7 +443,7 @@ mod tests {
             "mx 1:25",
             "mx1:25,max=x",
         ] {
-            assert!(upstream(typed).is_err(), "{typed}");
+            assert!(upstream(typed, None).is_err(), "{typed}");
         }
     }
 

@@ -409,6 +409,7 @@ impl Stage {
             weight: 1,
             max,
             addresses: vec![server(n)],
+            tls: None,
         });
         let relay = policy::relay::Relay {
             domains: policy::relay::RelayDomains::parse("any").expect("a word it knows"),

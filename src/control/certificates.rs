@@ -1,0 +1,198 @@
+//! Certificates and all else that TLS is made from: watched, read again, and told to the shards.
+//!
+//! Files are looked at every [`LOOK`]; a changed one has everything read again, all or nothing. What does not do is
+//! tried again at each look until it does, and told of once, and again when the reason becomes another.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{Target, process};
+use crate::shard::Mail;
+use crate::tls::{Changed, Material, Standing, UpstreamMode, tickets};
+
+/// How often files are looked at.
+pub const LOOK: Duration = Duration::from_secs(5);
+/// How often certificates that end soon are told of.
+const REMIND: Duration = Duration::from_secs(86_400);
+
+pub struct Certificates {
+    material: Material,
+    /// Whether any upstream is verified.
+    verifies: bool,
+    /// Why the last reading failed; empty: it did not.
+    faults: Vec<String>,
+    rotated: Instant,
+    reminded: Option<Instant>,
+}
+
+impl Certificates {
+    pub fn new(material: Material, targets: &[Target]) -> Self {
+        Self {
+            material,
+            verifies: verifies(targets),
+            faults: Vec::new(),
+            rotated: Instant::now(),
+            reminded: None,
+        }
+    }
+
+    pub fn material(&self) -> &Material {
+        &self.material
+    }
+
+    /// Whether anything has to be looked at now and then.
+    pub fn is_watched(&self) -> bool {
+        self.material.has_files()
+    }
+
+    /// For these upstreams from now on: all files are read again. Err: everything stays as it was.
+    pub fn reload(&mut self, targets: &[Target]) -> Result<Changed, Vec<String>> {
+        let verifies = verifies(targets);
+        let changed = self.read_again(verifies)?;
+        self.verifies = verifies;
+        Ok(changed)
+    }
+
+    /// Time to look at the files, and at the keys of tickets.
+    pub fn look(&mut self) -> Changed {
+        self.remind();
+        let mut changed = Changed::default();
+        if self.material.looks_changed() || !self.faults.is_empty() {
+            let before = self.faults.clone();
+            match self.read_again(self.verifies) {
+                Ok(news) => {
+                    changed = news;
+                    log::info!("TLS: files have changed and are in use");
+                }
+                Err(faults) if faults == before => {}
+                Err(faults) => faults.iter().for_each(|fault| {
+                    log::error!("TLS: {fault}; what was read before stays in use")
+                }),
+            }
+        }
+        if self.rotated.elapsed() >= tickets::ROTATION {
+            self.rotated = Instant::now();
+            changed.server |= self.material.rotate();
+        }
+        changed
+    }
+
+    /// What clients shake hands with from now on.
+    pub fn mail(&self) -> Option<Mail> {
+        self.material
+            .server_tls()
+            .map(|tls| Mail::Tls(Arc::new(tls)))
+    }
+
+    fn read_again(&mut self, verifies: bool) -> Result<Changed, Vec<String>> {
+        let read = self.material.read_again(verifies, now());
+        self.faults = match &read {
+            Ok(_) => Vec::new(),
+            Err(faults) => faults.iter().map(ToString::to_string).collect(),
+        };
+        read.map_err(|_| self.faults.clone())
+    }
+
+    /// Tells of certificates that end soon or have ended: at start, and once a day.
+    fn remind(&mut self) {
+        if self.reminded.is_some_and(|last| last.elapsed() < REMIND) {
+            return;
+        }
+        self.reminded = Some(Instant::now());
+        for warning in warnings(&self.material, now()) {
+            log::warn!("{warning}");
+        }
+    }
+}
+
+fn verifies(targets: &[Target]) -> bool {
+    let wishes = targets.iter().filter_map(|target| target.tls.as_ref());
+    wishes
+        .into_iter()
+        .any(|wish| wish.mode == UpstreamMode::Verify)
+}
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    process::seconds_since_1970() as i64
+}
+
+/// What is to be said of certificates whose time is not now.
+fn warnings(material: &Material, now: i64) -> Vec<String> {
+    let warn = |certificate: &crate::tls::Certificate| {
+        let days = (certificate.validity.not_after - now).div_euclid(86_400);
+        let path = certificate.pair.certificate.display();
+        match certificate.standing(now) {
+            Standing::Valid => None,
+            Standing::ExpiresSoon => Some(format!("certificate {path} expires in {days} days")),
+            Standing::Expired => Some(format!(
+                "certificate {path} HAS EXPIRED: clients that look at it do not send mail; it stays in use"
+            )),
+            Standing::NotYetValid => Some(format!(
+                "certificate {path} is not valid yet: is the clock right?"
+            )),
+        }
+    };
+    material.certificates().filter_map(warn).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::Settings;
+    use crate::tls::fixtures::{Folder, ecdsa, ecdsa_until};
+
+    fn material(pair: crate::tls::Pair) -> Material {
+        let mut settings = Settings::default();
+        settings.server.pairs.push(pair);
+        Material::read(settings).unwrap()
+    }
+
+    #[test]
+    fn a_look_finds_new_files_and_mended_ones() {
+        let folder = Folder::fresh();
+        let pair = folder.pair("mx", &ecdsa(&["mx.example"]));
+        let mut certificates = Certificates::new(material(pair), &[]);
+        assert_eq!(certificates.look(), Changed::default());
+        folder.write("mx.key", "half");
+        assert_eq!(certificates.look(), Changed::default());
+        assert!(certificates.faults.len() == 1, "{:?}", certificates.faults);
+        folder.pair("mx", &ecdsa(&["mx.example"]));
+        assert!(certificates.look().server && certificates.faults.is_empty());
+        assert!(matches!(certificates.mail(), Some(Mail::Tls(_))));
+    }
+
+    #[test]
+    fn a_reload_tells_what_does_not_do() {
+        let folder = Folder::fresh();
+        let pair = folder.pair("mx", &ecdsa(&["mx.example"]));
+        let key = pair.key.display().to_string();
+        let mut certificates = Certificates::new(material(pair), &[]);
+        assert_eq!(certificates.reload(&[]), Ok(Changed::default()));
+        folder.write("mx.key", "");
+        let faults = certificates.reload(&[]).unwrap_err();
+        assert!(
+            faults.len() == 1 && faults[0].starts_with(&key),
+            "{faults:?}"
+        );
+    }
+
+    #[test]
+    fn certificates_that_end_are_told_in_time() {
+        let folder = Folder::fresh();
+        let end = 2_493_072_000; // the beginning of 2049
+        let material = material(folder.pair("mx", &ecdsa_until(&["mx.example"], 2049)));
+        for (now, word) in [
+            (end - 15 * 86_400, None),
+            (end - 13 * 86_400 - 1, Some("expires in 13 days")),
+            (end + 1, Some("HAS EXPIRED")),
+            (0, Some("not valid yet")),
+        ] {
+            let said = warnings(&material, now);
+            assert_eq!(said.len(), usize::from(word.is_some()), "{said:?}");
+            assert!(word.is_none_or(|word| said[0].contains(word)), "{said:?}");
+        }
+    }
+}
