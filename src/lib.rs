@@ -16,6 +16,7 @@
 //!   tls        handshakes and records, certificates
 //!   metrics    one table of metrics, plain cells of each shard, merged at scrape
 //!   maillog    one line per event, written by a thread of its own
+//!   sandbox    what the process gives up once its ports are open
 //!    |
 //!   ring       the hot ring: sockets on io_uring behind a safe API
 //!   rt         executors, placement, background tasks, mailboxes
@@ -38,5 +39,6 @@ pub mod policy;
 pub mod ring;
 pub mod route;
 pub mod rt;
+pub mod sandbox;
 pub mod shard;
 pub mod tls;

@@ -1,7 +1,8 @@
 //! Flags to configuration to shards to exit code; no decisions.
 //!
 //! The order: everything is read and valid before anything is opened; ports are opened first, by the only thread there is
-//! then; then the log, and the shards at last. The service manager hears of it when they run.
+//! then, which gives up its privileges before there is another; then the log, and the shards at last. The service manager
+//! hears of it when they run.
 
 use std::{
     io::{self, Write},
@@ -29,6 +30,7 @@ use weir::{
     metrics::{self, Counters},
     net::{Limit, ListenerGroup},
     rt,
+    sandbox::{self, Entered, Trouble},
     shard::{self, Shards, clock::Clock},
 };
 
@@ -103,6 +105,7 @@ fn run(flags: Flags, config: &Config) -> io::Result<ExitCode> {
     };
     Limit::LockedMemory.raise()?;
     let ports = Ports::open(config, &here)?;
+    let entered = confine(config).map_err(io::Error::other)?;
     let troubles = doctor::ring_troubles();
     if let Some(fatal) = troubles
         .iter()
@@ -119,10 +122,20 @@ fn run(flags: Flags, config: &Config) -> io::Result<ExitCode> {
     if let Err(error) = small_pages {
         log::warn!("huge pages cannot be switched off, memory comes in steps of 2 MiB: {error}");
     }
-    troubles.iter().for_each(|lost| log::warn!("{lost}"));
+    log::info!("{entered}");
+    let lost = doctor::kept(&entered);
+    lost.iter()
+        .chain(&troubles)
+        .for_each(|lost| log::warn!("{lost}"));
     let outcome = relay(flags, config, &here, &writer, ports);
     writer.finish();
     outcome
+}
+
+/// Gives up what is not needed any more. From here on there may be threads.
+fn confine(config: &Config) -> Result<Entered, Trouble> {
+    let entered = sandbox::enter(&config.sandbox())?;
+    config.out_of_reach().map_or(Ok(entered), Err)
 }
 
 fn relay(

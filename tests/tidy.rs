@@ -54,6 +54,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("tls", 3),
     ("metrics", 3),
     ("maillog", 3),
+    ("sandbox", 3),
     ("net", 4),
     ("ring", 4),
     ("rt", 4),

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{
     config::Config,
     flags::relay::Unasked,
+    needs,
     units::{show, show_size},
 };
 use crate::maillog::PENDING_MAX;
@@ -48,6 +49,7 @@ pub fn plan(config: &Config, cores: usize) -> String {
                 .as_ref()
                 .map_or("standard error".into(), |file| file.display().to_string()),
         ),
+        ("sandbox", needs::describe(&config.sandbox())),
         (
             "admin",
             config

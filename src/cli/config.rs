@@ -6,6 +6,7 @@ use super::{
         messages::Messages, relay::Relaying, running::Running, tarpit::Tarpit, timeouts::Timeouts,
         upstreams::Upstreams,
     },
+    needs::{self, Reread},
     reader::{Reader, Wrong},
     tls::Tls,
     units::Fault,
@@ -26,6 +27,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     pub logging: Logging,
     pub running: Running,
+    /// Files that are read again while weir runs.
+    pub reread: Vec<Reread>,
 }
 
 impl Config {
@@ -61,6 +64,7 @@ impl Config {
             logging: flags.logs.read(&mut reader),
             listening,
             running,
+            reread: needs::lists(flags),
         };
         config.agree(&mut reader);
         let wrong: Vec<Wrong> = before

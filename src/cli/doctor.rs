@@ -3,6 +3,7 @@
 //! With --upstream the mail servers are visited too: do they answer, what do they offer, and would they relay for weir's address
 //! to a foreign domain. That last question is asked with MAIL and RCPT and then RSET; no mail is sent.
 
+mod privileges;
 mod upstream;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 use super::{check, config::Config, units::show_size};
 use crate::net::{Bounds, Limit};
 use crate::ring::{self, Support};
+use crate::rt;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,10 +69,14 @@ pub fn examine(config: &Config, cores: usize) -> Vec<Point> {
         config,
     ));
     points.extend(windows(&read("/proc/sys/net/ipv4/tcp_rmem"), config));
-    points.extend(low_port(
+    points.extend(privileges::low_port(
         config,
         &read("/proc/sys/net/ipv4/ip_unprivileged_port_start"),
-        &read("/proc/self/status"),
+        rt::capabilities().unwrap_or_default(),
+    ));
+    points.extend(privileges::points(
+        config,
+        &read("/proc/sys/kernel/io_uring_disabled"),
     ));
     for target in &config.upstreams.upstreams {
         points.extend(upstream::visit(target, &config.listening.hostname));
@@ -86,6 +92,8 @@ pub fn ring_troubles() -> Vec<Point> {
         .filter(|point| point.level > Level::Good)
         .collect()
 }
+
+pub use privileges::kept;
 
 /// The report, and whether weir can run here.
 pub fn report(points: &[Point]) -> (String, bool) {
@@ -374,28 +382,6 @@ fn ports(range: &str, config: &Config) -> Point {
     }
 }
 
-fn low_port(config: &Config, unprivileged_start: &str, status: &str) -> Option<Point> {
-    const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
-    let start: u16 = unprivileged_start.parse().unwrap_or(1024);
-    let low = config
-        .listening
-        .addresses()
-        .into_iter()
-        .find(|address| address.port() < start && address.port() != 0)?;
-    let capabilities = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    let may = capabilities.is_some_and(|bits| bits & CAP_NET_BIND_SERVICE != 0);
-    let what = format!("{low} is a privileged port");
-    let remedy = "AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or setcap cap_net_bind_service+ep on the binary";
-    Some(if may {
-        Point::good(what + ", and allowed")
-    } else {
-        Point::failure(what + ", and not allowed here", remedy)
-    })
-}
-
 fn read(path: &str) -> String {
     fs::read_to_string(path)
         .unwrap_or_default()
@@ -409,7 +395,7 @@ mod tests {
     use crate::cli::args::{Wanted, parse};
     use crate::cli::flags::Purpose;
 
-    fn config(words: &[&str]) -> Config {
+    pub(super) fn config(words: &[&str]) -> Config {
         let (Some(Wanted::Run(flags)), wrong) = parse(words.iter().map(|w| (*w).to_owned())) else {
             panic!("{words:?}")
         };
@@ -518,24 +504,6 @@ mod tests {
             ports("32768\t60999", &config(&["--pool-max", "20000"])).level,
             Level::Warning
         );
-    }
-
-    #[test]
-    fn low_ports_need_a_capability() {
-        let config = config(&["--listen", "127.0.0.1:25"]);
-        assert_eq!(
-            low_port(&config, "1024", "CapEff:\t0000000000000400")
-                .unwrap()
-                .level,
-            Level::Good
-        );
-        assert_eq!(
-            low_port(&config, "1024", "CapEff:\t0000000000000000")
-                .unwrap()
-                .level,
-            Level::Failure
-        );
-        assert!(low_port(&config, "0", "").is_none());
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod flags;
 pub mod launch;
 pub mod manual;
+pub mod needs;
 pub mod reader;
 pub mod tls;
 pub mod units;

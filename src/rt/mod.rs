@@ -8,6 +8,7 @@ mod executors;
 mod flags;
 mod mailbox;
 mod pages;
+mod privileges;
 mod scheduling;
 
 pub use background::{has_background_work, spawn_background, yield_background};
@@ -15,4 +16,8 @@ pub use executors::{ShardIndex, Shards, allowed_cores, start_shards};
 pub use flags::executor_rings;
 pub use mailbox::{MailSender, Mailbox, Undelivered, mailbox};
 pub use pages::keep_pages_small;
+pub use privileges::{
+    Account, Capabilities, Capability, Refused, account, capabilities, confine, effective_uid,
+    refuse_new_privileges,
+};
 pub use scheduling::give_way;
