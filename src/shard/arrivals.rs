@@ -68,14 +68,10 @@ impl<W: Wire> World<W> {
         self.weigh_load();
         let rung = self.ladder.rung();
         let admission = self.policy.connected(arrival.peer.ip(), rung, self.now);
-        let wait = match rung {
-            Rung::Calm => self.config.session.greet_wait,
-            _ => self
-                .config
-                .session
-                .greet_wait
-                .min(self.config.session.greet_wait_stressed),
-        };
+        if self.is_implicit(arrival.listener) {
+            return self.admit_to_handshake(arrival, admission);
+        }
+        let wait = self.greet_wait();
         let waits =
             !wait.is_zero() && admission.ruling.passes() && !admission.standing.is_allowed();
         if waits && arrival.unread.is_empty() {
@@ -102,6 +98,15 @@ impl<W: Wire> World<W> {
         self.take_note(key, &ruling, "connect");
         self.read_again(key, &arrival.unread);
         self.greet(key, ruling.verdict);
+    }
+
+    /// How long a client must hold its tongue before it is greeted.
+    pub(super) fn greet_wait(&self) -> Duration {
+        let session = &self.config.session;
+        match self.ladder.rung() {
+            Rung::Calm => session.greet_wait,
+            _ => session.greet_wait.min(session.greet_wait_stressed),
+        }
     }
 
     /// A session gets its place in the slab, and its slot a new owner.

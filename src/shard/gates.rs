@@ -44,6 +44,9 @@ impl<W: Wire> World<W> {
                 self.policy.recipient(standing, &path, now)
             }
             Stage::Finding(finding) => self.policy.found(standing, finding.into(), now),
+            Stage::StartTls if self.tls.is_none() => {
+                return Verdict::Refuse(texts::TLS_UNAVAILABLE);
+            }
             Stage::Helo
             | Stage::StartTls
             | Stage::Data

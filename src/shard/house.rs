@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use weir_smtp::extension::{announce, write_ehlo};
+use weir_smtp::extension::{Capabilities, announce};
 use weir_smtp::gate::RouteId;
-use weir_smtp::relay::{self, Announced, UpstreamId};
+use weir_smtp::relay::{self, Announced, TlsOffer, UpstreamId};
 use weir_smtp::texts;
 
 use crate::maillog::Value;
@@ -154,9 +154,7 @@ impl<W: Wire> World<W> {
     /// Computes what EHLO is answered with from now on: our own, and what every upstream in question can carry.
     pub(super) fn announce(&mut self) {
         let caps = announce(&self.config.own_limits(), self.routes.candidates());
-        self.announced.text.clear();
-        write_ehlo(&mut self.announced.text, &self.config.smtp.hostname, &caps);
-        self.announced.caps = caps;
+        self.announced = Announcements::new(&self.config.smtp.hostname, &caps);
     }
 
     /// The timeouts of a shard under stress.
@@ -168,11 +166,35 @@ impl<W: Wire> World<W> {
     }
 
     /// An empty announcement, before any upstream was heard.
-    pub(super) fn unannounced(config: &WorldConfig) -> Announced {
+    pub(super) fn unannounced(config: &WorldConfig) -> Announcements {
         let caps = announce(&config.own_limits(), std::iter::empty());
-        let mut text = Vec::new();
-        write_ehlo(&mut text, &config.smtp.hostname, &caps);
-        Announced { caps, text }
+        Announcements::new(&config.smtp.hostname, &caps)
+    }
+}
+
+/// What EHLO is answered with, by how the client stands to TLS.
+pub struct Announcements {
+    plain: Announced,
+    offered: Announced,
+    inside: Announced,
+}
+
+impl Announcements {
+    fn new(hostname: &[u8], caps: &Capabilities) -> Announcements {
+        let to = |tls| Announced::new(hostname, *caps, tls);
+        Announcements {
+            plain: to(TlsOffer::Off),
+            offered: to(TlsOffer::May),
+            inside: to(TlsOffer::Active),
+        }
+    }
+
+    pub fn to(&self, tls: TlsOffer) -> &Announced {
+        match tls {
+            TlsOffer::Off => &self.plain,
+            TlsOffer::May | TlsOffer::Require => &self.offered,
+            TlsOffer::Active => &self.inside,
+        }
     }
 }
 

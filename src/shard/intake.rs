@@ -90,6 +90,10 @@ impl<W: Wire> World<W> {
         if session.flags.closing || session.slot.is_none() {
             return self.wire.release(buffer);
         }
+        if session.secrecy.discards() {
+            self.wire.release(buffer);
+            return self.discard_glued(key, len as usize);
+        }
         if session.intake.capacity() == 0 {
             session.intake = self
                 .intakes

@@ -18,6 +18,7 @@ pub mod pit;
 mod pool;
 mod probe;
 pub mod replies;
+mod secure;
 mod session;
 pub mod shared;
 mod shortage;

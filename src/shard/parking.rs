@@ -25,6 +25,7 @@ use super::arrivals::Arrival;
 use super::intake::Pending;
 use super::pit::{DRIP_BYTES_MAX, Dripped, Due, Parking, Row, RowId, Tenant};
 use super::replies::TEXT_MAX;
+use super::secure::Secrecy;
 use super::session::Session;
 use super::slab::Key;
 use super::who::Who;
@@ -390,6 +391,9 @@ impl<W: Wire> World<W> {
         session.parked_millis = tenant.parked_before.saturating_add(here);
         session.standing = tenant.standing;
         session.listener = tenant.listener;
+        if self.wire.is_secure(tenant.slot) {
+            session.secrecy = Secrecy::Inside;
+        }
         session.introduction = introduction;
         self.add_session(session)
     }

@@ -15,7 +15,7 @@ use weir_smtp::extension::ExtensionSet;
 use weir_smtp::gate::RouteId;
 use weir_smtp::limits::REPLIES_GATHERED_MAX;
 use weir_smtp::pieces::BufferId;
-use weir_smtp::relay::{Act, Cx, Gone, Relay, TlsOffer, UpstreamId};
+use weir_smtp::relay::{Act, Cx, Gone, Relay, UpstreamId};
 use weir_smtp::texts;
 use weir_smtp::time::Moment;
 
@@ -32,6 +32,7 @@ use super::introduction::Introduction;
 use super::parking::last_reply;
 use super::pit::Peer;
 use super::replies::{SharedText, TEXT_MAX};
+use super::secure::{self, Secrecy};
 use super::slab::Key;
 use super::waiters::Ticket;
 use super::who::Who;
@@ -89,6 +90,7 @@ pub struct Session {
     /// Pieces of the body that are held in the very buffers they came in.
     pub pinned: u16,
     pub flags: Flags,
+    pub secrecy: Secrecy,
     pub ended: Ended,
     /// What it was refused or ended for.
     pub why: Option<Finding>,
@@ -192,6 +194,7 @@ impl Session {
             chunk: None,
             pinned: 0,
             flags: Flags::default(),
+            secrecy: Secrecy::Plain,
             ended: Ended::ClientClosed,
             why: None,
             last_words: None,
@@ -225,6 +228,9 @@ impl Session {
 
     /// When something has to happen even if nothing else does.
     fn deadline(&self) -> Moment {
+        if self.secrecy == Secrecy::First {
+            return self.close_at;
+        }
         let mut earliest = self.relay.deadline().min(self.close_at);
         if !self.want.ticket.is_none() {
             earliest = earliest.min(self.want.until());
@@ -255,7 +261,9 @@ impl<W: Wire> World<W> {
         key: Key,
         call: impl FnOnce(&mut Dialogue, &mut Cx<'_>, &W) -> R,
     ) -> Option<R> {
-        let in_body = self.sessions.get(key)?.relay.body_octets().is_some();
+        let session = self.sessions.get(key)?;
+        let tls = secure::offer(&self.config.services, self.tls.is_some(), session);
+        let in_body = session.relay.body_octets().is_some();
         let may_stream = !in_body || self.may_stream(key);
         let session = self.sessions.get_mut(key)?;
         self.flights.equip(&mut session.out);
@@ -263,12 +271,12 @@ impl<W: Wire> World<W> {
         let mut cx = Cx {
             now: self.now,
             config: smtp_config(&self.config, &self.stressed, &self.ladder),
-            announced: &self.announced,
+            announced: self.announced.to(tls),
             out: &mut session.out,
             leg: leg.map(|leg| &mut leg.outbound),
             acts: &mut self.acts,
             spare: &mut self.spare,
-            tls: TlsOffer::Off,
+            tls,
             hold_max: self.hold_max,
             may_stream,
         };
@@ -301,7 +309,8 @@ impl<W: Wire> World<W> {
                 Act::Release(buffer) => self.release(buffer),
                 Act::TransactionEnd => self.transaction_ended(key),
                 Act::Violation(violation) => self.violated(violation),
-                Act::StartTls | Act::Tunnel | Act::Introduce => self.client_lost(key),
+                Act::StartTls => self.secure_next(key),
+                Act::Tunnel | Act::Introduce => self.client_lost(key),
                 Act::Close { .. } => {
                     if let Some(session) = self.sessions.get_mut(key) {
                         if session.ended == Ended::ClientClosed && !session.flags.eof_told {
@@ -458,6 +467,7 @@ impl<W: Wire> World<W> {
         }
         if session.flags.sending
             || session.flags.parking
+            || session.secrecy.is_shaking()
             || (session.hold_until > self.now && !session.flags.closing)
         {
             return;
@@ -478,7 +488,12 @@ impl<W: Wire> World<W> {
             .client_bytes
             .at(Way::Out)
             .add(bytes.len() as u64);
-        self.wire.send(slot, bytes);
+        if session.flags.closing {
+            // Inside TLS these words say themselves that they are the last.
+            self.wire.send_last(slot, bytes);
+        } else {
+            self.wire.send(slot, bytes);
+        }
     }
 
     /// Once a second: replies that wait for the next one have waited long enough. Most sessions on the list have gone on
@@ -501,7 +516,12 @@ impl<W: Wire> World<W> {
         };
         session.flags.sending = false;
         match result {
-            Ok(_) => self.feed(key),
+            Ok(_) => {
+                if session.secrecy == Secrecy::Asked && session.out.is_empty() {
+                    self.begin_secrecy(key);
+                }
+                self.feed(key)
+            }
             Err(_) => self.client_lost(key),
         }
     }
@@ -566,7 +586,7 @@ impl<W: Wire> World<W> {
         self.relay_step(key, |relay, cx| relay.handle_client_gone(cx, Gone::Reset));
     }
 
-    fn go_on_receiving(&mut self, key: Key) {
+    pub(super) fn go_on_receiving(&mut self, key: Key) {
         let most = self.intake_max();
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -663,8 +683,11 @@ impl<W: Wire> World<W> {
         }
         session.armed = Moment::NEVER;
         if session.close_at <= now {
-            // It did not even take its last reply.
-            return self.client_lost(key);
+            // It did not even take its last reply, or did not shake hands.
+            return match session.secrecy {
+                Secrecy::First => self.drop_client(key, Ended::Timeout),
+                _ => self.client_lost(key),
+            };
         }
         let waited_out = !session.want.ticket.is_none() && session.want.until() <= now;
         if session.hold_until <= now {
@@ -679,7 +702,7 @@ impl<W: Wire> World<W> {
         let overdue = self
             .sessions
             .get(key)
-            .is_some_and(|session| session.relay.deadline() <= now);
+            .is_some_and(|session| session.deadline() <= now && session.relay.deadline() <= now);
         if overdue {
             self.relay_call(key, |relay, cx| relay.handle_timeout(cx));
             self.settle(key);

@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use weir_smtp::gate::Verdict;
-use weir_smtp::relay::{self, Act, Acts, Announced, Gone, SparePool};
+use weir_smtp::relay::{self, Act, Acts, Gone, SparePool};
 use weir_smtp::time::Moment;
 
 use crate::maillog::LogBuffer;
@@ -26,12 +26,13 @@ use crate::policy::access::Access;
 use crate::policy::overload::Ladder;
 use crate::ring::{BufferId, Close, Event, Part, Wire};
 use crate::route::Routes;
-use crate::tls::ServerTls;
+use crate::tls::{Layer, ServerTls};
 
 use super::ahead::Ahead;
 use super::config::WorldConfig;
 use super::drain::Drain;
 use super::flights::Flights;
+use super::house::Announcements;
 use super::intake::Pending;
 use super::introduction::Introductions;
 use super::leg::Leg;
@@ -66,11 +67,12 @@ pub struct Setup {
 }
 
 pub struct World<W: Wire> {
-    pub(super) wire: W,
+    /// The network, with TLS where a slot has begun it.
+    pub(super) wire: Layer<W>,
     pub(super) shard: usize,
     pub(super) now: Moment,
     pub(super) config: Arc<WorldConfig>,
-    pub(super) announced: Announced,
+    pub(super) announced: Announcements,
     /// What `config.smtp` becomes under stress.
     pub(super) stressed: relay::Config,
     pub(super) ladder: Ladder,
@@ -134,7 +136,7 @@ impl<W: Wire> World<W> {
         let config = setup.config;
         let slots = config.slots;
         let mut world = World {
-            wire,
+            wire: Layer::new(wire),
             shard: setup.shard,
             now,
             announced: Self::unannounced(&config),
@@ -195,13 +197,19 @@ impl<W: Wire> World<W> {
     /// What has happened on the network.
     pub fn handle(&mut self, now: Moment, event: Event) {
         self.now = now;
-        self.guarded(|world| world.dispatch(event));
+        self.guarded(|world| {
+            if let Some(event) = world.wire.admit(event) {
+                world.dispatch(event);
+            }
+        });
+        self.hear_layer();
     }
 
     /// What another thread has to say.
     pub fn handle_mail(&mut self, now: Moment, mail: Mail) {
         self.now = now;
         self.guarded(|world| world.open_mail(mail));
+        self.hear_layer();
     }
 
     /// Timers, and work that was left for later so that everybody gets a turn. Call once a turn, after the events.
@@ -218,11 +226,24 @@ impl<W: Wire> World<W> {
         for _ in 0..self.readable.len().min(READERS_PER_TICK) {
             self.guarded(|world| world.next_reader());
         }
+        self.hear_layer();
+    }
+
+    /// What has become of records, and then everything that is to be sent inside TLS.
+    fn hear_layer(&mut self) {
+        while self.wire.has_events() {
+            self.guarded(|world| {
+                if let Some(event) = world.wire.next_event() {
+                    world.dispatch(event);
+                }
+            });
+        }
+        self.wire.flush();
     }
 
     /// When [`World::tick`] is needed if nothing happens before; the present when work is left.
     pub fn next_deadline(&self) -> Moment {
-        if !self.readable.is_empty() {
+        if !self.readable.is_empty() || self.wire.has_events() {
             return self.now;
         }
         let wheel = self.wheel.next().unwrap_or(Moment::NEVER);
@@ -285,7 +306,11 @@ impl<W: Wire> World<W> {
                 }
                 Who::Chore(_) | Who::Nobody => self.flights.give_back(flight),
             },
-            Event::Extracted { .. } | Event::Secured { .. } => {}
+            Event::Secured { owner, result, .. } => match self.step(owner.into()) {
+                Who::Session(key) => self.client_secured(key, result),
+                Who::Leg(_) | Who::Row(_) | Who::Chore(_) | Who::Nobody => {}
+            },
+            Event::Extracted { .. } => {}
             Event::Closed { .. } => self.closing -= 1,
             Event::Doorbell | Event::Background => {}
         }

@@ -120,6 +120,12 @@ pub struct Facts {
     pub certified: bool,
 }
 
+impl Facts {
+    pub fn is_newest(&self) -> bool {
+        self.version == Version::Tls13
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Version {

@@ -7,6 +7,7 @@ mod drain;
 mod parking;
 mod pool;
 mod probe;
+mod secure;
 mod session;
 
 use std::collections::{HashMap, VecDeque};
@@ -36,6 +37,8 @@ struct Socket {
     owner: Owner,
     /// Everything the world has sent.
     sent: Vec<u8>,
+    /// In so many sends.
+    sends: usize,
     sending: bool,
     armed: bool,
     closed: Option<Close>,
@@ -101,6 +104,7 @@ impl FakeWire {
         self.sockets.push(Socket {
             owner,
             sent: Vec::new(),
+            sends: 0,
             sending: false,
             armed: false,
             closed: None,
@@ -124,6 +128,7 @@ impl FakeWire {
         assert!(!socket.finished, "{slot:?}: sent to after its end");
         assert!(!socket.sending, "{slot:?}: one send at a time");
         socket.sending = true;
+        socket.sends += 1;
         socket.sent.extend_from_slice(bytes);
         let mut flight = flight;
         flight.clear();
@@ -499,14 +504,18 @@ impl Stage {
 
     /// A peer says something.
     pub fn say(&mut self, slot: SlotId, text: &str) {
+        self.say_octets(slot, text.as_bytes());
+    }
+
+    pub fn say_octets(&mut self, slot: SlotId, octets: &[u8]) {
         let socket = self.world.wire.socket(slot);
         if socket.armed {
             self.world
                 .wire
                 .due
-                .push_back(Due::Received(slot, text.as_bytes().to_vec()));
+                .push_back(Due::Received(slot, octets.to_vec()));
         } else {
-            socket.unread.extend_from_slice(text.as_bytes());
+            socket.unread.extend_from_slice(octets);
         }
         self.settle();
     }
@@ -544,8 +553,11 @@ impl Stage {
 
     /// What a peer has heard since the last time it was asked.
     pub fn heard(&mut self, slot: SlotId) -> String {
-        let sent = std::mem::take(&mut self.world.wire.socket(slot).sent);
-        String::from_utf8(sent).expect("tests speak ASCII")
+        String::from_utf8(self.heard_octets(slot)).expect("tests speak ASCII")
+    }
+
+    pub fn heard_octets(&mut self, slot: SlotId) -> Vec<u8> {
+        std::mem::take(&mut self.world.wire.socket(slot).sent)
     }
 
     /// The reply code a client heard last.
