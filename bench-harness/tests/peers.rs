@@ -27,6 +27,19 @@ fn every_peer_carries_mail_or_says_why_not() {
     }
 }
 
+/// HAProxy ends TLS, tells who its client is, passes TLS on. A tunnel is left out where there is no root.
+#[test]
+fn mail_arrives_in_tls_behind_identities_and_through_tunnels() {
+    let (fine, text) = weir_bench(&format!(
+        "peers tls-new-4k dedicated-4k tunnel-1m --peers direct,haproxy --sinks plain {SHORT}"
+    ));
+    assert!(fine, "{text}");
+    assert!(!text.contains("handshakes failed"), "{text}");
+    let lines = text.lines().filter(|line| line.starts_with("haproxy"));
+    let told = lines.count() + usize::from(text.contains("tunnel-1m left out: "));
+    assert_eq!(told, 3, "{text}");
+}
+
 #[test]
 fn a_server_without_chunking_takes_no_part_in_bdat() {
     let (fine, text) = weir_bench(&format!(

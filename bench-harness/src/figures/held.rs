@@ -8,12 +8,15 @@ use crate::peers::child::Child;
 use crate::peers::folder::Folder;
 use crate::peers::sink::own_command;
 use crate::peers::weir::Weir;
+use crate::peers::workload::Setting;
 
 /// What kind of client, and how weir counts it.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
     /// Greeted, said EHLO, silent since.
     Idle,
+    /// The same in TLS.
+    Secured,
     /// Says nothing and is told nothing yet: in the greet wait.
     Waiting,
     /// Talked before the greeting and is stuttered to.
@@ -23,16 +26,24 @@ pub enum Kind {
 impl Kind {
     fn profile(self) -> &'static str {
         match self {
-            Kind::Idle => "idle",
+            Kind::Idle | Kind::Secured => "idle",
             Kind::Waiting => "silent",
             Kind::Stuttered => "pregreet",
+        }
+    }
+
+    /// What weir has to listen for.
+    pub fn setting(self) -> Setting {
+        match self {
+            Kind::Secured => Setting::Tls,
+            Kind::Idle | Kind::Waiting | Kind::Stuttered => Setting::Plain,
         }
     }
 
     /// The gauge that counts those who are where they should be.
     fn gauge(self) -> &'static str {
         match self {
-            Kind::Idle => "weir_sessions_active",
+            Kind::Idle | Kind::Secured => "weir_sessions_active",
             Kind::Waiting | Kind::Stuttered => "weir_pit_rows",
         }
     }
@@ -53,8 +64,14 @@ impl Held {
         per_second: u32,
     ) -> Result<Held> {
         let mut command = own_command("hold")?;
+        match kind {
+            Kind::Secured => command
+                .arg(weir.smtp_tls.to_string())
+                .args(["--tls", "implicit", "--tls-version", "1.3"])
+                .arg("--tls-insecure"),
+            _ => command.arg(weir.smtp.to_string()),
+        };
         command
-            .arg(weir.smtp.to_string())
             .args(["--profile", kind.profile()])
             .args(["--connections", &count.to_string()])
             .args(["--opening", &format!("{per_second}/s")])

@@ -36,10 +36,28 @@ pub fn memory(stand: &mut Stand<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Handshakes a second that weir and its clients can make on one core, with room to spare.
+const HANDSHAKES: u32 = 400;
+
+pub fn tls(stand: &mut Stand<'_>) -> Result<()> {
+    let count = stand.options.held;
+    let most = (count * 2).max(20_000);
+    let flags = format!("--max-connections {most} --timeout-idle 600s");
+    let each = growth(stand, Kind::Secured, &flags)?;
+    let note = format!("RSS growth, {count} held, TLS 1.3");
+    let title = "user memory per idle session in TLS, after EHLO";
+    stand.figure(title, each, "B", Some(9.0 * 1024.0), &note);
+    Ok(())
+}
+
 /// RSS growth per client; some that came and went before have paid for what is allocated once.
 fn growth(stand: &Stand<'_>, kind: Kind, flags: &str) -> Result<f64> {
-    let (count, opening) = (stand.options.held, stand.options.opening);
-    let mut weir = stand.weir(flags)?;
+    let count = stand.options.held;
+    let opening = match kind {
+        Kind::Secured => stand.options.opening.min(HANDSHAKES),
+        Kind::Idle | Kind::Waiting | Kind::Stuttered => stand.options.opening,
+    };
+    let mut weir = stand.weir_in(kind.setting(), flags)?;
     let open = |weir: &mut _, count| Held::open(&stand.folder, weir, kind, count, opening);
     open(&mut weir, (count / 15).max(10))?.close(&mut weir)?;
     let before = tree::rss(weir.child.pid())?;

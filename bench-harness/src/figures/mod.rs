@@ -49,6 +49,7 @@ fn measure(name: Name, stand: &mut Stand<'_>) -> Result<()> {
         Name::SlowBodies => slow_bodies::slow_bodies(stand),
         Name::Shards => shards::shards(stand),
         Name::Memory => memory::memory(stand),
+        Name::TlsMemory => memory::tls(stand),
         Name::Idle => memory::idle(stand),
         Name::Steady => steady::steady(stand),
     }

@@ -20,6 +20,8 @@ pub enum Name {
     Shards,
     /// User memory per idle session, per client that waits for its greeting, per stuttered client
     Memory,
+    /// User memory per idle session in TLS
+    TlsMemory,
     /// CPU of a weir that has nothing to do
     Idle,
     /// System calls and heap allocations per message
@@ -53,7 +55,7 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value = "100k", value_parser = grammar::count32)]
     pub pit: u32,
 
-    /// memory: clients held of each kind
+    /// memory, tls-memory: clients held of each kind
     #[arg(long, value_name = "N", default_value = "15k", value_parser = grammar::count32)]
     pub held: u32,
 
@@ -109,7 +111,7 @@ mod tests {
         assert_eq!(some.names(), [Name::ParkedP99, Name::SlowBodies]);
         assert_eq!((some.parked, some.opening), (200, 1000));
         let all = read("x").unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(all.names().len(), 7);
+        assert_eq!(all.names().len(), 8);
         assert!(read("x speed").is_err());
     }
 }
