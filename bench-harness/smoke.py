@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A short run of every profile, against the sink alone and through weir: does the mail arrive whole, and only once?
+"""A short run of every profile, against the sink alone and through weir, in plaintext and in TLS: does the mail arrive whole, and only once?
 
 usage: bench-harness/smoke.py        (or tests/run bench, which builds what it needs)
 
@@ -50,24 +50,47 @@ def main():
             return 66
     bad = []
     with tempfile.TemporaryDirectory(prefix="weir-smoke-") as folder:
-        bad += against("the sink alone", folder, proxy=False)
-        bad += against("weir and the sink", folder, proxy=True)
+        identity = certificate(folder)
+        bad += against("the sink alone", folder, identity, proxy=False)
+        bad += against("the sink alone, STARTTLS", folder, identity, proxy=False, tls="starttls")
+        bad += against("the sink alone, TLS", folder, identity, proxy=False, tls="implicit")
+        bad += against("weir and the sink", folder, identity, proxy=True)
     for complaint in bad:
         print(f"FAILED {complaint}")
     return 1 if bad else 0
 
 
-def against(name, folder, proxy):
-    smtp, control = free_port(), free_port()
-    sink = Process([BENCH, "sink", "--listen", f"127.0.0.1:{smtp}", "--control", f"127.0.0.1:{control}", "--threads", "1"], folder, f"sink-{smtp}")
+def certificate(folder):
+    """A certificate for the loopback address, and its key."""
+    files = os.path.join(folder, "certificate.pem"), os.path.join(folder, "key.pem")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=mail.weir.test",
+         "-addext", "subjectAltName=DNS:mail.weir.test,IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE", "-out", files[0], "-keyout", files[1]],
+        check=True, capture_output=True, timeout=60,
+    )
+    return files
+
+
+def against(name, folder, identity, proxy, tls=None):
+    """One run to the sink, or to weir before it. With `tls` whoever is in front has the certificate."""
+    smtp, secured, control = free_port(), free_port(), free_port()
+    argv = [BENCH, "sink", "--listen", f"127.0.0.1:{smtp}", "--control", f"127.0.0.1:{control}", "--threads", "1"]
+    own = ["--tls-cert", identity[0], "--tls-key", identity[1], "--listen-tls", f"127.0.0.1:{secured}"]
+    if tls and not proxy:
+        argv += ["--starttls", *own]
+    sink = Process(argv, folder, f"sink-{smtp}")
     weir = None
     try:
         wait_listening(smtp)
         wait_listening(control)
         if proxy:
             # Nobody is turned away for his manners: what counts here is mail.
-            weir = Weir("--max-messages", "0", "--greet-wait", "200ms", upstreams=[f"127.0.0.1:{smtp}"], folder=folder)
-        complaints = [f"{name}: {complaint}" for complaint in run(folder, weir.port if weir else smtp, control)]
+            flags = ["--max-messages", "0", "--greet-wait", "200ms", *(own if tls else [])]
+            weir = Weir(*flags, upstreams=[f"127.0.0.1:{smtp}"], folder=folder)
+        plain = weir.port if weir else smtp
+        flags = ["--tls", tls, "--tls-ca", identity[0]] if tls else []
+        found = run(name, folder, secured if tls == "implicit" else plain, control, flags)
+        complaints = [f"{name}: {complaint}" for complaint in found]
         if complaints and weir:
             print(weir.log()[-2000:])
         return complaints
@@ -77,31 +100,31 @@ def against(name, folder, proxy):
         sink.stop()
 
 
-def run(folder, port, control):
+def run(name, folder, port, control, flags):
     mail = os.path.join(folder, "mail")
     os.makedirs(mail, exist_ok=True)
     with open(os.path.join(mail, "one.eml"), "wb") as file:
         file.write(MAIL)
     results = os.path.join(folder, f"{port}.json")
-    argv = [BENCH, "source", f"127.0.0.1:{port}", "--ledger", f"127.0.0.1:{control}", "--for", LASTS, "--quiet", "--json", results]
+    argv = [BENCH, "source", f"127.0.0.1:{port}", "--ledger", f"127.0.0.1:{control}", "--for", LASTS, "--quiet", "--json", results, *flags]
     streams = {**COME_AND_GO, **RUDE, **KEPT}
-    for number, (name, keys) in enumerate(streams.items()):
-        argv += ["--stream", f"{name}: {keys.format(mail=mail)} from=127.70.{number}.1+16"]
+    for number, (stream, keys) in enumerate(streams.items()):
+        argv += ["--stream", f"{stream}: {keys.format(mail=mail)} from=127.70.{number}.1+16"]
     began = time.monotonic()
     done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
     if done.returncode not in (0, 1):
         return [f"exit code {done.returncode}: {done.stderr}"]
     with open(results) as file:
         outcome = json.load(file)["runs"][0]
-    complaints = list(judge(outcome))
+    complaints = list(judge(outcome, in_tls=bool(flags)))
     if complaints:
         print(done.stdout)
     integrity = outcome["integrity"]
-    print(f"{len(streams)} streams, {integrity['arrived']} messages arrived, {time.monotonic() - began:.0f} s")
+    print(f"{name}: {len(streams)} streams, {integrity['arrived']} messages arrived, {time.monotonic() - began:.0f} s")
     return complaints
 
 
-def judge(outcome):
+def judge(outcome, in_tls):
     """What is wrong with a run, in words."""
     integrity = outcome["integrity"]
     for count in ("lost", "duplicated", "altered", "invented", "unknown"):
@@ -111,6 +134,10 @@ def judge(outcome):
         name, counts = stream["name"], stream["counts"]
         if counts["garbled"]:
             yield f"{name}: {counts['garbled']} replies are no SMTP"
+        if counts["handshakes_failed"]:
+            yield f"{name}: {counts['handshakes_failed']} handshakes failed: {stream['words']}"
+        if in_tls and name in COME_AND_GO and not counts["handshakes"]:
+            yield f"{name}: nobody came in TLS"
         if name in KEPT:
             if not any(second["open"] for second in stream["seconds"]):
                 yield f"{name}: no client was ever connected"
