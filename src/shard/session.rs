@@ -311,6 +311,10 @@ impl<W: Wire> World<W> {
                 Act::Violation(violation) => self.violated(violation),
                 Act::StartTls => self.secure_next(key),
                 Act::Tunnel | Act::Introduce => self.client_lost(key),
+                // nobody is trusted to speak for others
+                Act::Xclient(_) => {
+                    self.relay_call(key, |relay, cx| relay.handle_claim(cx, None));
+                }
                 Act::Close { .. } => {
                     if let Some(session) = self.sessions.get_mut(key) {
                         if session.ended == Ended::ClientClosed && !session.flags.eof_told {

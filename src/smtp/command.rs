@@ -17,7 +17,10 @@ pub enum Command<'a> {
     Mail(MailArgs<'a>),
     Rcpt(RcptArgs<'a>),
     Data,
-    Bdat { size: u64, last: bool },
+    Bdat {
+        size: u64,
+        last: bool,
+    },
     Rset,
     Noop,
     Vrfy(&'a [u8]),
@@ -28,7 +31,8 @@ pub enum Command<'a> {
     Auth,
     Etrn,
     Turn,
-    Xclient,
+    /// All behind the verb, for [`crate::xclient::parse`].
+    Xclient(&'a [u8]),
     Xforward,
 }
 
@@ -90,7 +94,7 @@ pub fn parse<'a>(
         Verb::Auth => Ok(Command::Auth),
         Verb::Etrn => Ok(Command::Etrn),
         Verb::Turn => Ok(Command::Turn),
-        Verb::Xclient => Ok(Command::Xclient),
+        Verb::Xclient => Ok(Command::Xclient(argument)),
         Verb::Xforward => Ok(Command::Xforward),
     }
 }
@@ -284,7 +288,7 @@ mod tests {
             ("AUTH PLAIN", Command::Auth),
             ("ETRN x", Command::Etrn),
             ("TURN", Command::Turn),
-            ("XCLIENT ADDR=1", Command::Xclient),
+            ("XCLIENT ADDR=1", Command::Xclient(b"ADDR=1")),
             ("XFORWARD ADDR=1", Command::Xforward),
             (
                 "BDAT 0 LAST",

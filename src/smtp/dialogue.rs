@@ -14,6 +14,7 @@ use crate::reply::{Reply, ReplyText};
 use crate::starttls::PlaintextDrained;
 use crate::stats::SessionStats;
 use crate::time::Moment;
+use crate::xclient::Claim;
 
 /// One client session. The calls are those of [`Relay`], which documents them.
 #[derive(Debug)]
@@ -85,6 +86,13 @@ impl Dialogue {
 
     pub fn handle_secured(&mut self, cx: &mut Cx<'_>) {
         pass!(self, handle_secured, cx)
+    }
+
+    /// The answer to [`Act::Xclient`](crate::relay::Act::Xclient).
+    pub fn handle_claim(&mut self, cx: &mut Cx<'_>, claim: Option<&Claim>) {
+        if let Dialogue::Multiplexed(machine) = self {
+            machine.handle_claim(cx, claim);
+        }
     }
 
     pub fn plaintext_drained(&self, unread: usize) -> Option<PlaintextDrained> {

@@ -21,9 +21,10 @@
 //! * an end of data goes up only with an [`crate::body::EndOfData`], which only the body scanner makes;
 //! * a body that ends in any other way leads to `Detach(Close)` if a single octet of it went up.
 //!
-//! Files: `relay/commands.rs` what each command does, `relay/secure.rs` STARTTLS, `relay/recipients.rs` RCPT in flight,
+//! Files: `relay/commands.rs` what each command does, `relay/secure.rs` STARTTLS, `relay/claims.rs` XCLIENT, `relay/recipients.rs` RCPT in flight,
 //! `relay/message.rs` body and final reply, `relay/endings.rs` time, hang-ups, refusals, parking.
 
+mod claims;
 mod commands;
 mod endings;
 mod message;
@@ -49,6 +50,7 @@ use crate::reply::{Reply, ReplyText};
 use crate::stats::SessionStats;
 use crate::time::Moment;
 use crate::violation::Violation;
+use crate::xclient::Claim;
 
 pub use endings::{Gone, Parked};
 pub(crate) use secure::is_for_plaintext;
@@ -193,6 +195,8 @@ pub enum Act {
     /// away and the handshake begins, with the proof that `Relay::plaintext_drained` gives. Answer with `handle_secured`
     /// when it is over; if it fails, the client is gone.
     StartTls,
+    /// A peer says by XCLIENT for whom it speaks. Whether it may is the driver's to know: answer with `handle_claim`.
+    Xclient(Box<Claim>),
     /// The client's and the upstream's bytes pass untouched from now on, in both directions, once `out` has been sent.
     Tunnel,
     /// The client's EHLO is about to go up on its own connection, for the first time (`Dedicated` only): now is the time to
@@ -298,6 +302,8 @@ enum Waiting {
     StartTls(AskId),
     /// The end of the handshake: nothing is read and nothing said until then.
     Handshake,
+    /// Whether the last `Act::Xclient` counts.
+    Claim,
     Mail(AskId),
     Data(AskId),
     /// The first BDAT: the chunk's size stays with the transaction.
@@ -661,7 +667,12 @@ impl Waiting {
             | Self::End(id)
             | Self::FinalReply(id)
             | Self::Line(id) => Some(id),
-            Self::Nothing | Self::Handshake | Self::Recipients | Self::Stream | Self::Final => None,
+            Self::Nothing
+            | Self::Handshake
+            | Self::Claim
+            | Self::Recipients
+            | Self::Stream
+            | Self::Final => None,
         }
     }
 }

@@ -45,10 +45,12 @@ pub enum Violation {
     TlsRequired,
     /// STARTTLS inside TLS.
     TlsActive,
+    /// XCLIENT of a peer that is not trusted to speak for others.
+    XclientRefused,
 }
 
 impl Violation {
-    pub const ALL: [Violation; 32] = [
+    pub const ALL: [Violation; 33] = [
         Violation::UnknownCommand,
         Violation::LineTooLong,
         Violation::NulInCommand,
@@ -81,6 +83,7 @@ impl Violation {
         Violation::Pregreet,
         Violation::TlsRequired,
         Violation::TlsActive,
+        Violation::XclientRefused,
     ];
 
     /// What the client hears.
@@ -179,6 +182,10 @@ impl Violation {
             Violation::TlsRequired => (
                 "tls_required",
                 "530 5.7.0 Must issue a STARTTLS command first\r\n",
+            ),
+            Violation::XclientRefused => (
+                "xclient_refused",
+                "550 5.7.0 Error: insufficient authorization\r\n",
             ),
             Violation::TlsActive => ("tls_active", "554 5.5.1 Error: TLS already active\r\n"),
         }

@@ -60,6 +60,8 @@ pub struct Script {
     pub handshake: bool,
     pub tls: TlsOffer,
     pub upstream_tls: TlsWanted,
+    /// The client may speak for others.
+    pub trusted: bool,
     pub size_max: u64,
     pub recipients_max: u32,
     pub messages_max: u32,
@@ -82,6 +84,7 @@ impl Script {
             handshake: false,
             tls: TlsOffer::Off,
             upstream_tls: TlsWanted::Off,
+            trusted: false,
             size_max: 10_000_000,
             recipients_max: 100,
             messages_max: 100,
@@ -138,6 +141,7 @@ impl Script {
             }
             "T:" => self.expect(number).marks.push(format!("tls {rest}")),
             "D:" => self.expect(number).marks.push(format!("upstream {rest}")),
+            "I:" => self.expect(number).marks.push("introduced".to_owned()),
             "X:" => self.expect(number).marks.push("client closed".to_owned()),
             _ => return Err(format!("what is {tag:?}?")),
         }
@@ -202,6 +206,7 @@ impl Script {
                     _ => return Err(format!("no such wish: {rest}")),
                 }
             }
+            "trusted" => self.trusted = true,
             "handshake" => self.handshake = true,
             "upstream" => match rest {
                 "none" => self.attach = Err(AttachFailure::NoUpstream),
@@ -252,7 +257,7 @@ impl Script {
 
 fn split_tag(line: &str) -> Result<(&str, &str), String> {
     for tag in [
-        "U<|", "U>|", "C:", "C|", "S:", "S~", "U<", "U>", "D:", "T:", "X:",
+        "U<|", "U>|", "C:", "C|", "S:", "S~", "U<", "U>", "D:", "T:", "I:", "X:",
     ] {
         if let Some(rest) = line.strip_prefix(tag) {
             return Ok((tag, rest.strip_prefix(' ').unwrap_or(rest)));

@@ -377,6 +377,13 @@ impl<'s> Stage<'s> {
                     self.handshake = true;
                     self.marks.push("tls begins".to_owned());
                 }
+                Act::Xclient(claim) => {
+                    let claim = self.script.trusted.then_some(&*claim);
+                    self.call_undrained(|relay, cx| relay.handle_claim(cx, claim));
+                    if claim.is_some() {
+                        self.marks.push("introduced".to_owned());
+                    }
+                }
                 Act::Tunnel => self.marks.push("tunnel".to_owned()),
                 Act::Introduce | Act::Violation(_) => {}
                 Act::Close { .. } => self.marks.push("client closed".to_owned()),

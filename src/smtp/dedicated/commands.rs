@@ -165,7 +165,7 @@ impl Dedicated {
             Command::Auth
             | Command::Etrn
             | Command::Turn
-            | Command::Xclient
+            | Command::Xclient(_)
             | Command::Xforward => self.violation(cx, Violation::NotImplemented),
         }
     }

@@ -178,6 +178,7 @@ impl Pair {
                 }
                 Act::StartTls => self.handshakes += 1,
                 Act::Tunnel => self.tunnelled = true,
+                Act::Xclient(_) => panic!("this machine does not ask"),
                 Act::Violation(violation) => self.violations.push(violation),
                 Act::Close { linger } => {
                     assert!(self.closed.is_none(), "closed once");

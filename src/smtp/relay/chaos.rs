@@ -53,6 +53,9 @@ const SAYINGS: &[&str] = &[
     "RSET\r\n",
     "NOOP\r\n",
     "STARTTLS\r\n",
+    "XCLIENT ADDR=192.0.2.1 NAME=[UNAVAILABLE]\r\n",
+    "XCLIENT HELO=x\r\nEHLO y\r\n",
+    "XCLIENT PORT=x\r\n",
     "STARTTLS\r\nNOOP\r\nMAIL FROM:<evil@b>\r\n",
     "VRFY x\r\n",
     "QUIT\r\n",
@@ -131,6 +134,7 @@ fn run(seed: u64) -> Vec<Outcome> {
     let ehlo = *chance.pick(&[FULL, PLAIN, BARE]);
     let step = *chance.pick(&[usize::MAX, 1, 5, 100]);
     let mut pair = Pair::greeted(ehlo, step);
+    pair.trusted = chance.below(2) == 0;
     pair.tls = *chance.pick(&[TlsOffer::Off, TlsOffer::May, TlsOffer::Require]);
     pair.late = chance.below(2) == 0;
     pair.attach = chance.below(4) != 0;
@@ -212,7 +216,7 @@ fn run(seed: u64) -> Vec<Outcome> {
 #[test]
 fn random_treatment_breaks_nothing() {
     let mut seen = [0; 5];
-    for seed in 0..1500 {
+    for seed in 0..2200 {
         let told = Told(seed);
         for outcome in run(seed) {
             seen[outcome as usize] += 1;

@@ -134,11 +134,10 @@ impl Relay {
                 self.close(cx, false);
             }
             Command::StartTls => self.start_tls(cx),
-            Command::Auth
-            | Command::Etrn
-            | Command::Turn
-            | Command::Xclient
-            | Command::Xforward => self.violation(cx, Violation::NotImplemented),
+            Command::Xclient(argument) => self.xclient(cx, argument),
+            Command::Auth | Command::Etrn | Command::Turn | Command::Xforward => {
+                self.violation(cx, Violation::NotImplemented)
+            }
         }
         true
     }

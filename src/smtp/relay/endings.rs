@@ -315,6 +315,7 @@ impl Relay {
             }
             (Waiting::Handshake, _) => cx.now + timeouts.handshake,
             (Waiting::Recipients, _) => recipients_due(tx, timeouts.rcpt_reply, cx.now),
+            (Waiting::Claim, _) => cx.now + timeouts.verdict,
             (Waiting::Data(_) | Waiting::Chunk(_), _) => cx.now + timeouts.data_reply,
             (Waiting::Stream, _) => cx.now + timeouts.data_reply,
             (waiting, _) if waiting.asks().is_some() => cx.now + timeouts.verdict,

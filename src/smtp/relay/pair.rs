@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use super::*;
 use crate::extension::{OwnLimits, announce, parse_ehlo_reply};
 use crate::pieces::{Form, Piece};
+use crate::xclient::Claim;
 
 pub(super) const FULL: &[u8] = b"250-mx\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-CHUNKING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250 ENHANCEDSTATUSCODES\r\n";
 pub(super) const PLAIN: &[u8] = b"250-mx\r\n250-PIPELINING\r\n250 8BITMIME\r\n";
@@ -23,6 +24,10 @@ pub(super) struct Pair {
     pub(super) tls: TlsOffer,
     /// Handshakes that were to begin.
     pub(super) handshakes: usize,
+    /// Whether what it claims by XCLIENT is answered, and counts; and all that was claimed.
+    pub(super) answers_claims: bool,
+    pub(super) trusted: bool,
+    pub(super) claims: Vec<Claim>,
     pub(super) hold_max: u64,
     pub(super) may_stream: bool,
     pub(super) relay: Relay,
@@ -75,6 +80,9 @@ impl Pair {
             spare: SparePool::default(),
             tls: TlsOffer::Off,
             handshakes: 0,
+            answers_claims: true,
+            trusted: false,
+            claims: Vec::new(),
             hold_max: 50_000,
             may_stream: true,
             relay: Relay::new(Moment::from_micros(1_000_000)),
@@ -165,6 +173,15 @@ impl Pair {
                     self.tales.push((reply, ended.octets));
                 }
                 Act::StartTls => self.handshakes += 1,
+                Act::Xclient(claim) => {
+                    if self.answers_claims {
+                        let answer = self.trusted.then_some(&*claim);
+                        self.call(|relay, cx| relay.handle_claim(cx, answer));
+                    }
+                    if self.trusted {
+                        self.claims.push(*claim);
+                    }
+                }
                 Act::Tunnel | Act::Introduce | Act::Violation(_) => {}
                 Act::Close { linger } => self.closed = Some(linger),
             }

@@ -19,7 +19,7 @@ pub(crate) fn is_for_plaintext(command: &Command<'_>) -> bool {
             | Command::Noop
             | Command::Rset
             | Command::StartTls
-            | Command::Xclient
+            | Command::Xclient(_)
             | Command::Quit
     )
 }
