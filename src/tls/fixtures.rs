@@ -49,6 +49,34 @@ fn signed_by_itself(names: &[&str], year: i32, key: KeyPair) -> Made {
     Made { certificate, key }
 }
 
+/// A CA of the test's own.
+pub struct Authority(rcgen::CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub fn fresh() -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "the test's CA");
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
+        Authority(rcgen::CertifiedIssuer::self_signed(params, key).expect("a certificate"))
+    }
+
+    pub fn certificate_pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate for servers and clients.
+    pub fn sign(&self, names: &[&str]) -> Made {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let params = CertificateParams::new(names).expect("names");
+        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
+        Made { certificate, key }
+    }
+}
+
 /// A folder that goes with the test.
 pub struct Folder(tempfile::TempDir);
 

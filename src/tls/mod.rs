@@ -17,6 +17,8 @@ mod resolver;
 pub mod server;
 #[cfg(test)]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 pub mod tickets;
 mod validity;
 
