@@ -4,11 +4,13 @@
 //! tried again at each look until it does, and told of once, and again when the reason becomes another.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{Target, process};
+use crate::metrics::certificates::Certificates as Readings;
 use crate::shard::Mail;
 use crate::tls::{Changed, Material, Standing, UpstreamMode, tickets};
 
@@ -23,6 +25,8 @@ pub struct Certificates {
     verifies: bool,
     /// Why the last reading failed; empty: it did not.
     faults: Vec<String>,
+    passed: u64,
+    failed: u64,
     rotated: Instant,
     reminded: Option<Instant>,
 }
@@ -33,6 +37,8 @@ impl Certificates {
             material,
             verifies: verifies(targets),
             faults: Vec::new(),
+            passed: 0,
+            failed: 0,
             rotated: Instant::now(),
             reminded: None,
         }
@@ -86,12 +92,32 @@ impl Certificates {
             .map(|tls| Mail::Tls(Arc::new(tls)))
     }
 
+    /// For the pages.
+    pub fn readings(&self) -> Readings {
+        let end = |certificate: &crate::tls::Certificate| {
+            let file = certificate.pair.certificate.display();
+            (file.to_string(), certificate.validity.not_after)
+        };
+        // One file may serve both legs.
+        let ends: BTreeMap<_, _> = self.material.certificates().map(end).collect();
+        Readings {
+            ends: ends.into_iter().collect(),
+            passed: self.passed,
+            failed: self.failed,
+            failing: !self.faults.is_empty(),
+        }
+    }
+
     fn read_again(&mut self, verifies: bool) -> Result<Changed, Vec<String>> {
         let read = self.material.read_again(verifies, now());
         self.faults = match &read {
             Ok(_) => Vec::new(),
             Err(faults) => faults.iter().map(ToString::to_string).collect(),
         };
+        match read.is_ok() {
+            true => self.passed += 1,
+            false => self.failed += 1,
+        }
         read.map_err(|_| self.faults.clone())
     }
 
@@ -158,9 +184,12 @@ mod tests {
         assert_eq!(certificates.look(), Changed::default());
         folder.write("mx.key", "half");
         assert_eq!(certificates.look(), Changed::default());
+        assert!(certificates.readings().failing && certificates.readings().failed == 1);
         assert!(certificates.faults.len() == 1, "{:?}", certificates.faults);
         folder.pair("mx", &ecdsa(&["mx.example"]));
         assert!(certificates.look().server && certificates.faults.is_empty());
+        let readings = certificates.readings();
+        assert_eq!((readings.passed, readings.ends.len()), (1, 1));
         assert!(matches!(certificates.mail(), Some(Mail::Tls(_))));
     }
 

@@ -286,6 +286,7 @@ impl Work {
                 .iter()
                 .for_each(|error| log::error!("reload: {error}; everything stays as it was")),
         }
+        self.state.set_certificates(self.certificates.readings());
         notify(&[sd_notify::NotifyState::Ready]);
     }
 
@@ -293,6 +294,7 @@ impl Work {
         let changed = self.certificates.look();
         self.pass_on(changed);
         self.publish();
+        self.state.set_certificates(self.certificates.readings());
     }
 
     /// Tells the shards what has changed of the clients' side, and the table what has of the upstreams'.

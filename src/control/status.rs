@@ -3,10 +3,10 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde::Serialize;
@@ -15,6 +15,7 @@ use super::{About, process};
 use crate::maillog::Logs;
 use crate::metrics::{
     Counters, Names, Outcome,
+    certificates::{self, Certificates},
     expose::{self, Process},
 };
 use crate::policy::{Action, Finding};
@@ -29,6 +30,7 @@ pub struct State {
     counters: Vec<Arc<Counters>>,
     logs: Logs,
     upstreams: Mutex<Arc<[UpstreamSpec]>>,
+    certificates: Mutex<Certificates>,
     draining: AtomicBool,
     started: Instant,
     started_at: f64,
@@ -46,6 +48,7 @@ impl State {
             counters,
             logs,
             upstreams: Mutex::new(upstreams),
+            certificates: Mutex::default(),
             draining: AtomicBool::new(false),
             started: Instant::now(),
             started_at: process::seconds_since_1970(),
@@ -57,6 +60,15 @@ impl State {
             .upstreams
             .lock()
             .expect("no panic while the table is held") = table;
+    }
+
+    pub fn set_certificates(&self, certificates: Certificates) {
+        *self.certificates() = certificates;
+    }
+
+    fn certificates(&self) -> MutexGuard<'_, Certificates> {
+        let held = self.certificates.lock();
+        held.expect("no panic while the certificates are held")
     }
 
     pub fn drain(&self) {
@@ -98,6 +110,7 @@ impl State {
                 .collect(),
         };
         let mut out = expose::render(self.counters.iter().map(Arc::as_ref), &names);
+        certificates::render(&mut out, &self.certificates());
         expose::render_process(
             &mut out,
             &Process {
@@ -145,6 +158,9 @@ impl State {
                 .iter()
                 .enumerate()
                 .map(|(index, spec)| self.upstream(index, spec))
+                .collect(),
+            certificates: (self.certificates().ends.iter())
+                .map(|(file, end)| Certificate::of(file, *end))
                 .collect(),
         }
     }
@@ -216,6 +232,24 @@ struct Status {
     totals: Totals,
     shards: Vec<Shard>,
     upstreams: Vec<Upstream>,
+    certificates: Vec<Certificate>,
+}
+
+#[derive(Serialize)]
+struct Certificate {
+    file: String,
+    /// RFC 3339.
+    ends: String,
+}
+
+impl Certificate {
+    fn of(file: &str, end: i64) -> Self {
+        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(end.max(0) as u64);
+        Self {
+            file: file.into(),
+            ends: humantime::format_rfc3339_seconds(end).to_string(),
+        }
+    }
 }
 
 #[derive(Serialize)]

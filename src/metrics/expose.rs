@@ -6,6 +6,7 @@ use std::{collections::HashMap, fmt::Write as _};
 
 use super::{
     cell::{HISTOGRAM_BUCKETS, Names, Reading},
+    certificates,
     table::{Counters, Row, Spread, TABLE},
 };
 
@@ -205,7 +206,7 @@ pub fn markdown() -> String {
             labels.join(", ")
         );
     }
-    for (name, kind, labels, help) in PROCESS {
+    for (name, kind, labels, help) in certificates::ROWS.into_iter().chain(PROCESS) {
         let _ = writeln!(out, "| `{name}` | {kind} | {labels} | {help} |");
     }
     out
