@@ -174,7 +174,8 @@ enum Next {
 const CAPABILITIES: Capabilities = Capabilities {
     set: ExtensionSet::OWN
         .union(ExtensionSet::SHARED)
-        .without(ExtensionSet::LIMITS),
+        .without(ExtensionSet::LIMITS)
+        .without(ExtensionSet::REQUIRETLS),
     size_max: 0,
     rcpt_max: 0,
     mail_max: 0,

@@ -36,7 +36,8 @@ impl ExtensionSet {
     pub const SHARED: ExtensionSet = Self::EIGHTBITMIME
         .union(Self::SMTPUTF8)
         .union(Self::DSN)
-        .union(Self::BINARYMIME);
+        .union(Self::BINARYMIME)
+        .union(Self::REQUIRETLS);
 
     pub const fn union(self, other: ExtensionSet) -> ExtensionSet {
         ExtensionSet(self.0 | other.0)

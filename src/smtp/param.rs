@@ -41,6 +41,7 @@ enum Keyword {
     EnvId,
     Notify,
     Orcpt,
+    RequireTls,
 }
 
 struct Row {
@@ -50,7 +51,7 @@ struct Row {
     brought_by: ExtensionSet,
 }
 
-const TABLE: [Row; 7] = [
+const TABLE: [Row; 8] = [
     Row {
         name: "SIZE",
         keyword: Keyword::Size,
@@ -94,6 +95,12 @@ const TABLE: [Row; 7] = [
         place: Place::Rcpt,
         brought_by: ExtensionSet::DSN,
     },
+    Row {
+        name: "REQUIRETLS",
+        keyword: Keyword::RequireTls,
+        place: Place::Mail,
+        brought_by: ExtensionSet::REQUIRETLS,
+    },
 ];
 
 /// Reads the parameters of a MAIL or RCPT: `KEYWORD[=value]`, separated by blanks. Those of extensions that were not announced are refused.
@@ -105,7 +112,7 @@ pub fn parse(params: &[u8], place: Place, announced: ExtensionSet) -> Result<Par
         let index = row_index(name, place).ok_or_else(|| unknown(name))?;
         let row = &TABLE[index];
         if !announced.contains(row.brought_by) {
-            return Err(Violation::ParameterNotAnnounced);
+            return Err(row.not_announced());
         }
         if seen & 1 << index != 0 {
             return Err(Violation::BadParameter);
@@ -117,6 +124,16 @@ pub fn parse(params: &[u8], place: Place, announced: ExtensionSet) -> Result<Par
         }
     }
     Ok(said)
+}
+
+impl Row {
+    /// Who asks for protection is told that there is none (RFC 8689, 4.2.1), not that the word is unknown.
+    fn not_announced(&self) -> Violation {
+        match self.keyword {
+            Keyword::RequireTls => Violation::NoRequireTls,
+            _ => Violation::ParameterNotAnnounced,
+        }
+    }
 }
 
 /// Each of `params` but the one called `keyword`: for an upstream that would not know it.
@@ -168,7 +185,8 @@ impl Params {
                 self.smtputf8 = true;
                 true
             }
-            (Keyword::SmtpUtf8, Some(_)) | (_, None) => false,
+            (Keyword::RequireTls, None) => true,
+            (Keyword::SmtpUtf8 | Keyword::RequireTls, Some(_)) | (_, None) => false,
             (Keyword::Size, Some(value)) => {
                 // RFC 1870, 4: at most 20 digits; what does not fit into 64 bits is too big for anybody
                 self.size = decimal(value).filter(|_| value.len() <= 20);

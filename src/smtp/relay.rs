@@ -134,11 +134,15 @@ pub struct Announced {
 }
 
 impl Announced {
-    /// What `hostname` announces of `caps` to sessions that stand so to TLS: STARTTLS where it can be had.
+    /// What `hostname` announces of `caps` to sessions that stand so to TLS: STARTTLS where it can be had, REQUIRETLS only inside TLS (RFC
+    /// 8689, 2).
     pub fn new(hostname: &[u8], mut caps: Capabilities, tls: TlsOffer) -> Self {
         match tls {
             TlsOffer::Off | TlsOffer::Active => caps.set.remove(ExtensionSet::STARTTLS),
             TlsOffer::May | TlsOffer::Require => caps.set.insert(ExtensionSet::STARTTLS),
+        }
+        if tls != TlsOffer::Active {
+            caps.set.remove(ExtensionSet::REQUIRETLS);
         }
         let mut text = Vec::new();
         write_ehlo(&mut text, hostname, &caps);

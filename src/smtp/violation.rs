@@ -45,12 +45,14 @@ pub enum Violation {
     TlsRequired,
     /// STARTTLS inside TLS.
     TlsActive,
+    /// REQUIRETLS where not both legs can keep that promise.
+    NoRequireTls,
     /// XCLIENT of a peer that is not trusted to speak for others.
     XclientRefused,
 }
 
 impl Violation {
-    pub const ALL: [Violation; 33] = [
+    pub const ALL: [Violation; 34] = [
         Violation::UnknownCommand,
         Violation::LineTooLong,
         Violation::NulInCommand,
@@ -83,6 +85,7 @@ impl Violation {
         Violation::Pregreet,
         Violation::TlsRequired,
         Violation::TlsActive,
+        Violation::NoRequireTls,
         Violation::XclientRefused,
     ];
 
@@ -182,6 +185,10 @@ impl Violation {
             Violation::TlsRequired => (
                 "tls_required",
                 "530 5.7.0 Must issue a STARTTLS command first\r\n",
+            ),
+            Violation::NoRequireTls => (
+                "no_requiretls",
+                "550 5.7.30 REQUIRETLS support required\r\n",
             ),
             Violation::XclientRefused => (
                 "xclient_refused",

@@ -12,7 +12,7 @@ use crate::extension::ExtensionSet;
 use crate::gate::{AskId, RouteId, Stage, Verdict};
 use crate::limits::{RECIPIENTS_IN_FLIGHT_MAX, RECIPIENTS_LIMIT};
 use crate::outbound::{LegLost, Outbound};
-use crate::reply::{Reply, carry};
+use crate::reply::{Reply, ReplyText, carry};
 use crate::texts;
 use crate::violation::Violation;
 
@@ -130,6 +130,13 @@ impl Relay {
         tx.attached_at.get_or_insert(cx.now);
         if tx.replay == Replay::Due {
             tx.replay = Replay::Running { next: 0, owed: 0 };
+            let uses = tx.envelope.uses();
+            let offers = |leg: &Outbound| leg.capabilities().set.contains(uses);
+            if !cx.leg.as_deref().is_some_and(offers) {
+                // the driver looks for this as well; a message that requires TLS must not depend on it
+                self.replay_refused(cx);
+                return true;
+            }
         }
         self.pump(cx);
         self.replay_on(cx);
@@ -144,7 +151,7 @@ impl Relay {
         let reply = match why {
             AttachFailure::NoUpstream => texts::NO_UPSTREAM,
             AttachFailure::NoSlot => texts::NO_SLOT,
-            AttachFailure::Unqualified => texts::NO_QUALIFIED,
+            AttachFailure::Unqualified => tx.unqualified(),
         };
         let replaying = core::mem::take(&mut tx.replay) != Replay::None;
         if self.phase != Phase::Envelope {
@@ -294,6 +301,14 @@ impl Relay {
 }
 
 impl Transaction {
+    /// No upstream offers what it uses. A message that must travel inside TLS comes back to its sender (RFC 8689, 4.2.1).
+    fn unqualified(&self) -> ReplyText {
+        match self.envelope.uses().contains(ExtensionSet::REQUIRETLS) {
+            true => Violation::NoRequireTls.reply(),
+            false => texts::NO_QUALIFIED,
+        }
+    }
+
     /// Says the refusals whose turn it is. Returns how many count as errors.
     fn tell(&mut self, cx: &mut Cx<'_>) -> u16 {
         let mut errors = 0;
@@ -347,7 +362,7 @@ impl Transaction {
                 continue;
             }
             if !leg.capabilities().set.contains(self.envelope.uses()) {
-                self.envelope.refuse(index, texts::NO_QUALIFIED);
+                self.envelope.refuse(index, self.unqualified());
                 continue;
             }
             if !self.send_up(leg, index) {
@@ -438,7 +453,7 @@ impl Transaction {
 
     /// All recipients that wait for an upstream are refused; those still before their gate too,
     /// since the transaction has nowhere to go.
-    pub(super) fn refuse_untold(&mut self, reply: &crate::reply::ReplyText) {
+    pub(super) fn refuse_untold(&mut self, reply: &ReplyText) {
         for index in self.told..self.envelope.recipient_count() {
             match self.envelope.recipients[index].state {
                 RecipientState::Asked(_) | RecipientState::Cleared | RecipientState::Sent => {
