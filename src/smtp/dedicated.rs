@@ -4,7 +4,7 @@
 //! ```text
 //!   connect gate -> Attach -> the upstream's greeting passes -> EHLO passes, its reply filtered
 //!     -> MAIL RCPT RSET NOOP VRFY EXPN HELP QUIT pass, so do their replies, in the order of the commands
-//!     -> DATA: the upstream's 354, the body scanned on its way, its end only with the proof of it
+//!     -> DATA BDAT: the upstream's 354, the body scanned on its way, its end only with the proof of it
 //!     -> STARTTLS: by the session's [`Way`]
 //! ```
 //!
@@ -25,9 +25,10 @@
 //! of which at most 9 KiB stay for the next.
 //!
 //! Files: `dedicated/opening.rs` greeting and EHLO, `keywords.rs` what of an EHLO reply passes, `commands.rs` what each
-//! command does, `envelope.rs` MAIL and RCPT, `message.rs` bodies,
+//! command does, `envelope.rs` MAIL and RCPT, `message.rs` bodies, `chunks.rs` those that come by BDAT,
 //! `starttls.rs`, `endings.rs` time, hang-ups and refusals, `transaction.rs` what lives from MAIL to the final reply.
 
+mod chunks;
 mod commands;
 mod endings;
 mod envelope;
@@ -53,6 +54,7 @@ use crate::relay::{
 };
 use crate::reply::{Reply, ReplyText};
 use crate::stats::SessionStats;
+use crate::texts;
 use crate::time::Moment;
 use crate::violation::Violation;
 
@@ -96,6 +98,8 @@ enum Phase {
     Data,
     /// After a BDAT chunk that was not the last.
     BetweenChunks,
+    /// Inside a BDAT chunk.
+    Chunk,
     /// The body is complete; its reply is owed.
     Final,
     /// The client's bytes and the upstream's pass weir unread.
@@ -118,6 +122,8 @@ enum Waiting {
     Opening,
     /// Until the leg's queue has drained or its parts of a chunk are answered.
     Stream,
+    /// The replies to all parts of a chunk that is whole.
+    Parts,
     Connect(AskId),
     Helo(AskId),
     StartTls(AskId),
@@ -126,7 +132,11 @@ enum Waiting {
     Mail(AskId),
     Rcpt(AskId, u16),
     Data(AskId),
+    /// The first BDAT: the chunk's size stays with the transaction.
+    Chunk(AskId),
     EndOfHeaders(AskId),
+    /// A bare newline in a chunk that is not the last.
+    ChunkNewline(AskId),
     /// One of the questions at the end of the body.
     End(AskId),
     FinalReply(AskId),
@@ -246,7 +256,7 @@ impl Dedicated {
                 done.len += taken as usize;
                 continue;
             }
-            if matches!(self.phase, Phase::Data) {
+            if matches!(self.phase, Phase::Data | Phase::Chunk) {
                 let start = input.start + done.len as u32;
                 let taken = self.take_body(cx, input.buffer, start, rest);
                 done.len += taken.len;
@@ -322,6 +332,8 @@ impl Dedicated {
             Owed::Tunnel => self.tunnel_answered(cx, reply),
             Owed::Passed => self.passed(cx, reply),
             Owed::Data => self.data_answered(cx, reply),
+            Owed::Chunk => self.chunk_answered(cx, reply),
+            Owed::Part => self.part_answered(cx, reply),
             Owed::End => self.message_answered(cx, reply),
             Owed::Quit => self.quit_answered(cx, reply),
             Owed::Farewell => self.farewell_heard(cx, reply),
@@ -345,6 +357,7 @@ impl Dedicated {
     pub fn handle_leg_drained(&mut self, cx: &mut Cx<'_>) {
         self.recycle_ended();
         self.stream_on(cx);
+        self.chunk_complete(cx);
         self.rearm(cx);
     }
 
@@ -381,7 +394,9 @@ impl Dedicated {
 
     pub fn body_octets(&self) -> Option<u64> {
         match self.phase {
-            Phase::Data | Phase::BetweenChunks => self.tx.as_ref().map(|tx| tx.octets),
+            Phase::Data | Phase::Chunk | Phase::BetweenChunks => {
+                self.tx.as_ref().map(|tx| tx.octets)
+            }
             _ => None,
         }
     }
@@ -508,7 +523,7 @@ impl Dedicated {
     /// Sends a command up whose reply the client waits for.
     fn send_up(&mut self, cx: &mut Cx<'_>, write: impl FnOnce(&mut Outbound)) {
         let Some(leg) = cx.leg.as_deref_mut() else {
-            return;
+            return self.say_and_close(cx, &texts::UPSTREAM_GONE);
         };
         if self.owed == 0 {
             self.owed_since = cx.now;
@@ -561,6 +576,8 @@ impl Waiting {
             | Self::Mail(id)
             | Self::Rcpt(id, _)
             | Self::Data(id)
+            | Self::Chunk(id)
+            | Self::ChunkNewline(id)
             | Self::EndOfHeaders(id)
             | Self::End(id)
             | Self::FinalReply(id)
@@ -572,6 +589,7 @@ impl Waiting {
             | Self::Opening
             | Self::Handshake
             | Self::Stream
+            | Self::Parts
             | Self::Final => None,
         }
     }

@@ -157,10 +157,7 @@ impl Dedicated {
                 self.pass_junk(cx, line);
             }
             Command::Quit => self.quit(cx),
-            Command::Bdat { size, .. } => {
-                self.swallow = size;
-                self.violation(cx, Violation::NotImplemented);
-            }
+            Command::Bdat { size, last } => self.bdat(cx, size, last),
             Command::StartTls => self.start_tls(cx),
             Command::Auth
             | Command::Etrn
@@ -254,6 +251,7 @@ impl Dedicated {
         };
         match (refused, waiting) {
             (refused, Waiting::EndOfHeaders(_)) => self.headers_judged(cx, refused),
+            (refused, Waiting::ChunkNewline(_)) => self.chunk_newline_judged(cx, refused),
             (refused, Waiting::End(_)) => self.end_judged(cx, refused),
             (refused, Waiting::FinalReply(_)) => self.final_reply_judged(cx, refused),
             (Some(refusal), _) => self.refused(cx, waiting, refusal),
@@ -266,6 +264,7 @@ impl Dedicated {
                 self.waiting = Waiting::Reply;
                 self.send_up(cx, |leg| leg.data());
             }
+            (None, Waiting::Chunk(_)) => self.chunks_passed(cx),
             (None, Waiting::Line(_)) => self.line_verdict = LineVerdict::Allowed,
             (None, _) => {}
         }

@@ -135,11 +135,9 @@ impl Dedicated {
         }
     }
 
+    /// Inside of a body, or at its end: the reply to it is still to be said.
     fn is_in_message(&self) -> bool {
-        matches!(
-            self.phase,
-            Phase::Data | Phase::BetweenChunks | Phase::Final
-        )
+        matches!(self.phase, Phase::Data | Phase::Chunk | Phase::Final)
     }
 
     /// Says `reply` and closes; whatever was open is given up.
@@ -229,11 +227,11 @@ impl Dedicated {
                 let end = self.tx.as_ref().and_then(|tx| tx.end_of_data);
                 end.unwrap_or(cx.now) + timeouts.final_reply
             }
-            (Waiting::Stream, _) => cx.now + timeouts.data_reply,
+            (Waiting::Stream | Waiting::Parts, _) => cx.now + timeouts.data_reply,
             (waiting, _) if waiting.asks().is_some() => cx.now + timeouts.verdict,
             _ if self.owed > 0 => self.owed_since + timeouts.rcpt_reply,
             (Waiting::Leg | Waiting::Opening, _) => self.owed_since + timeouts.rcpt_reply,
-            (_, Phase::Data) => cx.now + timeouts.body,
+            (_, Phase::Data | Phase::Chunk) => cx.now + timeouts.body,
             (_, Phase::Ready) => cx.now + timeouts.idle,
             _ => cx.now + timeouts.command,
         };
@@ -241,7 +239,7 @@ impl Dedicated {
 
     /// As `rearm`, but a client that sends a line octet by octet gains no time by it.
     pub(super) fn rearm_after_input(&mut self, cx: &Cx<'_>, lines_read: bool) {
-        let body = matches!(self.phase, Phase::Data);
+        let body = matches!(self.phase, Phase::Data | Phase::Chunk);
         let idle = self.waiting == Waiting::Nothing && self.owed == 0;
         if lines_read || body || !idle || self.phase == Phase::Closing {
             self.rearm(cx);

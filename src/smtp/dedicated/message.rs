@@ -46,15 +46,26 @@ impl Dedicated {
         start: u32,
         bytes: &[u8],
     ) -> Consumed {
+        let in_data = self.phase == Phase::Data;
         let tx = self.tx_mut();
         let failed = tx.is_failed();
+        let left = usize::try_from(tx.chunk_left).unwrap_or(usize::MAX);
         let (scanner, into) = tx.body_sink();
         let before = into.content_len();
-        let (len, end) = scanner.scan_data(buffer, start, bytes, into);
+        let (len, end) = if in_data {
+            scanner.scan_data(buffer, start, bytes, into)
+        } else {
+            let len = bytes.len().min(left);
+            scanner.scan_chunk(buffer, start, &bytes[..len], into);
+            (len, None)
+        };
         let grown = into.content_len() - before;
         let kept = u32::from(!failed && grown > 0);
         if kept > 0 {
             into.keep(buffer);
+        }
+        if !in_data {
+            tx.chunk_left -= len as u64;
         }
         self.measure(cx, len, grown);
         if let Some(end) = end {
@@ -62,6 +73,7 @@ impl Dedicated {
         } else {
             self.ask_about_headers(cx);
             self.stream_on(cx);
+            self.chunk_complete(cx);
         }
         Consumed { len, kept }
     }
@@ -96,18 +108,19 @@ impl Dedicated {
             self.judge_end(cx);
         } else {
             self.stream_on(cx);
+            self.chunk_complete(cx);
         }
     }
 
     /// A refusal in the middle of a message counts at its end: there is no reply before.
-    fn message_judged(&mut self, cx: &mut Cx<'_>, refused: Option<Refusal>) {
+    pub(super) fn message_judged(&mut self, cx: &mut Cx<'_>, refused: Option<Refusal>) {
         if let Some((reply, close)) = refused {
             self.close_after |= close;
             self.fail_message(cx, &reply);
         }
     }
 
-    fn body_complete(&mut self, cx: &mut Cx<'_>, end: EndOfData) {
+    pub(super) fn body_complete(&mut self, cx: &mut Cx<'_>, end: EndOfData) {
         self.phase = Phase::Final;
         let tx = self.tx_mut();
         tx.end_of_data = Some(cx.now);
@@ -162,8 +175,13 @@ impl Dedicated {
 
     /// With `reject` bare newlines end the message; with `pass` they do inside of DATA, whose end they could forge.
     fn bare_newline_matters(&mut self, cx: &Cx<'_>) -> bool {
-        let found = self.tx_mut().scanner.findings().bare_newline();
-        found && cx.config.bare_newline != BareNewline::Normalize
+        let tx = self.tx_mut();
+        let matters = match cx.config.bare_newline {
+            BareNewline::Reject => true,
+            BareNewline::Normalize => false,
+            BareNewline::Pass => !tx.chunked,
+        };
+        matters && tx.scanner.findings().bare_newline()
     }
 
     pub(super) fn end_judged(&mut self, cx: &mut Cx<'_>, refused: Option<Refusal>) {
@@ -184,7 +202,7 @@ impl Dedicated {
     }
 
     /// The end of a message that had failed before.
-    fn refuse_message(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn refuse_message(&mut self, cx: &mut Cx<'_>) {
         let tx = self.tx_mut();
         core::mem::swap(&mut tx.reply, &mut tx.failure);
         self.finish_message(cx);
@@ -195,8 +213,11 @@ impl Dedicated {
         self.waiting = Waiting::Final;
         let Some(mut tx) = self.tx.take() else { return };
         let end = tx.held.take_end().expect("a sealed body has its proof");
-        let held = &mut tx.held;
+        let (held, chunked) = (&mut tx.held, tx.chunked);
         self.send_up(cx, |leg| {
+            if chunked {
+                return leg.last_chunk(held, end);
+            }
             leg.body(held);
             leg.dot(end);
         });
@@ -206,29 +227,39 @@ impl Dedicated {
 
     /// Sends on what has come of a body, as far as the leg takes it.
     pub(super) fn stream_on(&mut self, cx: &mut Cx<'_>) {
-        let body = matches!(self.phase, Phase::Data);
+        let body = matches!(self.phase, Phase::Data | Phase::Chunk);
         if !body || !matches!(self.waiting, Waiting::Nothing | Waiting::Stream) {
             return; // nothing goes up before the gate at the end of headers
         }
+        self.waiting = Waiting::Nothing;
+        if self.tx_mut().is_failed() {
+            return;
+        }
+        let full = match self.phase {
+            Phase::Chunk => self.stream_chunk(cx),
+            _ => self.stream_data(cx),
+        };
+        if full {
+            self.waiting = Waiting::Stream;
+        }
+    }
+
+    /// True: nothing more of it can be taken for now.
+    fn stream_data(&mut self, cx: &mut Cx<'_>) -> bool {
         let window = cx.config.stream_window;
-        let pass = cx.config.bare_newline == BareNewline::Pass;
-        let tx = self.tx_mut();
-        if pass && !tx.is_failed() && tx.scanner.findings().bare_newline() {
+        if cx.config.bare_newline == BareNewline::Pass && self.bare_newline_matters(cx) {
             // the upstream may see an end of data in it: not one octet of it goes up
             self.fail_message(cx, &Violation::BareNewlineInBody.reply());
+            return false;
         }
-        self.waiting = Waiting::Nothing;
-        let tx = self.tx.as_mut().expect("a body is inside of a transaction");
-        let Some(leg) = cx.leg.as_deref_mut().filter(|_| !tx.is_failed()) else {
-            return;
+        let (Some(tx), Some(leg)) = (self.tx.as_mut(), cx.leg.as_deref_mut()) else {
+            return false;
         };
         if leg.queued() < window && !tx.held.pieces().is_empty() {
             leg.body(&mut tx.held);
             tx.streamed = true;
         }
-        if leg.queued() >= window {
-            self.waiting = Waiting::Stream;
-        }
+        leg.queued() >= window
     }
 
     /// The reply that decides.
@@ -297,7 +328,10 @@ impl Dedicated {
         tx.release(cx);
         match self.waiting {
             Waiting::Final => self.refuse_message(cx),
-            Waiting::Stream => self.waiting = Waiting::Nothing,
+            Waiting::Stream | Waiting::Parts => {
+                self.waiting = Waiting::Nothing;
+                self.chunk_complete(cx);
+            }
             _ => {}
         }
     }
@@ -312,6 +346,14 @@ impl Transaction {
             &mut self.scratch
         };
         (&mut self.scanner, into)
+    }
+
+    /// The last chunk is whole.
+    pub(super) fn finish_chunks(&mut self) -> EndOfData {
+        let (scanner, into) = self.body_sink();
+        let end = scanner.finish_bdat(into);
+        self.scratch.clear();
+        end
     }
 
     /// Lets go of what is held of the body.

@@ -46,6 +46,8 @@ pub(super) struct Pair {
     pub(super) tunnelled: bool,
     /// Messages the upstream answered with 2xx.
     pub(super) agreed: usize,
+    /// A body's flights are not taken.
+    pub(super) hold_flights: bool,
 }
 
 impl Pair {
@@ -94,6 +96,7 @@ impl Pair {
             handshakes: 0,
             tunnelled: false,
             agreed: 0,
+            hold_flights: false,
         }
     }
 
@@ -235,6 +238,10 @@ impl Pair {
         let Some((id, mut leg)) = self.leg.take() else {
             return;
         };
+        if self.hold_flights && self.relay.is_streaming() {
+            self.leg = Some((id, leg));
+            return;
+        }
         let moved = !leg.poll_output().is_empty();
         self.take_output(&mut leg);
         self.leg = Some((id, leg));

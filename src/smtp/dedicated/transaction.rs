@@ -52,6 +52,12 @@ pub(super) struct Transaction {
     pub(super) scratch: Pieces,
     pub(super) end_step: EndStep,
     pub(super) headers_asked: bool,
+    /// It comes by BDAT.
+    pub(super) chunked: bool,
+    pub(super) chunk_left: u64,
+    pub(super) chunk_last: bool,
+    /// Parts of the present chunk that went up as chunks of their own and were not answered yet.
+    pub(super) parts_owed: u8,
     pub(super) octets: u64,
     /// Octets of the body went up before its end was there.
     pub(super) streamed: bool,
@@ -81,6 +87,10 @@ impl Default for Transaction {
             scratch: Pieces::new(),
             end_step: EndStep::BareNewline,
             headers_asked: false,
+            chunked: false,
+            chunk_left: 0,
+            chunk_last: false,
+            parts_owed: 0,
             octets: 0,
             streamed: false,
             committed: false,
@@ -135,8 +145,12 @@ impl Transaction {
 
     /// The message is lost for good; the first reason counts.
     pub(super) fn fail(&mut self, reply: &ReplyText) {
+        self.fail_with(reply.as_bytes());
+    }
+
+    pub(super) fn fail_with(&mut self, reply: &[u8]) {
         if self.failure.is_empty() {
-            self.failure.extend_from_slice(reply.as_bytes());
+            self.failure.extend_from_slice(reply);
         }
     }
 
