@@ -5,7 +5,7 @@
 //!   connect gate -> Attach -> the upstream's greeting passes -> EHLO passes, its reply filtered
 //!     -> MAIL RCPT RSET NOOP VRFY EXPN HELP QUIT pass, so do their replies, in the order of the commands
 //!     -> DATA BDAT: the upstream's 354, the body scanned on its way, its end only with the proof of it
-//!     -> STARTTLS: by the session's [`Way`]
+//!     -> AUTH: line by line        -> STARTTLS: by the session's [`Way`]
 //! ```
 //!
 //! The contract is that of [`crate::relay`]: `Cx` in, acts and bytes out, one question at a gate and one deadline per
@@ -21,13 +21,14 @@
 //! command goes up only after weir's own parser has taken it, ended by CRLF.
 //!
 //! Memory of a session beside what `Cx::hold_max` and the stream window allow a body: the machine, the unfinished line
-//! (4 KiB), and from the first MAIL on the transaction: 1 KiB, its envelope,
+//! (4 KiB, or 12 KiB where the upstream offers AUTH), and from the first MAIL on the transaction: 1 KiB, its envelope,
 //! of which at most 9 KiB stay for the next.
 //!
 //! Files: `dedicated/opening.rs` greeting and EHLO, `keywords.rs` what of an EHLO reply passes, `commands.rs` what each
-//! command does, `envelope.rs` MAIL and RCPT, `message.rs` bodies, `chunks.rs` those that come by BDAT,
+//! command does, `envelope.rs` MAIL and RCPT, `message.rs` bodies, `chunks.rs` those that come by BDAT, `auth.rs`,
 //! `starttls.rs`, `endings.rs` time, hang-ups and refusals, `transaction.rs` what lives from MAIL to the final reply.
 
+mod auth;
 mod chunks;
 mod commands;
 mod endings;
@@ -92,6 +93,8 @@ enum Phase {
     Greeted,
     /// Between transactions.
     Ready,
+    /// The upstream has asked something in an AUTH exchange.
+    Auth,
     /// After MAIL.
     Envelope,
     /// Inside DATA.
@@ -162,6 +165,9 @@ pub struct Dedicated {
     introduced: bool,
     /// QUIT went up.
     quitting: bool,
+    authenticated: bool,
+    /// The client's answers in this AUTH exchange.
+    auth_lines: u8,
     /// The client's end of stream was seen, and there is still work.
     eof: bool,
     client_gone: bool,
@@ -212,6 +218,8 @@ impl Dedicated {
             paced: false,
             introduced: false,
             quitting: false,
+            authenticated: false,
+            auth_lines: 0,
             eof: false,
             client_gone: false,
             close_after: false,
@@ -329,6 +337,7 @@ impl Dedicated {
             Owed::Hello => self.hello_answered(cx, reply),
             Owed::Mail => self.mail_answered(cx, reply),
             Owed::Rcpt => self.recipient_answered(cx, reply),
+            Owed::Auth => self.auth_answered(cx, reply),
             Owed::Tunnel => self.tunnel_answered(cx, reply),
             Owed::Passed => self.passed(cx, reply),
             Owed::Data => self.data_answered(cx, reply),
@@ -434,7 +443,7 @@ impl Dedicated {
     }
 
     fn take_line(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> usize {
-        match self.inbound.frame(bytes) {
+        match self.inbound.frame_within(bytes, self.line_max()) {
             Framed::Partial => {
                 self.notice_tls(cx);
                 bytes.len()
@@ -466,7 +475,11 @@ impl Dedicated {
                     self.inbound.remember_overlong(began);
                     return 0;
                 }
-                self.stats.commands = self.stats.commands.saturating_add(1);
+                if self.phase == Phase::Auth {
+                    self.give_auth_up(cx);
+                    return used;
+                }
+                self.count_command();
                 self.violation(cx, Violation::LineTooLong);
                 if began == Began::Bdat {
                     // how many octets follow it stood somewhere in the line

@@ -77,11 +77,16 @@ impl Inbound {
 
     /// Finds the next line of `bytes`.
     pub(crate) fn frame(&mut self, bytes: &[u8]) -> Framed {
+        self.frame_within(bytes, COMMAND_LINE_MAX)
+    }
+
+    /// The same, where a line may have up to `max` octets.
+    pub(crate) fn frame_within(&mut self, bytes: &[u8], max: usize) -> Framed {
         let Some((len, used, terminator)) = split_line(bytes) else {
-            self.keep(bytes);
+            self.keep(bytes, max);
             return Framed::Partial;
         };
-        if self.overlong.is_some() || self.carry.len() + len > COMMAND_LINE_MAX {
+        if self.overlong.is_some() || self.carry.len() + len > max {
             let began = self.overlong.take();
             let began = began.unwrap_or_else(|| self.began(&bytes[..len]));
             self.carry = Vec::new();
@@ -136,12 +141,12 @@ impl Inbound {
         }
     }
 
-    fn keep(&mut self, bytes: &[u8]) {
+    fn keep(&mut self, bytes: &[u8], max: usize) {
         if self.overlong.is_some() {
             return;
         }
         // one more for a CR whose LF has not come yet
-        if self.carry.len() + bytes.len() > COMMAND_LINE_MAX + 1 {
+        if self.carry.len() + bytes.len() > max + 1 {
             self.overlong = Some(self.began(bytes));
             self.carry = Vec::new();
             return;

@@ -8,6 +8,12 @@ pub const COMMAND_LINE_MAX: usize = 4096;
 /// The same for commands that no extension makes longer (RFC 5321, 4.5.3.1.4), without the CRLF, where they pass to a server.
 pub const SHORT_LINE_MAX: usize = 510;
 
+/// A line of an AUTH exchange, without CRLF (RFC 4954, 4 asks for so much). Cost: as of a command line, where an upstream offers AUTH
+/// to a client of its own.
+pub const AUTH_LINE_MAX: usize = 12_288;
+/// Answers of a client within one AUTH exchange: no mechanism needs more than a few.
+pub const AUTH_LINES_MAX: u8 = 32;
+
 /// The argument of HELO and EHLO. RFC 5321, 4.5.3.1.2 caps a domain at 255; address literals and careless hosts are somewhat longer.
 /// Cost: kept for the whole session.
 pub const HELO_MAX: usize = 512;

@@ -83,8 +83,10 @@ pub enum LegLost {
 enum Phase {
     Greeting,
     Hello,
-    /// It agreed to STARTTLS, weir's or the client's: nothing but the handshake's end is awaited.
+    /// It agreed to STARTTLS: nothing but the handshake's end is awaited.
     Securing,
+    /// It agreed to the client's own STARTTLS: what it says from now on is not for weir.
+    Tunnelled,
     Ready,
     /// RSET follows when everything owed has been answered.
     Draining,
@@ -154,7 +156,7 @@ impl Outbound {
         match self.phase {
             Phase::Lost => return Err(LegLost::Protocol),
             Phase::Over if !input.is_empty() => return Err(LegLost::Protocol),
-            Phase::Securing if !input.is_empty() => {
+            Phase::Securing | Phase::Tunnelled if !input.is_empty() => {
                 self.phase = Phase::Lost;
                 return Err(LegLost::Injection);
             }
@@ -190,7 +192,7 @@ impl Outbound {
             Owed::Hello if reply.is_positive() && self.caps.esmtp => {
                 self.caps = self.protection.limit(parse_ehlo_reply(reply.text));
             }
-            Owed::Tunnel if reply.code == 220 => self.phase = Phase::Securing,
+            Owed::Tunnel if reply.code == 220 => self.phase = Phase::Tunnelled,
             Owed::Xclient if self.introduction.is_empty() => self.phase = Phase::Ready,
             Owed::Xclient => next = Some(Owed::Xclient),
             Owed::Greeting => {

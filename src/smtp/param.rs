@@ -39,6 +39,7 @@ enum Keyword {
     SmtpUtf8,
     Ret,
     EnvId,
+    Auth,
     Notify,
     Orcpt,
     RequireTls,
@@ -82,6 +83,13 @@ const TABLE: [Row; 8] = [
         keyword: Keyword::EnvId,
         place: Place::Mail,
         brought_by: ExtensionSet::DSN,
+    },
+    // only where AUTH passes through: see `dedicated`
+    Row {
+        name: "AUTH",
+        keyword: Keyword::Auth,
+        place: Place::Mail,
+        brought_by: ExtensionSet::AUTH,
     },
     Row {
         name: "NOTIFY",
@@ -195,6 +203,8 @@ impl Params {
             (Keyword::Body, Some(value)) => return self.set_body(value, announced),
             (Keyword::Ret, Some(value)) => is_one_of(value, &["FULL", "HDRS"]),
             (Keyword::EnvId, Some(value)) => value.len() <= ENVID_MAX && is_xtext(value),
+            // RFC 4954, 5: a mailbox or "<>", as xtext
+            (Keyword::Auth, Some(value)) => !value.is_empty() && is_xtext(value),
             (Keyword::Notify, Some(value)) => is_notify(value),
             (Keyword::Orcpt, Some(value)) => return self.set_orcpt(value, announced),
         };

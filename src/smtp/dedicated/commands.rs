@@ -6,7 +6,7 @@ use super::{Dedicated, Phase, Refusal, Waiting};
 use crate::command::{Command, parse};
 use crate::extension::ExtensionSet;
 use crate::gate::{Finding, Stage, Verdict};
-use crate::limits::SHORT_LINE_MAX;
+use crate::limits::{AUTH_LINE_MAX, COMMAND_LINE_MAX, SHORT_LINE_MAX};
 use crate::line::Terminator;
 use crate::outbound::Owed;
 use crate::relay::{Cx, Detach, LineVerdict, TlsOffer, is_for_plaintext};
@@ -24,6 +24,10 @@ impl Dedicated {
         terminator: Terminator,
         more: bool,
     ) -> bool {
+        if self.phase == Phase::Auth {
+            self.auth_line(cx, line, terminator);
+            return true;
+        }
         let allowed = match core::mem::replace(&mut self.line_verdict, LineVerdict::None) {
             LineVerdict::Refused(reply) => {
                 self.count_command();
@@ -39,7 +43,7 @@ impl Dedicated {
             true if looks_foreign(line) => Err(Violation::NonSmtpCommand),
             true => Err(Violation::BareLfInCommand),
             false => parse(line, self.announced, self.esmtp).and_then(|command| {
-                match is_short(&command) && line.len() > SHORT_LINE_MAX {
+                match line.len() > length_max(&command) {
                     true => Err(Violation::LineTooLong),
                     false => Ok(command),
                 }
@@ -159,15 +163,14 @@ impl Dedicated {
             Command::Quit => self.quit(cx),
             Command::Bdat { size, last } => self.bdat(cx, size, last),
             Command::StartTls => self.start_tls(cx),
-            Command::Auth
-            | Command::Etrn
-            | Command::Turn
-            | Command::Xclient(_)
-            | Command::Xforward => self.violation(cx, Violation::NotImplemented),
+            Command::Auth => self.auth(cx, line),
+            Command::Etrn | Command::Turn | Command::Xclient(_) | Command::Xforward => {
+                self.violation(cx, Violation::NotImplemented)
+            }
         }
     }
 
-    fn count_command(&mut self) {
+    pub(super) fn count_command(&mut self) {
         self.stats.commands = self.stats.commands.saturating_add(1);
     }
 
@@ -312,10 +315,13 @@ impl Dedicated {
     }
 }
 
-/// Commands whose lines RFC 5321, 4.5.3.1.4 keeps short: no extension makes them longer.
-fn is_short(command: &Command<'_>) -> bool {
-    matches!(
-        command,
-        Command::Noop | Command::Help | Command::Vrfy(_) | Command::Expn(_) | Command::Rset
-    )
+/// How long the line of a command may be.
+fn length_max(command: &Command<'_>) -> usize {
+    match command {
+        Command::Auth => AUTH_LINE_MAX,
+        Command::Noop | Command::Help | Command::Vrfy(_) | Command::Expn(_) | Command::Rset => {
+            SHORT_LINE_MAX
+        }
+        _ => COMMAND_LINE_MAX,
+    }
 }

@@ -75,7 +75,7 @@ impl Dedicated {
         self.tx.is_none()
             && self.waiting == Waiting::Nothing
             && self.owed == 0
-            && !matches!(self.phase, Phase::Closing | Phase::Tunnel)
+            && !matches!(self.phase, Phase::Closing | Phase::Tunnel | Phase::Auth)
     }
 
     pub fn owes_final(&self) -> bool {
