@@ -257,6 +257,8 @@ label_values! {
         /// Closed or reset by the upstream.
         Peer = "peer",
         ConnectFailed = "connect_failed",
+        /// Its handshake failed, or it does not speak TLS and has to.
+        Tls = "tls",
         /// Another shard was short of connections to this upstream.
         Yielded = "yielded",
         Drain = "drain",

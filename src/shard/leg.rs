@@ -131,8 +131,8 @@ impl<W: Wire> World<W> {
             Ok(()) => {
                 leg.connected = true;
                 leg.due = self.now + self.config.leg.handshake;
-                self.wire.start_receive(leg.slot, Group::Upstream);
                 self.arm_leg(key);
+                self.listen_to_leg(key);
             }
             Err(_) => self.lose_leg(key, LegLost::Closed, ClosedLeg::ConnectFailed),
         }
@@ -242,6 +242,7 @@ impl<W: Wire> World<W> {
             _ => {}
         }
         self.pump(key);
+        self.secure_leg_if_due(key);
     }
 
     fn leg_opened(&mut self, key: Key) {
@@ -296,6 +297,7 @@ impl<W: Wire> World<W> {
             return self.arm_leg(key);
         }
         self.pump(key);
+        self.secure_leg_if_due(key);
         let Some(leg) = self.legs.get(key) else {
             return;
         };
@@ -386,7 +388,14 @@ impl<W: Wire> World<W> {
         for buffer in leg.outbound.poll_output().release() {
             self.wire.release(buffer);
         }
-        self.close_slot(leg.slot, Close::Now);
+        // Inside TLS the end is said before it comes.
+        let last_words = reason.is_none() && self.wire.is_secure(leg.slot);
+        let how = if last_words {
+            Close::Linger
+        } else {
+            Close::Now
+        };
+        self.close_slot(leg.slot, how);
         self.leg_left(key, &leg);
         if let Some(reason) = reason {
             let upstream = self.upstream_of(leg.endpoint);
@@ -476,6 +485,7 @@ fn closed_by(why: LegLost) -> ClosedLeg {
         LegLost::Closed => ClosedLeg::Peer,
         LegLost::Protocol | LegLost::Injection => ClosedLeg::Protocol,
         LegLost::Timeout => ClosedLeg::Timeout,
-        LegLost::Refused421 | LegLost::Unwelcome | LegLost::NoTls => ClosedLeg::Refused421,
+        LegLost::NoTls => ClosedLeg::Tls,
+        LegLost::Refused421 | LegLost::Unwelcome => ClosedLeg::Refused421,
     }
 }

@@ -19,6 +19,7 @@ mod pool;
 mod probe;
 pub mod replies;
 mod secure;
+mod secure_leg;
 mod session;
 pub mod shared;
 mod shortage;

@@ -590,7 +590,8 @@ impl<W: Wire> World<W> {
         };
         let slot = self.wire.connect(&address.into(), Who::Nobody.owner())?;
         let due = self.now + self.config.leg.connect;
-        let outbound = Outbound::new(self.config.hostname.clone());
+        let mut outbound = Outbound::new(self.config.hostname.clone());
+        outbound.set_tls(self.tls_wanted(endpoint));
         let leg = Leg::new(outbound, slot, endpoint, duty, self.now, due);
         let Ok(key) = self.legs.insert(leg) else {
             unreachable!("room was looked for above");

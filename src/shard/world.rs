@@ -308,7 +308,8 @@ impl<W: Wire> World<W> {
             },
             Event::Secured { owner, result, .. } => match self.step(owner.into()) {
                 Who::Session(key) => self.client_secured(key, result),
-                Who::Leg(_) | Who::Row(_) | Who::Chore(_) | Who::Nobody => {}
+                Who::Leg(key) => self.leg_secured(key, result),
+                Who::Row(_) | Who::Chore(_) | Who::Nobody => {}
             },
             Event::Extracted { .. } => {}
             Event::Closed { .. } => self.closing -= 1,

@@ -8,6 +8,7 @@ mod parking;
 mod pool;
 mod probe;
 mod secure;
+mod secure_leg;
 mod session;
 
 use std::collections::{HashMap, VecDeque};

@@ -28,10 +28,10 @@ fn with_tls(tls: ClientTls) -> WorldConfig {
     }
 }
 
-/// A client that speaks TLS over one socket of the stage.
-struct Client {
-    slot: SlotId,
-    tls: ClientConnection,
+/// Somebody who speaks TLS over one socket of the stage.
+pub struct Client {
+    pub slot: SlotId,
+    pub tls: rustls::Connection,
     /// Its bytes are said in pieces of this size.
     piece: usize,
     heard: Vec<u8>,
@@ -40,6 +40,10 @@ struct Client {
 impl Client {
     fn new(slot: SlotId, config: Arc<ClientConfig>) -> Client {
         let tls = ClientConnection::new(config, name()).expect("a client");
+        Client::of(slot, tls.into())
+    }
+
+    pub fn of(slot: SlotId, tls: rustls::Connection) -> Client {
         Client {
             slot,
             tls,
@@ -49,7 +53,7 @@ impl Client {
     }
 
     /// Until nobody has anything to say.
-    fn turn(&mut self, stage: &mut Stage) {
+    pub fn turn(&mut self, stage: &mut Stage) {
         loop {
             let cipher = stage.heard_octets(self.slot);
             let mut rest = &cipher[..];
@@ -73,12 +77,12 @@ impl Client {
         }
     }
 
-    fn say(&mut self, stage: &mut Stage, text: &str) {
+    pub fn say(&mut self, stage: &mut Stage, text: &str) {
         self.tls.writer().write_all(text.as_bytes()).expect("room");
         self.turn(stage);
     }
 
-    fn heard(&mut self, stage: &mut Stage) -> String {
+    pub fn heard(&mut self, stage: &mut Stage) -> String {
         self.turn(stage);
         String::from_utf8(std::mem::take(&mut self.heard)).expect("tests speak ASCII")
     }
