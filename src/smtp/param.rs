@@ -52,7 +52,7 @@ struct Row {
     brought_by: ExtensionSet,
 }
 
-const TABLE: [Row; 8] = [
+const TABLE: [Row; 9] = [
     Row {
         name: "SIZE",
         keyword: Keyword::Size,
