@@ -9,6 +9,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     process::ExitCode,
     sync::Arc,
+    time::SystemTime,
 };
 
 use tokio::sync::oneshot;
@@ -207,6 +208,9 @@ fn watch(shards: Shards) -> io::Result<oneshot::Receiver<()>> {
 /// The plan, with what this kernel takes away from it.
 fn plan(config: &Config) -> String {
     let mut plan = check::plan(config, rt::allowed_cores().len());
+    for warning in config.tls.material.warnings(seconds_since_1970()) {
+        plan.push_str(&format!("warning: {warning}\n"));
+    }
     for lost in doctor::ring_troubles() {
         plan.push_str(&format!("warning: {lost}\n"));
     }
@@ -218,6 +222,11 @@ fn plan(config: &Config) -> String {
     plan
 }
 
+fn seconds_since_1970() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs() as i64
+}
+
 fn ignored_variables() -> Vec<String> {
     args::unknown_variables(
         std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()),
@@ -225,7 +234,11 @@ fn ignored_variables() -> Vec<String> {
 }
 
 fn examine(config: &Config) -> ExitCode {
-    let (report, fit) = doctor::report(&doctor::examine(config, rt::allowed_cores().len()));
+    let (report, fit) = doctor::report(&doctor::examine(
+        config,
+        rt::allowed_cores().len(),
+        seconds_since_1970(),
+    ));
     let printed = print(&report);
     if fit {
         printed

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{
     config::Config,
     flags::relay::Unasked,
-    needs,
+    needs, tls,
     units::{show, show_size},
 };
 use crate::maillog::PENDING_MAX;
@@ -19,6 +19,8 @@ const SESSION_IDLE: u64 = 640;
 const SESSION_BUSY: u64 = 4096;
 /// A pooled upstream connection with its reply reader.
 const LEG: u64 = 2048;
+/// A TLS session on either side, between two records.
+const TLS_SESSION: u64 = 9 << 10;
 /// An entry of the table of client addresses with its index.
 const CLIENT: u64 = 69;
 /// A receive buffer.
@@ -32,6 +34,7 @@ pub fn plan(config: &Config, cores: usize) -> String {
         ("mode", mode(config)),
         ("listen", listen(config)),
         ("shards", shards_words(config, shards, cores)),
+        ("TLS", tls::plan(config)),
         ("upstreams", upstreams(config)),
         ("pool", pool(config)),
         ("relaying", relaying(config)),
@@ -203,7 +206,8 @@ fn upstreams(config: &Config) -> String {
     let upstreams = &config.upstreams;
     let one = |upstream: &super::flags::upstreams::Upstream| {
         let max = limit(upstream.max.unwrap_or(upstreams.pool_max), "connections");
-        format!("{} weight {}, {max}", upstream.name(), upstream.weight)
+        let tls = tls::upstream_words(upstream);
+        format!("{} weight {}, {max}{tls}", upstream.name(), upstream.weight)
     };
     upstreams
         .upstreams
@@ -382,7 +386,7 @@ fn memory(config: &Config, shards: u64) -> (u64, Vec<(&'static str, u64, String)
     let pit_row = (pit::ROW_BYTES + 16) as u64;
     // A client is either a session or a row; a session with an open transaction needs an upstream sooner or later, or waits.
     let busy = connections.min(legs + u64::from(upstreams.queue_max) * shards);
-    let rows = vec![
+    let mut rows = vec![
         (
             "client receive buffers",
             shards * u64::from(listening.client_buffers) * BUFFER,
@@ -437,6 +441,15 @@ fn memory(config: &Config, shards: u64) -> (u64, Vec<(&'static str, u64, String)
             format!("{shards} shards x 3 x 256 KiB"),
         ),
     ];
+    for (what, sessions) in [
+        ("TLS with clients", tls::sessions_max(config)),
+        ("TLS with upstreams", tls::legs_max(config)),
+    ] {
+        if sessions > 0 {
+            let how = format!("{sessions} sessions x {}", show_size(TLS_SESSION));
+            rows.push((what, sessions * TLS_SESSION, how));
+        }
+    }
     (rows.iter().map(|(_, bytes, _)| bytes).sum(), rows)
 }
 
@@ -464,6 +477,7 @@ pub fn warnings(config: &Config, shards: usize, cores: usize) -> Vec<String> {
             listening.hostname
         ));
     }
+    warnings.extend(tls::warnings(config));
     if listening.connections_max == 0 {
         warnings.push("--max-connections 0: memory is bounded by the open-file limit only".into());
     }

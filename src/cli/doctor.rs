@@ -3,6 +3,7 @@
 //! With --upstream the mail servers are visited too: do they answer, what do they offer, and would they relay for weir's address
 //! to a foreign domain. That last question is asked with MAIL and RCPT and then RSET; no mail is sent.
 
+mod certificates;
 mod privileges;
 mod upstream;
 
@@ -45,8 +46,8 @@ const FILES_BESIDES: u64 = 256;
 /// A receive buffer at the start that a hundred thousand clients may have.
 const WINDOW_MAX: u64 = 32 << 10;
 
-/// Looks at everything. Visits to upstreams take their time.
-pub fn examine(config: &Config, cores: usize) -> Vec<Point> {
+/// Looks at everything. `now`: seconds since 1970. Visits to upstreams take their time.
+pub fn examine(config: &Config, cores: usize, now: i64) -> Vec<Point> {
     let shards = config.shards(cores);
     let mut points = vec![kernel(&read("/proc/sys/kernel/osrelease"))];
     points.extend(ring_points(
@@ -78,6 +79,8 @@ pub fn examine(config: &Config, cores: usize) -> Vec<Point> {
         config,
         &read("/proc/sys/kernel/io_uring_disabled"),
     ));
+    let hostname = &config.listening.hostname;
+    points.extend(certificates::points(&config.tls.settings, hostname, now));
     for target in &config.upstreams.upstreams {
         points.extend(upstream::visit(target, &config.listening.hostname));
     }
@@ -519,7 +522,7 @@ mod tests {
 
     #[test]
     fn this_host_can_be_examined() {
-        let points = examine(&config(&["--max-connections", "100"]), 2);
+        let points = examine(&config(&["--max-connections", "100"]), 2, 1_800_000_000);
         assert!(points.len() >= 8 && points.iter().all(|point| !point.what.is_empty()));
     }
 }

@@ -1,14 +1,23 @@
 //! TLS as configured: both groups of flags together, and what is in the files that they name.
 
-use std::path::Path;
+use std::{
+    collections::HashSet,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use rustls::SignatureAlgorithm;
 
 use super::{
+    config::Config,
     flags::{Flags, Purpose, tls, tls::needs_certificate, upstreams::Upstream},
     reader::Reader,
-    units::Fault,
+    units::{Fault, show},
 };
 use crate::net::ClientTls;
-use crate::tls::{FileFault, Material, Settings, UpstreamMode};
+use crate::tls::{
+    Certificate, ClientCertificates, FileFault, Material, Oldest, Settings, UpstreamMode,
+};
 
 /// What was meant, with the files read.
 #[derive(Clone)]
@@ -67,6 +76,132 @@ pub fn any_verified(upstreams: &[Upstream]) -> bool {
         .any(|wish| wish.mode == UpstreamMode::Verify)
 }
 
+/// The plan: what clients are offered, and with which certificates.
+pub fn plan(config: &Config) -> String {
+    let tls = &config.tls;
+    let server = &tls.settings.server;
+    if !server.has_certificate() {
+        return "not with clients: no certificate (--tls-cert, --tls-dir)".into();
+    }
+    let general = match tls.clients.clients {
+        ClientTls::Off => "only where a listener says so",
+        ClientTls::May => "STARTTLS offered",
+        ClientTls::Require => "STARTTLS required",
+        ClientTls::Implicit => unreachable!("--tls has no such word"),
+    };
+    let oldest = match server.min {
+        Oldest::Tls12 => "1.2 and 1.3",
+        Oldest::Tls13 => "1.3",
+    };
+    let hybrid = match server.hybrid {
+        true => ", X25519MLKEM768",
+        false => "",
+    };
+    let clients = match &server.clients {
+        ClientCertificates::Off => String::new(),
+        ClientCertificates::Ask(ca) => format!(", asks for certificates of {}", ca.display()),
+        ClientCertificates::Require(ca) => format!(", requires certificates of {}", ca.display()),
+    };
+    let tickets = match &server.tickets {
+        Some(file) => format!("keys in {}", file.display()),
+        None => "keys of this process".into(),
+    };
+    let mut lines = vec![format!(
+        "{general}; TLS {oldest}{hybrid}{clients}; tickets: {tickets}; handshake {}, {} per client; {} keep TLS in the pit",
+        show(tls.clients.handshake_timeout),
+        tls.clients.rate_handshakes,
+        match tls.clients.parked_max {
+            0 => "all parked clients".into(),
+            max => format!("at most {max} clients"),
+        },
+    )];
+    lines.extend(tls.material.certificates().map(certificate_words));
+    lines.join("\n")
+}
+
+fn certificate_words(certificate: &Certificate) -> String {
+    let end = Duration::from_secs(certificate.validity.not_after.max(0) as u64);
+    let end = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + end).to_string();
+    let names = match certificate.names.as_slice() {
+        [] => "no names".into(),
+        names => names.join(" "),
+    };
+    format!(
+        "{}: {:?} for {names} until {}",
+        certificate.pair.certificate.display(),
+        certificate.keys.key.algorithm(),
+        end.split('T').next().unwrap_or_default(),
+    )
+}
+
+/// How an upstream is spoken to, in the plan.
+pub fn upstream_words(upstream: &Upstream) -> String {
+    let Some(wish) = &upstream.tls else {
+        return String::new();
+    };
+    let how = match wish.mode {
+        UpstreamMode::May => "TLS where offered",
+        UpstreamMode::Require => "TLS required, not verified",
+        UpstreamMode::Verify => "TLS required and verified",
+    };
+    let first = match wish.implicit {
+        true => " from the first byte",
+        false => "",
+    };
+    format!(", {how}{first}, as {}", wish.name.to_str())
+}
+
+/// Choices about TLS that may not be meant.
+pub fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let server = &config.tls.settings.server;
+    if server.has_certificate() && !has_tls(config) {
+        warnings.push("there is a certificate, and no listener uses it (--tls off)".into());
+    }
+    let mut seen = HashSet::new();
+    for certificate in config.tls.material.for_clients() {
+        let path = certificate.pair.certificate.display();
+        if certificate.names.is_empty() {
+            warnings.push(format!(
+                "certificate {path} has no names (subjectAltName): no client that verifies takes it"
+            ));
+        }
+        let is_rsa = certificate.keys.key.algorithm() == SignatureAlgorithm::RSA;
+        for name in &certificate.names {
+            if !seen.insert((name, is_rsa)) {
+                warnings.push(format!(
+                    "certificate {path} is not shown to who asks for {name}: another of its kind comes first"
+                ));
+            }
+        }
+    }
+    warnings
+}
+
+/// Whether any listener speaks TLS.
+fn has_tls(config: &Config) -> bool {
+    let general = config.tls.clients.clients;
+    let mut listeners = config.listening.listen.iter();
+    listeners.any(|listener| listener.service(general).tls != ClientTls::Off)
+}
+
+/// Clients that may speak TLS at a time.
+pub fn sessions_max(config: &Config) -> u64 {
+    match has_tls(config) {
+        true => config.listening.connections_max.into(),
+        false => 0,
+    }
+}
+
+/// Upstream connections that may speak TLS at a time.
+pub fn legs_max(config: &Config) -> u64 {
+    let pool = &config.upstreams;
+    let secured = (pool.upstreams.iter()).filter(|upstream| upstream.tls.is_some());
+    secured
+        .map(|upstream| u64::from(upstream.max.unwrap_or(pool.pool_max)))
+        .sum()
+}
+
 /// Tells of a file under the flag that named it.
 fn blame(reader: &mut Reader, flags: &Flags, fault: FileFault) {
     let FileFault { path, why } = fault;
@@ -100,7 +235,6 @@ mod tests {
     use super::*;
     use crate::cli::{
         args::{Wanted, parse},
-        config::Config,
         reader::Wrong,
     };
     use crate::tls::fixtures::{Folder, ecdsa};
@@ -178,6 +312,38 @@ mod tests {
         folder.pair("a", &ecdsa(&["a.example"]));
         let root = folder.root().to_str().unwrap();
         assert!(read(&["--listen-tls", "127.0.0.1:4465", "--tls-dir", root]).is_ok());
+    }
+
+    #[test]
+    fn the_plan_tells_what_is_offered_and_warns_of_what_is_not_meant() {
+        let folder = Folder::fresh();
+        let mut words: Vec<String> = Vec::new();
+        for (name, made) in [
+            ("a", ecdsa(&["a.example"])),
+            ("twin", ecdsa(&["a.example"])),
+            ("nameless", ecdsa(&[])),
+        ] {
+            let pair = folder.pair(name, &made);
+            let path = |path: std::path::PathBuf| path.display().to_string();
+            words.extend(["--tls-cert".into(), path(pair.certificate)]);
+            words.extend(["--tls-key".into(), path(pair.key)]);
+        }
+        let off = "--tls off --upstream localhost:465,implicit-tls --pool-max 10";
+        words.extend(off.split(' ').map(str::to_owned));
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let plan = crate::cli::check::plan(&read(&words).unwrap_or_else(|w| panic!("{w:?}")), 2);
+        for words in [
+            "only where a listener says so; TLS 1.2 and 1.3; tickets: keys of this process",
+            "a.crt: ECDSA for a.example until 2090-01-01",
+            "localhost:465 weight 1, at most 10 connections, TLS required, not verified from the first byte, as localhost",
+            "90.0 KiB  TLS with upstreams (10 sessions x 9.0 KiB)",
+            "no listener uses it",
+            "twin.crt is not shown to who asks for a.example",
+            "nameless.crt has no names",
+        ] {
+            assert!(plan.contains(words), "{words} in\n{plan}");
+        }
+        assert!(!plan.contains("TLS with clients"), "{plan}");
     }
 
     #[test]

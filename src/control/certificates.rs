@@ -12,7 +12,7 @@ use std::{
 use super::{Target, process};
 use crate::metrics::certificates::Certificates as Readings;
 use crate::shard::Mail;
-use crate::tls::{Changed, Material, Standing, UpstreamMode, tickets};
+use crate::tls::{Changed, Material, UpstreamMode, tickets};
 
 /// How often files are looked at.
 pub const LOOK: Duration = Duration::from_secs(5);
@@ -127,7 +127,7 @@ impl Certificates {
             return;
         }
         self.reminded = Some(Instant::now());
-        for warning in warnings(&self.material, now()) {
+        for warning in self.material.warnings(now()) {
             log::warn!("{warning}");
         }
     }
@@ -145,30 +145,11 @@ fn now() -> i64 {
     process::seconds_since_1970() as i64
 }
 
-/// What is to be said of certificates whose time is not now.
-fn warnings(material: &Material, now: i64) -> Vec<String> {
-    let warn = |certificate: &crate::tls::Certificate| {
-        let days = (certificate.validity.not_after - now).div_euclid(86_400);
-        let path = certificate.pair.certificate.display();
-        match certificate.standing(now) {
-            Standing::Valid => None,
-            Standing::ExpiresSoon => Some(format!("certificate {path} expires in {days} days")),
-            Standing::Expired => Some(format!(
-                "certificate {path} HAS EXPIRED: clients that look at it do not send mail; it stays in use"
-            )),
-            Standing::NotYetValid => Some(format!(
-                "certificate {path} is not valid yet: is the clock right?"
-            )),
-        }
-    };
-    material.certificates().filter_map(warn).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::tls::Settings;
-    use crate::tls::fixtures::{Folder, ecdsa, ecdsa_until};
+    use crate::tls::fixtures::{Folder, ecdsa};
 
     fn material(pair: crate::tls::Pair) -> Material {
         let mut settings = Settings::default();
@@ -206,22 +187,5 @@ mod tests {
             faults.len() == 1 && faults[0].starts_with(&key),
             "{faults:?}"
         );
-    }
-
-    #[test]
-    fn certificates_that_end_are_told_in_time() {
-        let folder = Folder::fresh();
-        let end = 2_493_072_000; // the beginning of 2049
-        let material = material(folder.pair("mx", &ecdsa_until(&["mx.example"], 2049)));
-        for (now, word) in [
-            (end - 15 * 86_400, None),
-            (end - 13 * 86_400 - 1, Some("expires in 13 days")),
-            (end + 1, Some("HAS EXPIRED")),
-            (0, Some("not valid yet")),
-        ] {
-            let said = warnings(&material, now);
-            assert_eq!(said.len(), usize::from(word.is_some()), "{said:?}");
-            assert!(word.is_none_or(|word| said[0].contains(word)), "{said:?}");
-        }
     }
 }

@@ -88,6 +88,22 @@ impl Certificate {
         }
     }
 
+    /// What is to be said of it, if its time is not now.
+    pub fn warning(&self, now: i64) -> Option<String> {
+        let days = (self.validity.not_after - now).div_euclid(86_400);
+        let path = self.pair.certificate.display();
+        match self.standing(now) {
+            Standing::Valid => None,
+            Standing::ExpiresSoon => Some(format!("certificate {path} expires in {days} days")),
+            Standing::Expired => Some(format!(
+                "certificate {path} HAS EXPIRED: clients that look at it do not send mail; it stays in use"
+            )),
+            Standing::NotYetValid => Some(format!(
+                "certificate {path} is not valid yet: is the clock right?"
+            )),
+        }
+    }
+
     /// Whether it is the very certificate that `other` is.
     pub fn is(&self, other: &Certificate) -> bool {
         self.keys.cert.first() == other.keys.cert.first()
@@ -153,6 +169,24 @@ mod tests {
             let not_before = read.validity.not_before;
             assert!(want != Standing::NotYetValid || now < not_before);
             assert_eq!(read.standing(now), want, "{now}");
+        }
+    }
+
+    #[test]
+    fn certificates_that_end_are_told_in_time() {
+        let folder = Folder::fresh();
+        let end = 2_493_072_000; // the beginning of 2049
+        let pair = folder.pair("mx", &ecdsa_until(&["mx.example"], 2049));
+        let certificate = Certificate::load(&pair, &provider(true)).unwrap();
+        for (now, word) in [
+            (end - 15 * 86_400, None),
+            (end - 13 * 86_400 - 1, Some("expires in 13 days")),
+            (end + 1, Some("HAS EXPIRED")),
+            (0, Some("not valid yet")),
+        ] {
+            let said = certificate.warning(now);
+            assert_eq!(said.is_some(), word.is_some(), "{said:?}");
+            assert!(word.is_none_or(|word| said.unwrap().contains(word)));
         }
     }
 

@@ -78,8 +78,20 @@ impl Material {
 
     /// All certificates of weir's own.
     pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
-        let server = self.server.iter().flat_map(|server| &server.certificates);
-        server.chain(&self.upstream.certificate)
+        self.for_clients().chain(&self.upstream.certificate)
+    }
+
+    /// Those that clients are shown.
+    pub fn for_clients(&self) -> impl Iterator<Item = &Certificate> {
+        self.server.iter().flat_map(|server| &server.certificates)
+    }
+
+    /// What is to be said of certificates whose time is not `now` (seconds since 1970).
+    pub fn warnings(&self, now: i64) -> Vec<String> {
+        let certificates = self.certificates();
+        certificates
+            .filter_map(|certificate| certificate.warning(now))
+            .collect()
     }
 
     /// Whether a file is another than when it was read last, or than at the last failure to do so.
