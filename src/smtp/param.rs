@@ -114,7 +114,7 @@ const TABLE: [Row; 9] = [
 /// Reads the parameters of a MAIL or RCPT: `KEYWORD[=value]`, separated by blanks. Those of extensions that were not announced are refused.
 pub fn parse(params: &[u8], place: Place, announced: ExtensionSet) -> Result<Params, Violation> {
     let mut said = Params::default();
-    let mut seen = 0u8;
+    let mut seen = 0u16;
     for word in words(params) {
         let (name, value) = split(word);
         let index = row_index(name, place).ok_or_else(|| unknown(name))?;
