@@ -51,6 +51,23 @@ pub struct LogBuffer {
     lost: u64,
 }
 
+/// Who told of a client, if it came through a trusted peer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told<'a> {
+    pub by: Option<SocketAddr>,
+    /// What the peer calls the connection, or empty.
+    pub id: &'a [u8],
+}
+
+impl Told<'_> {
+    fn write(&self, line: &mut Line<'_>) {
+        if let Some(by) = self.by {
+            line.address("by", by);
+        }
+        line.bytes_if("by_id", self.id);
+    }
+}
+
 /// A session that ended.
 #[derive(Clone, Debug)]
 pub struct SessionRecord<'a> {
@@ -58,6 +75,7 @@ pub struct SessionRecord<'a> {
     /// Unique on its shard for the life of the process.
     pub session: u64,
     pub client: SocketAddr,
+    pub told: Told<'a>,
     pub helo: &'a [u8],
     pub ended: Ended,
     /// Word of the finding or violation that ended it, or empty.
@@ -85,6 +103,7 @@ pub struct TransactionRecord<'a> {
     /// From 1, within the session.
     pub transaction: u32,
     pub client: SocketAddr,
+    pub told: Told<'a>,
     pub helo: &'a [u8],
     /// The reverse-path without its angle brackets; empty: the null sender.
     pub sender: &'a [u8],
@@ -133,6 +152,7 @@ impl LogBuffer {
         self.write(r.at, "session", |line| {
             line.session(r.session);
             line.address("client", r.client);
+            r.told.write(line);
             line.bytes("helo", r.helo);
             line.word("ended", r.ended.word());
             line.word_if("why", r.why);
@@ -159,6 +179,7 @@ impl LogBuffer {
             line.session(r.session);
             line.number("transaction", r.transaction.into());
             line.address("client", r.client);
+            r.told.write(line);
             line.bytes("helo", r.helo);
             line.bytes("sender", r.sender);
             line.number("recipients", r.recipients.into());

@@ -33,6 +33,7 @@ pub fn plan(config: &Config, cores: usize) -> String {
     for (topic, words) in [
         ("mode", mode(config)),
         ("listen", listen(config)),
+        ("trust", trust(config)),
         ("shards", shards_words(config, shards, cores)),
         ("TLS", tls::plan(config)),
         ("upstreams", upstreams(config)),
@@ -144,6 +145,24 @@ impl Config {
             false => "multiplexed",
         }
     }
+}
+
+fn trust(config: &Config) -> String {
+    let trusting = &config.trusting;
+    if trusting.typed.is_empty() {
+        return "nobody speaks for others (--trust)".into();
+    }
+    let header = match config.listening.listen.iter().any(|listen| listen.proxy) {
+        true => format!(
+            ", by a PROXY header within {} where a listener has it",
+            show(trusting.proxy_timeout)
+        ),
+        false => String::new(),
+    };
+    format!(
+        "{} may speak for others by XCLIENT{header}",
+        trusting.typed.join(", ")
+    )
 }
 
 fn mode(config: &Config) -> String {

@@ -4,7 +4,7 @@ use super::{
     flags::{
         Flags, Purpose, clients::Clients, identity::Identifying, listen::Listening, logs::Logging,
         messages::Messages, relay::Relaying, running::Running, tarpit::Tarpit, timeouts::Timeouts,
-        upstreams::Upstreams,
+        trust::Trusting, upstreams::Upstreams,
     },
     needs::{self, Reread},
     reader::{Reader, Wrong},
@@ -20,6 +20,7 @@ pub struct Config {
     pub upstreams: Upstreams,
     pub tls: Tls,
     pub identifying: Identifying,
+    pub trusting: Trusting,
     pub relaying: Relaying,
     pub messages: Messages,
     pub clients: Clients,
@@ -57,6 +58,7 @@ impl Config {
                 .relay
                 .read(&mut reader, &listening.addresses(), (&identifying).into()),
             identifying,
+            trusting: flags.trust.read(&mut reader),
             messages: flags.messages.read(&mut reader),
             clients: flags.clients.read(&mut reader),
             tarpit: flags.tarpit.read(&mut reader),
@@ -96,6 +98,14 @@ impl Config {
             let does = listener.tls.unwrap_or(ClientTls::Off);
             self.tls
                 .agree(reader, flag, listener.address.to_string(), does);
+        }
+        let proxied = self.listening.listen.iter().find(|listen| listen.proxy);
+        if let (Some(listener), true) = (proxied, self.trusting.typed.is_empty()) {
+            let fault = Fault::new(
+                "has ,proxy, and nobody may send a PROXY header",
+                "name the proxies with --trust",
+            );
+            reader.wrong("--listen", listener.address.to_string(), fault);
         }
         if self.upstreams.queue_wait > self.timeouts.end {
             let fault = Fault::new(

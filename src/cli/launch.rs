@@ -15,13 +15,16 @@ use super::{
     reader::{Reader, Wrong},
 };
 use crate::control::{self, About, Lists, Target};
-use crate::net::{ListenerConfig, Service, SocketOptions};
+use crate::net::{ListenerConfig, Service, SocketOptions, Steer};
 use crate::policy;
 use crate::ring::RingConfig;
 use crate::shard::{
     ShardsConfig, UpstreamSpec, WorldConfig,
     clock::Clock,
-    config::{DedicatedConfig, LegConfig, PitConfig, ProbeConfig, SessionConfig, WaitConfig},
+    config::{
+        DedicatedConfig, LegConfig, PitConfig, ProbeConfig, ProxiedConfig, SessionConfig,
+        WaitConfig,
+    },
 };
 
 /// Instead of "no limit" where a limit is a duration.
@@ -49,7 +52,11 @@ impl Config {
         let listener = |(listener, service): (&Listener, &Service)| ListenerConfig {
             address: listener.address,
             backlog: i32::from(self.listening.backlog),
-            steer: self.listening.steer,
+            // Behind a proxy all have its address: they are handed over when it is known who they are.
+            steer: match service.proxy {
+                true => Steer::Kernel,
+                false => self.listening.steer,
+            },
             options: SocketOptions::default(),
             service: *service,
         };
@@ -171,6 +178,14 @@ impl Config {
             tls: self.tls.material.server_tls().map(Arc::new),
             identity: self.identifying.identity,
             dedicated: self.dedicated(),
+            proxied: ProxiedConfig {
+                trust: self.trusting.networks.clone(),
+                wait: self.trusting.proxy_timeout,
+                owners: match self.listening.steer {
+                    Steer::Client => shards,
+                    Steer::Kernel => 1,
+                },
+            },
             hold_max: self.messages.hold_size,
             stream_share: pool.pool_share,
             slots: ring.slots as u32,
@@ -364,6 +379,8 @@ mod tests {
             "127.0.0.1:25,proxy",
             "--listen",
             "127.0.0.1:24,tls=off",
+            "--trust",
+            "192.0.2.0/24",
             "--upstream",
             "mx",
         ];
@@ -381,6 +398,8 @@ mod tests {
             ]
         );
         assert!(shards.world.tls.is_some());
+        let steered: Vec<_> = config.listeners().iter().map(|l| l.steer).collect();
+        assert_eq!(steered, [Steer::Kernel, Steer::Client, Steer::Client]);
     }
 
     #[test]

@@ -37,6 +37,10 @@ fn a_session_tells_who_ended_it_and_why() {
         at: Moment::from_micros(5),
         session: 31,
         client: "[2001:db8::1]:25".parse().unwrap(),
+        told: Told {
+            by: Some("192.0.2.1:9".parse().unwrap()),
+            id: b"a\nb",
+        },
         helo: b"x",
         ended: Ended::Dropped,
         why: "pregreet",
@@ -54,7 +58,7 @@ fn a_session_tells_who_ended_it_and_why() {
     let text = logged(Format::Text, |log| log.session(&record));
     assert_eq!(
         after_time(&text),
-        "session shard=3 session=1f client=[2001:db8::1]:25 helo=\"x\" ended=dropped why=pregreet reply=\"554 5.5.1 b\" lasted=61.000 \
+        "session shard=3 session=1f client=[2001:db8::1]:25 by=[192.0.2.1]:9 by_id=\"a\\x0ab\" helo=\"x\" ended=dropped why=pregreet reply=\"554 5.5.1 b\" lasted=61.000 \
          parked=60.000 transactions=0 accepted=0 errors=1 in=10 out=20\n"
     );
 }
@@ -174,6 +178,7 @@ fn transaction() -> TransactionRecord<'static> {
         session: 31,
         transaction: 2,
         client: "192.0.2.7:4711".parse().unwrap(),
+        told: Told::default(),
         helo: b"mx.example",
         sender: b"a@b.example",
         recipients: 2,

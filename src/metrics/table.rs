@@ -68,6 +68,10 @@ metrics! {
     replies: Vector<ReplyClass>, Sum, "weir_replies_total", "Replies sent to clients, by class. Rising 4xx: look at weir_findings_total and the upstreams.";
     final_reply_seconds: Histogram, Sum, "weir_final_reply_seconds", "From the client's end of data to the final reply: upstream time plus any wait for a slot.";
 
+    // peers that speak for others
+    introductions: Vector<Introduced>, Sum, "weir_introductions_total", "Connections of --trust to listeners with ,proxy, by what became of their PROXY header. timeout, malformed: see proxy_failed in the log.";
+    handed_over: Counter, Shard, "weir_handed_over_total", "Clients behind a proxy that were passed to the shard that keeps the books of their address.";
+
     // policy
     findings: Matrix<Findings, Actions>, Sum, "weir_findings_total", "What checks found, by the action taken; action=\"log\" shows what would have been refused.";
     violations: Vector<Violations>, Sum, "weir_violations_total", "Protocol violations by clients, by name.";
@@ -165,6 +169,22 @@ label_values! {
         /// The pit was full and --pit-full is refuse.
         PitFull = "pit_full",
         Drain = "drain",
+    }
+}
+
+label_values! {
+    /// What became of a PROXY header.
+    Introduced, "result" {
+        /// It named a client.
+        Client = "client",
+        /// The peer spoke for itself (LOCAL, UNKNOWN).
+        Itself = "itself",
+        /// None came within --proxy-timeout.
+        Timeout = "timeout",
+        /// Something else came.
+        Malformed = "malformed",
+        /// The peer closed before it was complete: most often a health check.
+        Closed = "closed",
     }
 }
 

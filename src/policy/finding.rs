@@ -31,6 +31,7 @@ pub enum Finding {
     Junk,
     SlowBody,
     Relay,
+    ForgedProxy,
     Overload,
 }
 
@@ -91,6 +92,7 @@ pub const TABLE: [Row; Finding::COUNT] = [
     Row { finding: Finding::SlowBody, word: "slow-body", default: Drop, allowed: &[Off, Log, Drop], help: "message data slower than --min-data-rate while it holds an upstream" },
     // Never weaker than a refusal: an open relay has to be asked for by name, --relay-domains any.
     Row { finding: Finding::Relay, word: "relay", default: Reject, allowed: CLOSING, help: "a recipient that is neither in --relay-domains nor sent by a client of --relay-from" },
+    Row { finding: Finding::ForgedProxy, word: "forged-proxy", default: Reject, allowed: &[Off, Log, Defer, Reject, Drop], help: "a PROXY header from a client that is not in --trust, on a listener without ,proxy, or behind another header" },
     Row { finding: Finding::Overload, word: "overload", default: Defer, allowed: &[Defer, Drop], help: "no room for this client" },
 ];
 

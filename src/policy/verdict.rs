@@ -46,7 +46,7 @@ fn closes(finding: Finding, action: Action) -> bool {
     action == Action::Drop
         || matches!(
             finding,
-            DenyList | Concurrency | RateConnections | Pregreet | Overload
+            DenyList | Concurrency | RateConnections | Pregreet | ForgedProxy | Overload
         )
 }
 
@@ -92,6 +92,9 @@ fn text(finding: Finding, action: Action) -> Option<&'static str> {
         (Relay, Defer) => "454 4.7.1 Relay access denied\r\n",
         (Relay, Reject) => "550 5.7.1 Relay access denied\r\n",
         (Relay, Drop) => "521 5.7.1 Relay access denied\r\n",
+        (ForgedProxy, Defer) => "421 4.7.0 Error: no PROXY header is expected here\r\n",
+        (ForgedProxy, Reject) => "554 5.7.0 Error: no PROXY header is expected here\r\n",
+        (ForgedProxy, Drop) => "521 5.7.0 Error: no PROXY header is expected here\r\n",
         (Overload, Defer | Drop) => "421 4.3.2 Too busy now, try again later\r\n",
         _ => return None,
     })

@@ -16,7 +16,7 @@ use crate::policy::{Finding, Standing};
 use crate::ring::{Close, SlotId, Wire};
 use crate::route::Tried;
 
-use super::introduction::Introduction;
+use super::introduction::{Introduction, told};
 use super::parking::Belongings;
 use super::pit::{Peer, Row};
 use super::session::Session;
@@ -48,19 +48,26 @@ impl<W: Wire> World<W> {
         if self.drain.is_on() {
             return self.turn_away(slot, Refusal::Drain, &texts::SHUTDOWN);
         }
-        let slots = self.config.client_slots() as usize;
-        // The last few are for those who are told that there is none: who finds no slot at all waits in the kernel, unheard.
-        let full = self.client_slots_used() >= slots - (slots / 32).clamp(1, 64);
-        if full || !self.shared.client_enters() {
+        if self.is_full() || !self.shared.client_enters() {
             return self.turn_away(slot, Refusal::Full, &texts::OVERLOAD);
         }
-        self.admit(Arrival {
+        let arrival = Arrival {
             listener,
             slot,
             peer,
             introduction: destination.map(|to| Box::new(Introduction::to(to))),
             unread: Vec::new(),
-        });
+        };
+        match self.config.services[listener].proxy {
+            true => self.await_introduction(arrival),
+            false => self.admit(arrival),
+        }
+    }
+
+    /// The last few slots are for those who are told that there is none: who finds no slot at all waits in the kernel, unheard.
+    pub(super) fn is_full(&self) -> bool {
+        let slots = self.config.client_slots() as usize;
+        self.client_slots_used() >= slots - (slots / 32).clamp(1, 64)
     }
 
     /// It is known who the client is; counted among the clients it is already.
@@ -97,7 +104,7 @@ impl<W: Wire> World<W> {
         };
         self.take_note(key, &ruling, "connect");
         self.read_again(key, &arrival.unread);
-        self.greet(key, ruling.verdict);
+        self.greet_early(key, ruling.verdict);
     }
 
     /// How long a client must hold its tongue before it is greeted.
@@ -134,6 +141,15 @@ impl<W: Wire> World<W> {
         }
     }
 
+    /// The same for a client that may have spoken before it was greeted.
+    pub(super) fn greet_early(&mut self, key: Key, verdict: Verdict) {
+        let verdict = match verdict {
+            Verdict::Pass => self.weigh_first_octets(key),
+            refusal => refusal,
+        };
+        self.greet(key, verdict);
+    }
+
     /// The greeting, or what stands in its place.
     pub(super) fn greet(&mut self, key: Key, verdict: Verdict) {
         if !matches!(verdict, Verdict::Pass | Verdict::PassVia(_)) {
@@ -149,7 +165,7 @@ impl<W: Wire> World<W> {
     }
 
     /// One line instead of a session.
-    fn turn_away(&mut self, slot: SlotId, why: Refusal, reply: &ReplyText) {
+    pub(super) fn turn_away(&mut self, slot: SlotId, why: Refusal, reply: &ReplyText) {
         self.counters.sessions_refused.at(why).inc();
         let mut words = self.flights.take(reply.as_bytes().len());
         words.extend_from_slice(reply.as_bytes());
@@ -206,6 +222,7 @@ impl<W: Wire> World<W> {
             at: self.now,
             session: session.number,
             client: session.peer.into(),
+            told: told(&session.introduction),
             helo: session.relay.helo(),
             ended: session.ended,
             why: session.why.map_or("", Finding::word),
@@ -240,7 +257,12 @@ impl<W: Wire> World<W> {
     }
 
     /// The last line of a client that left, or was cut, while it was parked.
-    pub(super) fn log_parked_end(&mut self, row: &Row<Belongings>, ended: Ended) {
+    pub(super) fn log_parked_end(
+        &mut self,
+        row: &Row<Belongings>,
+        introduction: &Option<Box<Introduction>>,
+        ended: Ended,
+    ) {
         self.counters.sessions_ended.at(ended).inc();
         let tenant = &row.tenant;
         let here = self.now.since(row.since);
@@ -248,6 +270,7 @@ impl<W: Wire> World<W> {
             at: self.now,
             session: 0,
             client: tenant.peer.into(),
+            told: told(introduction),
             helo: b"",
             ended,
             why: tenant.why.map_or("", |finding| finding.word()),
@@ -333,6 +356,7 @@ impl<W: Wire> World<W> {
             session: session.number,
             transaction: session.relay.stats().transactions.into(),
             client: session.peer.into(),
+            told: told(&session.introduction),
             helo: session.relay.helo(),
             sender: ended.envelope.sender(),
             recipients: ended.envelope.recipient_count() as u32,

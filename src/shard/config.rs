@@ -8,7 +8,7 @@ use weir_smtp::relay;
 
 use crate::net::Service;
 use crate::policy;
-use crate::policy::access::Access;
+use crate::policy::access::{Access, Networks};
 use crate::ring::RingConfig;
 use crate::route::{Identity, Starttls};
 use crate::tls::ServerTls;
@@ -53,6 +53,8 @@ pub struct WorldConfig {
     pub identity: Identity,
     /// Upstream connections that serve one client only.
     pub dedicated: DedicatedConfig,
+    /// Peers that speak for others.
+    pub proxied: ProxiedConfig,
     /// Octets of a body that are held before it streams.
     pub hold_max: u64,
     /// Percent of the pool's connections that one client's streams may hold; 0 lifts the limit.
@@ -176,6 +178,27 @@ pub struct DedicatedConfig {
     pub starttls: Option<Starttls>,
     /// SO_MARK of upstream connections; 0: none.
     pub mark: u32,
+}
+
+/// Peers that speak for others.
+#[derive(Clone)]
+pub struct ProxiedConfig {
+    /// Who is believed.
+    pub trust: Arc<Networks<()>>,
+    /// How long the header may take.
+    pub wait: Duration,
+    /// So many shards share the clients by address; 1: each keeps those that come to it.
+    pub owners: usize,
+}
+
+impl Default for ProxiedConfig {
+    fn default() -> ProxiedConfig {
+        ProxiedConfig {
+            trust: Arc::default(),
+            wait: Duration::from_secs(5),
+            owners: 1,
+        }
+    }
 }
 
 /// Health probes. One shard does them for all.

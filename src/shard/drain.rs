@@ -88,7 +88,8 @@ impl<W: Wire> World<W> {
 
     /// One turn's share of telling.
     pub(super) fn drain_some(&mut self) {
-        if self.drain.is_on() && self.sessions.is_empty() && self.pit.is_empty() {
+        let nobody = self.sessions.is_empty() && self.pit.is_empty() && self.proxied.is_empty();
+        if self.drain.is_on() && nobody {
             self.let_go_of_legs();
             self.let_go_of_aside();
         }
@@ -96,6 +97,9 @@ impl<W: Wire> World<W> {
             return;
         }
         for _ in 0..TOLD_PER_TURN {
+            if self.send_off_proxied() {
+                continue;
+            }
             if let Some(row) = self.pit.oldest() {
                 if let Some(row) = self.pit.take(row) {
                     self.cut_row(row, PitEnd::Cut, &texts::SHUTDOWN);
@@ -154,6 +158,7 @@ impl<W: Wire> World<W> {
         self.drain.is_on()
             && self.sessions.is_empty()
             && self.pit.is_empty()
+            && self.proxied.is_empty()
             && self.legs.is_empty()
             && self.closing == 0
     }

@@ -10,6 +10,7 @@ use weir_smtp::texts;
 use weir_smtp::violation::Violation;
 
 use crate::maillog::FindingRecord;
+use crate::net::proxy::looks_like_header;
 use crate::policy::pace::Pace;
 use crate::policy::{Action, Finding, Ruling, Temper};
 use crate::ring::Wire;
@@ -115,6 +116,22 @@ impl<W: Wire> World<W> {
     /// Counts a rule that the client broke; its reply is on its way already.
     pub(super) fn violated(&mut self, violation: Violation) {
         self.counters.violations.at(violation as usize).inc();
+    }
+
+    /// The first octets of a client: it must not begin as a proxy does.
+    pub(super) fn weigh_first_octets(&mut self, key: Key) -> Verdict {
+        let first = self.sessions.get(key).and_then(|session| {
+            let piece = session.intake.first()?;
+            let bytes = &self.wire.buffer(piece.buffer)[piece.start as usize..];
+            let forged = looks_like_header(&bytes[..piece.len as usize]);
+            forged.then_some(session.standing)
+        });
+        let Some(standing) = first else {
+            return Verdict::Pass;
+        };
+        let ruling = self.policy.found(standing, Finding::ForgedProxy, self.now);
+        self.take_note(key, &ruling, "connect");
+        ruling.verdict
     }
 
     /// Compares the session's errors and junk commands with what was known of them, and acts on the difference.

@@ -60,7 +60,7 @@ impl<W: Wire> World<W> {
 
     /// Sockets that clients have, those that are being closed included.
     pub(super) fn client_slots_used(&self) -> usize {
-        self.sessions.len() + self.pit.len() + self.closing
+        self.sessions.len() + self.pit.len() + self.proxied.len() + self.closing
     }
 
     /// The scarcest of slots, clients and buffers, in thousandths.

@@ -7,6 +7,7 @@
 //! for its turn under pressure is copied as well, several sessions to a chunk. When the budget is used up too, the
 //! session that needs room is ended with 421.
 
+use weir_smtp::gate::Verdict;
 use weir_smtp::pieces::BufferId;
 use weir_smtp::relay::Input;
 use weir_smtp::texts;
@@ -84,6 +85,7 @@ impl<W: Wire> World<W> {
         let Some(session) = self.sessions.get_mut(key) else {
             return self.wire.release(buffer);
         };
+        let first = session.bytes_in == 0;
         session.bytes_in += u64::from(len);
         session.flags.parking = false;
         self.counters.client_bytes.at(Way::In).add(u64::from(len));
@@ -110,6 +112,13 @@ impl<W: Wire> World<W> {
             self.pause_receiving(key);
         }
         self.charge_bytes(key, len);
+        if first
+            && let Verdict::Close(reply) | Verdict::Refuse(reply) = self.weigh_first_octets(key)
+        {
+            self.drop_intake(key);
+            self.relay_call(key, |relay, cx| relay.refuse(cx, &reply));
+            self.settle(key);
+        }
         self.feed(key);
     }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use hashbrown::HashMap;
 
+use crate::maillog::Told;
 use crate::ring::SlotId;
 
 /// Most sessions have none. The session's own peer is the real client, whoever told so.
@@ -17,6 +18,10 @@ pub struct Introduction {
     pub name: Option<Box<[u8]>>,
     /// Whom the peer has authenticated it as.
     pub login: Option<Box<[u8]>>,
+    /// What the peer calls its connection.
+    pub id: Option<Box<[u8]>>,
+    /// The name it asked for when it began TLS with the peer.
+    pub authority: Option<Box<[u8]>>,
     /// The peer speaks TLS with it.
     pub secured: bool,
 }
@@ -29,6 +34,14 @@ impl Introduction {
             ..Introduction::default()
         }
     }
+}
+
+/// For the log: who spoke for a client.
+pub fn told(introduction: &Option<Box<Introduction>>) -> Told<'_> {
+    introduction.as_ref().map_or(Told::default(), |told| Told {
+        by: told.by,
+        id: told.id.as_deref().unwrap_or_default(),
+    })
 }
 
 /// Those of parked clients: few have one, so they lie beside the pit and not in its rows.

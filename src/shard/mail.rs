@@ -13,6 +13,8 @@ use crate::policy::access::Access;
 use crate::policy::relay::Relay;
 use crate::tls::{ServerTls, UpstreamTls};
 
+use super::proxied::HandOver;
+
 /// One upstream as configured, with the addresses its name has now. Its place in the table is its number everywhere:
 /// in logs, metrics and permits. A reload keeps the numbers of those that stay.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -53,6 +55,8 @@ pub enum Mail {
     Starving { upstream: u16 },
     /// A permit for this upstream came free while this shard was starving.
     PermitFree { upstream: u16 },
+    /// A client that the reader owns, found by the shard its connection came to. To one shard only: it is taken out.
+    HandOver(Arc<HandOver>),
 }
 
 /// Why a probe failed; the word stands in the log.

@@ -17,6 +17,7 @@ mod parking;
 pub mod pit;
 mod pool;
 mod probe;
+mod proxied;
 pub mod replies;
 mod secure;
 mod secure_leg;

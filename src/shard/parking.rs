@@ -314,7 +314,7 @@ impl<W: Wire> World<W> {
                 len,
             });
         }
-        self.greet(key, ruling.verdict);
+        self.greet_early(key, ruling.verdict);
     }
 
     /// Nothing came before the greeting, or it could not be seen, or the client has left.
@@ -448,8 +448,8 @@ impl<W: Wire> World<W> {
 
     /// Writes the last line of a client that ends as a row.
     fn forget_row(&mut self, row: &Row<Belongings>) {
-        self.introductions.take(row.tenant.slot);
-        self.log_parked_end(row, Ended::Pit);
+        let introduction = self.introductions.take(row.tenant.slot);
+        self.log_parked_end(row, &introduction, Ended::Pit);
         self.leave(row.tenant.standing, row.tenant.errors);
     }
 }

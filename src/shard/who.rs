@@ -14,6 +14,8 @@ pub enum Who {
     Leg(Key),
     /// A row of the pit.
     Row(Key),
+    /// A connection whose client is not known yet.
+    Proxied(Key),
     /// A timer of the shard itself.
     Chore(Chore),
     /// A slot that was closed, or has not been given to anybody.
@@ -40,6 +42,7 @@ const SESSION: u64 = 1;
 const LEG: u64 = 2;
 const ROW: u64 = 3;
 const CHORE: u64 = 4;
+const PROXIED: u64 = 5;
 const TAG_SHIFT: u32 = 56;
 
 impl Who {
@@ -48,6 +51,7 @@ impl Who {
             Who::Session(key) => SESSION << TAG_SHIFT | key.to_bits(),
             Who::Leg(key) => LEG << TAG_SHIFT | key.to_bits(),
             Who::Row(key) => ROW << TAG_SHIFT | key.to_bits(),
+            Who::Proxied(key) => PROXIED << TAG_SHIFT | key.to_bits(),
             Who::Chore(chore) => CHORE << TAG_SHIFT | chore as u64,
             Who::Nobody => Owner::NONE.0,
         }
@@ -58,6 +62,7 @@ impl Who {
             SESSION => Who::Session(Key::from_bits(bits)),
             LEG => Who::Leg(Key::from_bits(bits)),
             ROW => Who::Row(Key::from_bits(bits)),
+            PROXIED => Who::Proxied(Key::from_bits(bits)),
             CHORE => match bits as u8 {
                 0 => Who::Chore(Chore::Waiters),
                 1 => Who::Chore(Chore::Probe),
@@ -91,6 +96,7 @@ mod tests {
             Who::Session(key),
             Who::Leg(key),
             Who::Row(key),
+            Who::Proxied(key),
             Who::Chore(Chore::Waiters),
             Who::Chore(Chore::Probe),
             Who::Chore(Chore::Drain),

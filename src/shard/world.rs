@@ -40,6 +40,7 @@ use super::mail::{Mail, To, UpstreamSpec};
 use super::parking::Belongings;
 use super::pit::Pit;
 use super::pool::Pools;
+use super::proxied::Proxied;
 use super::replies::Replies;
 use super::session::Session;
 use super::shared::Shared;
@@ -83,6 +84,7 @@ pub struct World<W: Wire> {
     pub(super) pit: Pit<Belongings>,
     pub(super) ahead: Ahead,
     pub(super) introductions: Introductions,
+    pub(super) proxied: Slab<Proxied>,
     pub(super) wheel: Wheel,
     pub(super) policy: Policy,
     /// What clients shake hands with.
@@ -148,6 +150,7 @@ impl<W: Wire> World<W> {
             pit: Pit::new(config.pit.rows_max, config.pit.overflow, now),
             ahead: Ahead::default(),
             introductions: Introductions::default(),
+            proxied: Slab::new(slots),
             wheel: Wheel::new(now),
             tls: config.tls.clone(),
             policy: Policy::new(config.policy.clone(), setup.access, setup.relay),
@@ -284,12 +287,14 @@ impl<W: Wire> World<W> {
                 Who::Session(key) => self.client_received(key, buffer, len),
                 Who::Leg(key) => self.leg_received(key, buffer, len),
                 Who::Row(row) => self.row_spoke(row, buffer, len),
+                Who::Proxied(key) => self.proxied_received(key, buffer, len),
                 Who::Chore(_) | Who::Nobody => self.release(buffer),
             },
             Event::ReceiveEnded { owner, why, .. } => match self.step(owner.into()) {
                 Who::Session(key) => self.client_receive_ended(key, why),
                 Who::Leg(key) => self.leg_receive_ended(key, why),
                 Who::Row(row) => self.row_silent(row, why),
+                Who::Proxied(key) => self.proxied_receive_ended(key, &why),
                 Who::Chore(_) | Who::Nobody => {}
             },
             Event::Sent {
@@ -304,14 +309,18 @@ impl<W: Wire> World<W> {
                     self.flights.give_back(flight);
                     self.row_dripped(row, result);
                 }
-                Who::Chore(_) | Who::Nobody => self.flights.give_back(flight),
+                Who::Proxied(_) | Who::Chore(_) | Who::Nobody => self.flights.give_back(flight),
             },
             Event::Secured { owner, result, .. } => match self.step(owner.into()) {
                 Who::Session(key) => self.client_secured(key, result),
                 Who::Leg(key) => self.leg_secured(key, result),
-                Who::Row(_) | Who::Chore(_) | Who::Nobody => {}
+                Who::Row(_) | Who::Proxied(_) | Who::Chore(_) | Who::Nobody => {}
             },
-            Event::Extracted { .. } => {}
+            Event::Extracted { owner, result, .. } => {
+                if let Who::Proxied(key) = self.step(owner.into()) {
+                    self.extracted(key, result);
+                }
+            }
             Event::Closed { .. } => self.closing -= 1,
             Event::Doorbell | Event::Background => {}
         }
@@ -322,6 +331,7 @@ impl<W: Wire> World<W> {
         match self.step(who) {
             Who::Session(key) => self.session_timer(key),
             Who::Leg(key) => self.leg_timer(key),
+            Who::Proxied(key) => self.proxied_timer(key),
             Who::Chore(Chore::Waiters) => self.open_for_waiters(),
             Who::Chore(Chore::Probe) => self.send_probes(),
             Who::Chore(Chore::Drain) => self.drain_timer(),
@@ -343,6 +353,11 @@ impl<W: Wire> World<W> {
             Mail::Probed { address, result } => self.probed(address, result),
             Mail::Starving { upstream } => self.yield_connection(upstream.into()),
             Mail::PermitFree { .. } => self.open_for_waiters(),
+            Mail::HandOver(letter) => {
+                if let Some(letter) = Arc::into_inner(letter) {
+                    self.taken_over(letter);
+                }
+            }
         }
         self.serve_offers();
     }
@@ -392,6 +407,12 @@ impl<W: Wire> World<W> {
             Who::Leg(key) => Some(key),
             Who::Row(row) => {
                 self.guarded_once(|world| world.row_left(row));
+                None
+            }
+            Who::Proxied(key) => {
+                if let Some(slot) = self.abandon_proxied(key) {
+                    self.close_slot(slot, Close::Reset);
+                }
                 None
             }
             Who::Chore(_) | Who::Nobody => None,

@@ -347,6 +347,7 @@ fn config(chance: &mut Chance, newlines: Newlines) -> WorldConfig {
         tls: None,
         identity: Default::default(),
         dedicated: Default::default(),
+        proxied: Default::default(),
         hostname: Arc::from(&b"weir.example"[..]),
         smtp,
         hold_max: *chance.pick(&[1024, 16 * 1024, 128 * 1024, 1024 * 1024]),

@@ -16,6 +16,7 @@ pub mod running;
 pub mod tarpit;
 pub mod timeouts;
 pub mod tls;
+pub mod trust;
 pub mod upstream_tls;
 pub mod upstreams;
 
@@ -42,6 +43,8 @@ pub struct Flags {
     pub upstreams: upstreams::Flags,
     #[command(flatten)]
     pub identity: identity::Flags,
+    #[command(flatten)]
+    pub trust: trust::Flags,
     #[command(flatten)]
     pub relay: relay::Flags,
     #[command(flatten)]

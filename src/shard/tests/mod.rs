@@ -7,6 +7,7 @@ mod drain;
 mod parking;
 mod pool;
 mod probe;
+mod proxied;
 mod secure;
 mod secure_leg;
 mod session;
@@ -14,6 +15,7 @@ mod session;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,7 +28,9 @@ use crate::metrics::Counters;
 use crate::policy;
 use crate::ring::{BufferId, Close, Dial, Event, Group, Owner, Part, ReceiveEnd, SlotId, Wire};
 
-use super::config::{LegConfig, PitConfig, ProbeConfig, SessionConfig, WaitConfig, WorldConfig};
+use super::config::{
+    LegConfig, PitConfig, ProbeConfig, ProxiedConfig, SessionConfig, WaitConfig, WorldConfig,
+};
 use super::mail::{Mail, To, UpstreamSpec};
 use super::shared::Shared;
 use super::world::{Setup, World};
@@ -59,6 +63,7 @@ enum Due {
     Ended(SlotId, ReceiveEnd),
     Sent(SlotId, io::Result<usize>, Vec<u8>),
     Closed(SlotId),
+    Extracted(SlotId),
 }
 
 pub struct FakeWire {
@@ -76,6 +81,8 @@ pub struct FakeWire {
     buffers_max: usize,
     /// The hold budget is used up.
     no_chunks: bool,
+    /// Sockets cannot be taken out.
+    holds_fast: bool,
     /// A send to this socket meets a defect.
     explosive: Option<SlotId>,
 }
@@ -93,6 +100,7 @@ impl FakeWire {
             slots_max: 1000,
             buffers_max: 1000,
             no_chunks: false,
+            holds_fast: false,
             explosive: None,
         }
     }
@@ -148,6 +156,16 @@ impl FakeWire {
                     peer,
                     destination: None,
                 },
+                Due::Extracted(slot) if self.socket(slot).closed.is_none() => {
+                    self.socket(slot).closed = Some(Close::Now);
+                    self.due.push_back(Due::Closed(slot));
+                    let socket = std::fs::File::open("/dev/null").expect("a descriptor");
+                    Event::Extracted {
+                        slot,
+                        owner: self.socket(slot).owner,
+                        result: Ok(socket.into()),
+                    }
+                }
                 Due::Closed(slot) => Event::Closed {
                     slot,
                     owner: self.socket(slot).owner,
@@ -206,6 +224,23 @@ impl Wire for FakeWire {
         let works = !self.refusing.contains(to);
         self.due.push_back(Due::Connected(slot, works));
         Ok(slot)
+    }
+
+    fn extract(&mut self, slot: SlotId) -> io::Result<()> {
+        let socket = self.socket(slot);
+        assert!(!socket.armed && !socket.sending, "{slot:?} is busy");
+        if self.holds_fast {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        self.due.push_back(Due::Extracted(slot));
+        Ok(())
+    }
+
+    fn adopt(&mut self, _: OwnedFd, owner: Owner) -> io::Result<SlotId> {
+        if self.free_slots() == 0 {
+            return Err(io::Error::from_raw_os_error(libc::ENFILE));
+        }
+        Ok(self.open(None, owner))
     }
 
     fn start_receive(&mut self, slot: SlotId, _: Group) {
@@ -355,6 +390,7 @@ pub fn settings() -> WorldConfig {
         tls: None,
         identity: Default::default(),
         dedicated: Default::default(),
+        proxied: Default::default(),
         hostname: Arc::from(&b"weir.example"[..]),
         smtp: relay::Config {
             hostname: b"weir.example".to_vec(),
@@ -633,6 +669,7 @@ impl Stage {
     pub fn assert_empty(&mut self) {
         assert!(self.world.sessions.is_empty(), "a session is left");
         assert!(self.world.pit.is_empty(), "a row is left");
+        assert!(self.world.proxied.is_empty(), "an unknown client is left");
         assert!(self.world.wire.buffers.is_empty(), "buffers are left");
         assert_eq!(self.shared.clients(), 0, "a client is counted still");
     }
