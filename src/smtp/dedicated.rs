@@ -26,10 +26,11 @@
 //!
 //! Files: `dedicated/opening.rs` greeting and EHLO, `keywords.rs` what of an EHLO reply passes, `commands.rs` what each
 //! command does, `envelope.rs` MAIL and RCPT, `message.rs` bodies, `chunks.rs` those that come by BDAT, `auth.rs`,
-//! `starttls.rs`, `endings.rs` time, hang-ups and refusals, `transaction.rs` what lives from MAIL to the final reply.
+//! `claims.rs` XCLIENT, `starttls.rs`, `endings.rs` time, hang-ups and refusals, `transaction.rs` what lives from MAIL to the final reply.
 
 mod auth;
 mod chunks;
+mod claims;
 mod commands;
 mod endings;
 mod envelope;
@@ -130,6 +131,8 @@ enum Waiting {
     Connect(AskId),
     Helo(AskId),
     StartTls(AskId),
+    /// Whether what was claimed by XCLIENT counts.
+    Claim,
     /// The end of the handshake: nothing is read and nothing said until then.
     Handshake,
     Mail(AskId),
@@ -600,6 +603,7 @@ impl Waiting {
             | Self::Reply
             | Self::Leg
             | Self::Opening
+            | Self::Claim
             | Self::Handshake
             | Self::Stream
             | Self::Parts

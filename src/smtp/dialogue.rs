@@ -90,9 +90,7 @@ impl Dialogue {
 
     /// The answer to [`Act::Xclient`](crate::relay::Act::Xclient).
     pub fn handle_claim(&mut self, cx: &mut Cx<'_>, claim: Option<&Claim>) {
-        if let Dialogue::Multiplexed(machine) = self {
-            machine.handle_claim(cx, claim);
-        }
+        pass!(self, handle_claim, cx, claim)
     }
 
     pub fn plaintext_drained(&self, unread: usize) -> Option<PlaintextDrained> {

@@ -164,7 +164,8 @@ impl Dedicated {
             Command::Bdat { size, last } => self.bdat(cx, size, last),
             Command::StartTls => self.start_tls(cx),
             Command::Auth => self.auth(cx, line),
-            Command::Etrn | Command::Turn | Command::Xclient(_) | Command::Xforward => {
+            Command::Xclient(argument) => self.xclient(cx, argument),
+            Command::Etrn | Command::Turn | Command::Xforward => {
                 self.violation(cx, Violation::NotImplemented)
             }
         }

@@ -228,6 +228,7 @@ impl Dedicated {
                 end.unwrap_or(cx.now) + timeouts.final_reply
             }
             (Waiting::Stream | Waiting::Parts, _) => cx.now + timeouts.data_reply,
+            (Waiting::Claim, _) => cx.now + timeouts.verdict,
             (waiting, _) if waiting.asks().is_some() => cx.now + timeouts.verdict,
             _ if self.owed > 0 => self.owed_since + timeouts.rcpt_reply,
             (Waiting::Leg | Waiting::Opening, _) => self.owed_since + timeouts.rcpt_reply,

@@ -7,6 +7,7 @@
 use alloc::vec::Vec;
 
 use crate::extension::{ExtensionSet, OwnLimits, decimal, push_number, stricter};
+use crate::xclient::XCLIENT_UNDERSTOOD;
 
 /// Whether STARTTLS stands in the reply.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -16,6 +17,16 @@ pub(super) enum Shown {
     Always,
 }
 
+/// What is shown by more than the upstream's word.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Shows {
+    pub(super) starttls: Shown,
+    /// Both legs are inside TLS, and the upstream has proven its name.
+    pub(super) requiretls: bool,
+    /// The peer is trusted to introduce clients to weir.
+    pub(super) xclient: bool,
+}
+
 /// How a keyword's line is shown.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 enum Line {
@@ -23,10 +34,11 @@ enum Line {
     Size,
     Limits,
     StartTls,
+    RequireTls,
     Binary,
 }
 
-const KEYWORDS: [(&str, ExtensionSet, Line); 15] = [
+const KEYWORDS: [(&str, ExtensionSet, Line); 16] = [
     ("PIPELINING", ExtensionSet::PIPELINING, Line::AsItIs),
     ("SIZE", ExtensionSet::SIZE, Line::Size),
     ("STARTTLS", ExtensionSet::STARTTLS, Line::StartTls),
@@ -43,6 +55,7 @@ const KEYWORDS: [(&str, ExtensionSet, Line); 15] = [
     ("CHUNKING", ExtensionSet::CHUNKING, Line::AsItIs),
     ("BINARYMIME", ExtensionSet::BINARYMIME, Line::Binary),
     ("LIMITS", ExtensionSet::LIMITS, Line::Limits),
+    ("REQUIRETLS", ExtensionSet::REQUIRETLS, Line::RequireTls),
     ("VRFY", ExtensionSet::NONE, Line::AsItIs),
     ("EXPN", ExtensionSet::NONE, Line::AsItIs),
     ("HELP", ExtensionSet::NONE, Line::AsItIs),
@@ -53,7 +66,7 @@ pub(super) fn filter(
     out: &mut Vec<u8>,
     text: &[u8],
     own: &OwnLimits,
-    starttls: Shown,
+    shows: &Shows,
 ) -> ExtensionSet {
     let mut offered = ExtensionSet::NONE;
     let mut last = out.len();
@@ -63,7 +76,8 @@ pub(super) fn filter(
         let shown = match row {
             _ if index == 0 => true,
             None => false,
-            Some((_, _, Line::StartTls)) => starttls == Shown::AsOffered,
+            Some((_, _, Line::StartTls)) => shows.starttls == Shown::AsOffered,
+            Some((_, _, Line::RequireTls)) => shows.requiretls,
             Some((_, _, Line::Binary)) => chunking,
             Some(_) => true,
         };
@@ -82,10 +96,16 @@ pub(super) fn filter(
             offered.insert(extension);
         }
     }
-    if starttls == Shown::Always {
+    if shows.starttls == Shown::Always {
         last = out.len();
         out.extend_from_slice(b"250-STARTTLS\r\n");
         offered.insert(ExtensionSet::STARTTLS);
+    }
+    if shows.xclient {
+        last = out.len();
+        out.extend_from_slice(b"250-XCLIENT ");
+        out.extend_from_slice(XCLIENT_UNDERSTOOD.as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
     out[last + 3] = b' ';
     offered
@@ -162,7 +182,12 @@ mod tests {
 
     fn shown(text: &str, starttls: Shown) -> (String, ExtensionSet) {
         let mut out = Vec::new();
-        let set = filter(&mut out, text.as_bytes(), &OWN, starttls);
+        let shows = Shows {
+            starttls,
+            requiretls: starttls == Shown::Never,
+            xclient: false,
+        };
+        let set = filter(&mut out, text.as_bytes(), &OWN, &shows);
         (String::from_utf8(out).unwrap(), set)
     }
 
@@ -218,6 +243,9 @@ mod tests {
         assert_eq!(shown(with, Shown::Never).0, without);
         assert_eq!(shown(with, Shown::AsOffered).0, with);
         assert_eq!(shown(without, Shown::AsOffered).0, without);
+        let tls = "250-mx\r\n250 REQUIRETLS\r\n";
+        assert_eq!(shown(tls, Shown::Never).0, tls);
+        assert_eq!(shown(tls, Shown::AsOffered).0, "250 mx\r\n");
         for text in [with, without] {
             let (text, set) = shown(text, Shown::Always);
             assert_eq!(text, "250-mx\r\n250-DSN\r\n250 STARTTLS\r\n");

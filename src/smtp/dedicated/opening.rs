@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 
-use super::keywords::{Shown, filter};
+use super::keywords::{Shown, Shows, filter};
 use super::{Dedicated, Leg, Phase, Waiting, Way};
 use crate::extension::{ExtensionSet, OwnLimits};
 use crate::gate::{RouteId, Stage};
@@ -102,8 +102,15 @@ impl Dedicated {
             recipients_max: cx.config.recipients_max,
             messages_max: cx.config.messages_max,
         };
-        let starttls = self.shown_starttls(cx.tls);
-        self.announced = filter(cx.out, reply.text, &own, starttls);
+        let leg = cx.leg.as_ref().map(|leg| leg.capabilities().set);
+        let shows = Shows {
+            starttls: self.shown_starttls(cx.tls),
+            // what the upstream's reply is worth is known to the leg: no more than its protection
+            requiretls: cx.tls == TlsOffer::Active
+                && leg.is_some_and(|set| set.contains(ExtensionSet::REQUIRETLS)),
+            xclient: cx.announced.caps.set.contains(ExtensionSet::XCLIENT),
+        };
+        self.announced = filter(cx.out, reply.text, &own, &shows);
         self.replied(cx);
     }
 

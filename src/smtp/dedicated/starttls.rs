@@ -71,6 +71,16 @@ impl Dedicated {
         );
         self.recycle_ended();
         self.waiting = Waiting::Nothing;
+        self.begin_anew();
+        if let Some(farewell) = self.farewell.take() {
+            self.say_and_close(cx, &farewell);
+        }
+        self.finish_if_drained(cx);
+        self.rearm(cx);
+    }
+
+    /// As after the greeting.
+    pub(super) fn begin_anew(&mut self) {
         self.phase = Phase::Greeted;
         self.esmtp = false;
         self.helo = Box::default();
@@ -78,11 +88,6 @@ impl Dedicated {
         self.inbound = Inbound::default();
         self.line_verdict = LineVerdict::None;
         self.swallow = 0;
-        if let Some(farewell) = self.farewell.take() {
-            self.say_and_close(cx, &farewell);
-        }
-        self.finish_if_drained(cx);
-        self.rearm(cx);
     }
 
     /// `unread`: octets received and not fed. The proof that nothing of the plaintext is left, where a handshake begins

@@ -332,3 +332,39 @@ fn an_introduction_that_is_refused_ends_the_session() {
     assert!(pair.heard().starts_with("421 4.4.2"));
     assert!(pair.relay.is_finished());
 }
+
+#[test]
+fn a_client_that_is_introduced_gets_another_connection_and_its_greeting() {
+    whole_and_split(|step| {
+        let mut pair = Pair::started(Manner::default(), step);
+        pair.trusted = true;
+        pair.announced.caps.set = ExtensionSet::XCLIENT;
+        pair.say("EHLO front\r\n");
+        pair.reply("250 mx\r\n");
+        assert!(pair.heard().contains("\r\n250 XCLIENT NAME ADDR "));
+        pair.sent_up();
+        pair.say("XCLIENT ADDR=192.0.2.1 HELO=told.example\r\n");
+        assert_eq!(
+            (&pair.detached[..], pair.legs_made),
+            (&[Detach::Clean][..], 2)
+        );
+        assert_eq!(
+            (pair.heard().as_str(), pair.relay.helo()),
+            ("", &b"told.example"[..])
+        );
+        pair.reply("220 for you\r\n");
+        assert_eq!(pair.heard(), "220 for you\r\n");
+        pair.say("EHLO told.example\r\n");
+        assert_eq!(pair.sent_up(), "EHLO told.example\r\n");
+        pair.reply("250 mx\r\n");
+        pair.trusted = false;
+        pair.heard();
+        pair.say("XCLIENT ADDR=192.0.2.2\r\n");
+        assert!(pair.heard().starts_with("550 5.7.0"));
+        pair.say("MAIL FROM:<a@b>\r\n");
+        pair.reply("250 ok\r\n");
+        pair.heard();
+        pair.say("XCLIENT ADDR=192.0.2.2\r\n");
+        assert!(pair.heard().starts_with("503 5.5.1"));
+    });
+}
