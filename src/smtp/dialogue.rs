@@ -93,6 +93,13 @@ impl Dialogue {
         pass!(self, handle_claim, cx, claim)
     }
 
+    /// [`Relay::stamp`]; a message on a connection of its client's own is left as it is.
+    pub fn stamp(&mut self, field: &[u8]) {
+        if let Dialogue::Multiplexed(machine) = self {
+            machine.stamp(field);
+        }
+    }
+
     pub fn plaintext_drained(&self, unread: usize) -> Option<PlaintextDrained> {
         pass!(self, plaintext_drained, unread)
     }

@@ -11,7 +11,7 @@
 //!
 //! Reading order: `line`, `verb`, `command`, `path`, `param` (what a client says); `reply`, `texts`, `violation` (what it hears); `extension`
 //! (what was agreed on); `pieces`, `body`, `held` (a message on its way); then the machines, `inbound`, `outbound`, `relay`, `dedicated`, with `envelope`,
-//! `gate` and `starttls`; `xclient` (what servers tell each other of a client). `limits` says how much of anything, `stats` counts. `naive` is the slow twin of `body`, for tests and fuzzing.
+//! `gate` and `starttls`; `xclient` and `received` (what servers tell each other of a client). `limits` says how much of anything, `stats` counts. `naive` is the slow twin of `body`, for tests and fuzzing.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -36,6 +36,7 @@ pub mod outbound;
 pub mod param;
 pub mod path;
 pub mod pieces;
+pub mod received;
 pub mod relay;
 pub mod reply;
 pub mod starttls;

@@ -56,6 +56,8 @@ pub enum Owed {
     Part,
     /// XCLIENT of weir's own.
     Xclient,
+    /// XFORWARD, ahead of a MAIL: for the server's log, so what it says to it does not matter.
+    Xforward,
     /// Nobody: a 421 that came unasked, on a connection that serves one client alone.
     Farewell,
 }
@@ -118,8 +120,10 @@ pub struct Outbound {
     failures: u16,
     /// None: the connection is shared, one transaction at a time.
     opening: Option<Opening>,
-    /// XCLIENT commands that have not gone up yet.
+    /// XCLIENT or XFORWARD commands that have not gone up yet.
     introduction: Vec<u8>,
+    /// XFORWARD stands, and no transaction has begun since that would end it.
+    forwards: bool,
 }
 
 impl Outbound {
@@ -140,6 +144,7 @@ impl Outbound {
             failures: 0,
             opening: None,
             introduction: Vec::new(),
+            forwards: false,
         }
     }
 
@@ -195,6 +200,7 @@ impl Outbound {
             Owed::Tunnel if reply.code == 220 => self.phase = Phase::Tunnelled,
             Owed::Xclient if self.introduction.is_empty() => self.phase = Phase::Ready,
             Owed::Xclient => next = Some(Owed::Xclient),
+            Owed::Xforward if !self.introduction.is_empty() => next = Some(Owed::Xforward),
             Owed::Greeting => {
                 let masked = reply.text.get(4..8).is_some_and(|start| start == b"****");
                 next = Some(if masked { Owed::Helo } else { Owed::Ehlo });
@@ -236,7 +242,9 @@ impl Outbound {
             match next {
                 Owed::StartTls => self.out.insert(b"STARTTLS\r\n"),
                 Owed::Rset => self.out.insert(b"RSET\r\n"),
-                Owed::Xclient => passed::write_next(&mut self.introduction, &mut self.out),
+                Owed::Xclient | Owed::Xforward => {
+                    passed::write_next(&mut self.introduction, &mut self.out)
+                }
                 hello => write_hello(&mut self.out, hello, &self.hostname),
             }
             self.owed.push_back(next);
@@ -274,9 +282,13 @@ impl Outbound {
         matches!(self.phase, Phase::Resetting | Phase::Draining)
     }
 
-    /// Ready, nothing owed, nothing half read, nothing to send: another transaction may begin.
+    /// Ready, nothing owed, nothing half read, nothing to send, nothing said for a transaction that did not begin: another one may.
     pub fn is_reusable(&self) -> bool {
-        self.is_ready() && self.owed.is_empty() && self.reader.is_empty() && self.out.is_empty()
+        self.is_ready()
+            && self.owed.is_empty()
+            && self.reader.is_empty()
+            && self.out.is_empty()
+            && !self.forwards
     }
 
     /// Some reply is awaited.
@@ -303,9 +315,29 @@ impl Outbound {
         }
     }
 
+    /// XFORWARD, in one or more whole command lines, ahead of a transaction's MAIL: in one flight with it, or each after the reply to the
+    /// one before where there is no PIPELINING. It ends with the transaction, or with a RSET in place of one.
+    pub fn xforward(&mut self, commands: &[u8]) {
+        self.forwards = true;
+        self.begin();
+        let pipelining = self.caps.set.contains(ExtensionSet::PIPELINING);
+        let mut lines = commands.split_inclusive(|byte| *byte == b'\n');
+        for line in lines.by_ref() {
+            self.out.insert(line);
+            self.unsent += 1;
+            self.owed.push_back(Owed::Xforward);
+            if !pipelining {
+                break;
+            }
+        }
+        self.introduction.clear();
+        lines.for_each(|line| self.introduction.extend_from_slice(line));
+    }
+
     /// MAIL with its reverse-path and parameters as the client wrote them. `SIZE=` is an extension
     /// of each hop: it is left out where this server does not offer it.
     pub fn mail(&mut self, path: &[u8], params: &[u8]) {
+        self.forwards = false;
         self.begin();
         self.out.insert(b"MAIL FROM:");
         self.out.insert(path);
@@ -360,6 +392,8 @@ impl Outbound {
     /// commands still come first, and mean nothing to anyone; without PIPELINING they are waited
     /// for.
     pub fn begin_reset(&mut self) {
+        self.forwards = false;
+        self.introduction.clear();
         if !self.owed.is_empty() && !self.caps.set.contains(ExtensionSet::PIPELINING) {
             self.phase = Phase::Draining;
             return;

@@ -455,7 +455,7 @@ impl Relay {
     pub fn handle_attached(&mut self, cx: &mut Cx<'_>, leg: LegId, upstream: UpstreamId) {
         self.recycle_ended(cx);
         if !self.accept_leg(cx, leg, upstream) {
-            let how = Detach::Clean;
+            let how = unused(cx.leg.as_deref());
             cx.acts.push_back(Act::Detach { leg, how });
         }
         self.rearm(cx);
@@ -474,6 +474,8 @@ impl Relay {
         self.recycle_ended(cx);
         match owed {
             Owed::Mail => self.mail_answered(cx, reply),
+            // MAIL may have waited for it
+            Owed::Xforward => self.pump(cx),
             Owed::Rcpt => self.recipient_answered(cx, reply),
             Owed::Data => self.data_answered(cx, reply),
             Owed::Chunk => self.chunk_answered(cx, reply),
@@ -658,6 +660,14 @@ impl Relay {
     }
 }
 
+/// How a connection is given back on which no transaction has begun.
+fn unused(leg: Option<&Outbound>) -> Detach {
+    match leg {
+        Some(leg) if !leg.is_reusable() => Detach::Reset,
+        _ => Detach::Clean,
+    }
+}
+
 impl Waiting {
     fn asks(self) -> Option<AskId> {
         match self {
@@ -691,3 +701,5 @@ mod pair;
 mod tales;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod told;

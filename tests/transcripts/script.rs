@@ -62,6 +62,9 @@ pub struct Script {
     pub upstream_tls: TlsWanted,
     /// The client may speak for others.
     pub trusted: bool,
+    /// The upstream is told of the client by XFORWARD, or by a Received field.
+    pub xforward: bool,
+    pub received: bool,
     pub size_max: u64,
     pub recipients_max: u32,
     pub messages_max: u32,
@@ -85,6 +88,8 @@ impl Script {
             tls: TlsOffer::Off,
             upstream_tls: TlsWanted::Off,
             trusted: false,
+            xforward: false,
+            received: false,
             size_max: 10_000_000,
             recipients_max: 100,
             messages_max: 100,
@@ -206,6 +211,8 @@ impl Script {
                     _ => return Err(format!("no such wish: {rest}")),
                 }
             }
+            "identity" if rest == "xforward" => self.xforward = true,
+            "identity" if rest == "received" => self.received = true,
             "trusted" => self.trusted = true,
             "handshake" => self.handshake = true,
             "upstream" => match rest {

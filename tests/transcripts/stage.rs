@@ -6,6 +6,7 @@ use weir_smtp::extension::{Capabilities, OwnLimits, announce, parse_ehlo_reply};
 use weir_smtp::gate::{AskId, Finding, Stage as Gate, Verdict};
 use weir_smtp::outbound::{LegLost, Outbound};
 use weir_smtp::pieces::{BufferId, Form, Piece};
+use weir_smtp::received::{self, Trace};
 use weir_smtp::relay::{
     Act, Acts, Announced, Config, Cx, Detach, Gone, Input, LegId, Relay, SparePool, Timeouts,
     TlsOffer, UpstreamId,
@@ -13,6 +14,7 @@ use weir_smtp::relay::{
 use weir_smtp::reply::Reply;
 use weir_smtp::texts;
 use weir_smtp::time::Moment;
+use weir_smtp::xclient::{ClientFacts, write_xforward};
 
 use crate::script::{Begin, Expect, Script, Step, Want};
 
@@ -361,6 +363,9 @@ impl<'s> Stage<'s> {
         while let Some(act) = self.acts.pop_front() {
             match act {
                 Act::Ask { id, stage } => {
+                    if stage == Gate::Data && self.script.received {
+                        self.stamp();
+                    }
                     if self.late {
                         self.asks.push((id, stage));
                     } else {
@@ -455,11 +460,49 @@ impl<'s> Stage<'s> {
             Some((id, leg)) if !self.attached && leg.is_ready() => {
                 let id = *id;
                 self.attached = true;
+                self.tell_of_client();
                 self.call(|relay, cx| relay.handle_attached(cx, id, UpstreamId(0)));
                 true
             }
             _ => false,
         }
+    }
+
+    /// Who the client is, where the upstream wants to know.
+    fn tell_of_client(&mut self) {
+        let Some((_, leg)) = self.leg.as_mut() else {
+            return;
+        };
+        let facts = ClientFacts {
+            address: "192.0.2.1:1025".parse().expect("an address"),
+            name: None,
+            helo: self.relay.helo(),
+            esmtp: self.relay.is_esmtp(),
+            destination: None,
+            login: None,
+        };
+        let mut commands = Vec::new();
+        let understood = leg.capabilities().xforward;
+        if self.script.xforward && write_xforward(&mut commands, &facts, understood) {
+            leg.xforward(&commands);
+        }
+    }
+
+    /// A field above the body.
+    fn stamp(&mut self) {
+        let trace = Trace {
+            by: b"weir.test",
+            address: "192.0.2.1".parse().expect("an address"),
+            name: None,
+            helo: self.relay.helo(),
+            esmtp: self.relay.is_esmtp(),
+            utf8: false,
+            tls: (self.tls == TlsOffer::Active).then_some(None),
+            at: 0,
+        };
+        let mut field = Vec::new();
+        received::write(&mut field, &trace, &1);
+        self.relay.stamp(&field);
     }
 
     fn take_output(&mut self) {

@@ -134,6 +134,13 @@ fn run(seed: u64) -> Vec<Outcome> {
     let ehlo = *chance.pick(&[FULL, PLAIN, BARE]);
     let step = *chance.pick(&[usize::MAX, 1, 5, 100]);
     let mut pair = Pair::greeted(ehlo, step);
+    pair.xforward = chance.pick::<&[u8]>(&[
+        b"",
+        b"",
+        b"",
+        b"XFORWARD ADDR=192.0.2.1\r\nXFORWARD HELO=c\r\n",
+    ]);
+    pair.field = chance.pick::<&[u8]>(&[b"", b"Received: x\r\n"]);
     pair.trusted = chance.below(2) == 0;
     pair.tls = *chance.pick(&[TlsOffer::Off, TlsOffer::May, TlsOffer::Require]);
     pair.late = chance.below(2) == 0;
@@ -216,7 +223,7 @@ fn run(seed: u64) -> Vec<Outcome> {
 #[test]
 fn random_treatment_breaks_nothing() {
     let mut seen = [0; 5];
-    for seed in 0..2200 {
+    for seed in 0..2600 {
         let told = Told(seed);
         for outcome in run(seed) {
             seen[outcome as usize] += 1;

@@ -9,7 +9,7 @@
 
 use super::commands::size_limit;
 use super::transaction::{Attached, EndStep, Outcome, Replay, Stream, Transaction};
-use super::{Act, Consumed, Cx, Detach, Phase, Relay, Waiting};
+use super::{Act, Consumed, Cx, Detach, Phase, Relay, Waiting, unused};
 use crate::body::{BareNewline, BodyScanner, EndOfData};
 use crate::gate::{Finding, Stage};
 use crate::limits::{CHUNKS_OWED_MAX, RECEIVED_MAX, STREAM_CHUNK_MIN};
@@ -34,6 +34,19 @@ pub(super) fn lost_reply(why: LegLost) -> ReplyText {
 type Refused = Option<(ReplyText, bool)>;
 
 impl Relay {
+    /// Puts a header field of weir's own above the body that is about to begin: when `Stage::Data` is asked, before the answer.
+    pub fn stamp(&mut self, field: &[u8]) {
+        assert!(
+            matches!(self.waiting, Waiting::Data(_) | Waiting::Chunk(_)),
+            "a field goes above a body, not into it"
+        );
+        let held = &mut self.tx_mut().held;
+        // a client whose DATA was refused may have tried again
+        if held.pieces().is_empty() {
+            held.insert_header(field);
+        }
+    }
+
     pub(super) fn begin_data(&mut self, cx: &mut Cx<'_>) {
         let tx = self.tx_mut();
         tx.scanner = BodyScanner::data(cx.config.bare_newline);
@@ -516,7 +529,7 @@ impl Transaction {
         } else if self.mail_sent {
             Detach::Reset
         } else {
-            Detach::Clean
+            unused(cx.leg.as_deref())
         };
         self.detach(cx, how);
         for buffer in self.held.release() {

@@ -28,6 +28,9 @@ pub(super) struct Pair {
     pub(super) answers_claims: bool,
     pub(super) trusted: bool,
     pub(super) claims: Vec<Claim>,
+    /// XFORWARD commands for each connection, and a field for each body.
+    pub(super) xforward: &'static [u8],
+    pub(super) field: &'static [u8],
     pub(super) hold_max: u64,
     pub(super) may_stream: bool,
     pub(super) relay: Relay,
@@ -83,6 +86,8 @@ impl Pair {
             answers_claims: true,
             trusted: false,
             claims: Vec::new(),
+            xforward: b"",
+            field: b"",
             hold_max: 50_000,
             may_stream: true,
             relay: Relay::new(Moment::from_micros(1_000_000)),
@@ -147,6 +152,9 @@ impl Pair {
             match act {
                 Act::Ask { id, stage } => {
                     self.asked.push((id, stage));
+                    if stage == Stage::Data && !self.field.is_empty() {
+                        self.relay.stamp(self.field);
+                    }
                     if !self.late {
                         self.answer_all(false);
                     }
@@ -205,6 +213,9 @@ impl Pair {
         let mut ehlo = self.ehlo;
         while leg.handle_input(&mut ehlo).unwrap().is_some() {}
         leg.poll_output().clear();
+        if !self.xforward.is_empty() {
+            leg.xforward(self.xforward);
+        }
         self.legs_made += 1;
         let id = LegId(self.legs_made);
         self.leg = Some((id, leg));
