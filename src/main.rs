@@ -29,7 +29,7 @@ use weir::{
     demo,
     maillog::Writer,
     metrics::{self, Counters},
-    net::{Limit, ListenerGroup},
+    net::{Limit, ListenerGroup, own_addresses},
     rt,
     sandbox::{self, Entered, Trouble},
     shard::{self, Shards, clock::Clock},
@@ -102,6 +102,7 @@ fn run(flags: Flags, config: &Config) -> io::Result<ExitCode> {
     let here = Circumstances {
         cores: rt::allowed_cores(),
         open_files: Limit::OpenFiles.raise()?.soft,
+        addresses: own_addresses()?,
         clock: Clock::start(),
     };
     Limit::LockedMemory.raise()?;

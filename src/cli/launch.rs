@@ -1,7 +1,7 @@
 //! From the configuration to what each part is started with. Only values change hands here; nothing is opened.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
 };
@@ -43,6 +43,8 @@ pub struct Circumstances {
     pub cores: Vec<usize>,
     /// The open-file limit: what one ring's table can hold.
     pub open_files: u64,
+    /// Addresses of this host.
+    pub addresses: Vec<IpAddr>,
     pub clock: Clock,
 }
 
@@ -82,7 +84,7 @@ impl Config {
             cores: here.cores.clone(),
             gives_way: self.listening.gives_way,
             busy_wait: self.listening.busy_wait,
-            world: self.world(shards, &ring),
+            world: self.world(shards, &ring, &here.addresses),
             ring,
             connections_max: self.listening.connections_max,
             access: Arc::new(self.clients.access.clone()),
@@ -168,7 +170,7 @@ impl Config {
         }
     }
 
-    fn world(&self, shards: usize, ring: &RingConfig) -> WorldConfig {
+    fn world(&self, shards: usize, ring: &RingConfig, addresses: &[IpAddr]) -> WorldConfig {
         let unless_zero = |limit: Duration| if limit.is_zero() { FOR_EVER } else { limit };
         let (pool, tarpit) = (&self.upstreams, &self.tarpit);
         WorldConfig {
@@ -177,7 +179,7 @@ impl Config {
             services: self.services(),
             tls: self.tls.material.server_tls().map(Arc::new),
             identity: self.identifying.identity,
-            dedicated: self.dedicated(),
+            dedicated: self.dedicated(addresses),
             proxied: ProxiedConfig {
                 trust: self.trusting.networks.clone(),
                 wait: self.trusting.proxy_timeout,
@@ -224,10 +226,13 @@ impl Config {
         }
     }
 
-    fn dedicated(&self) -> DedicatedConfig {
+    fn dedicated(&self, addresses: &[IpAddr]) -> DedicatedConfig {
+        let listeners = self.listening.addresses();
         DedicatedConfig {
             starttls: self.identifying.starttls,
             mark: self.identifying.mark,
+            own: own_endpoints(&listeners, addresses).into(),
+            listeners: listeners.into(),
         }
     }
 
@@ -274,6 +279,21 @@ impl Config {
             clients_max: clients.clients_max,
         }
     }
+}
+
+/// Where a connection would be one to weir itself.
+fn own_endpoints(listeners: &[SocketAddr], addresses: &[IpAddr]) -> Vec<SocketAddr> {
+    let mut own = Vec::new();
+    for listener in listeners {
+        own.push(*listener);
+        if listener.ip().is_unspecified() {
+            let family = addresses
+                .iter()
+                .filter(|address| address.is_ipv4() == listener.is_ipv4());
+            own.extend(family.map(|address| SocketAddr::new(*address, listener.port())));
+        }
+    }
+    own
 }
 
 /// Stands in the table of upstreams for all hosts that clients want to go to themselves.
@@ -353,6 +373,7 @@ mod tests {
         Circumstances {
             cores: vec![0, 1],
             open_files,
+            addresses: Vec::new(),
             clock: Clock::start(),
         }
     }

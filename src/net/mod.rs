@@ -1,5 +1,6 @@
 //! What a socket is before it is on the ring: listeners, their options, and the steering of clients to shards.
 
+mod addresses;
 mod limits;
 mod listener;
 mod options;
@@ -8,6 +9,7 @@ mod proxy_header;
 mod service;
 mod steering;
 
+pub use addresses::own_addresses;
 pub use limits::{Bounds, Limit};
 pub use listener::{CloseTogether, ListenerConfig, ListenerGroup, with_remedy};
 pub use options::SocketOptions;

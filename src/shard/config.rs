@@ -1,5 +1,6 @@
 //! What the shards are told at start. Filled by main from the flags; every part belongs to the module that uses it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,6 +80,16 @@ impl WorldConfig {
     /// Sockets that clients may take.
     pub fn client_slots(&self) -> u32 {
         self.slots - self.reserve
+    }
+
+    /// Each client has an upstream connection of its own.
+    pub fn is_dedicated(&self) -> bool {
+        self.identity.is_dedicated() || self.services.iter().any(|one| one.intercept.is_some())
+    }
+
+    /// Whether mail servers are asked if they relay for weir's address.
+    pub fn tests_relaying(&self) -> bool {
+        self.probe.relay_test && !self.identity.is_dedicated()
     }
 
     /// What weir itself announces and holds to.
@@ -172,12 +183,16 @@ impl Default for LegConfig {
 }
 
 /// Upstream connections that serve one client only.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct DedicatedConfig {
     /// What becomes of STARTTLS; None: what the listener's TLS says.
     pub starttls: Option<Starttls>,
     /// SO_MARK of upstream connections; 0: none.
     pub mark: u32,
+    /// Where weir listens, every address of a host that it listens on included.
+    pub own: Arc<[SocketAddr]>,
+    /// The listeners' addresses, by number.
+    pub listeners: Arc<[SocketAddr]>,
 }
 
 /// Peers that speak for others.
