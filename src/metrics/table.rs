@@ -81,6 +81,12 @@ metrics! {
     client_bytes: Vector<Way>, Shard, "weir_client_bytes_total", "Bytes received from (in) and sent to (out) clients.";
     upstream_bytes: Vector<Way>, Shard, "weir_upstream_bytes_total", "Bytes received from (in) and sent to (out) upstreams.";
 
+    // tunnels
+    tunnels: Gauge, Shard, "weir_tunnels", "Sessions whose client and server talk TLS with each other through weir now (--transparent-starttls tunnel).";
+    tunnels_begun: Counter, Sum, "weir_tunnels_total", "Sessions that became such a tunnel.";
+    tunnel_bytes: Vector<Way>, Sum, "weir_tunnel_bytes_total", "Bytes that tunnels moved, counted when they end: in = from clients, out = from servers. They are counted as bytes of clients and upstreams too.";
+    plaintext_discarded: Counter, Sum, "weir_tunnel_plaintext_discarded_total", "Times that client or server had said more behind STARTTLS or its 220, in the clear: it was thrown away, and a server that did so was left.";
+
     // upstreams and the pool
     upstream_connects: Vector<Upstreams>, Sum, "weir_upstream_connects_total", "Connections opened to an upstream.";
     upstream_connect_failures: Vector<Upstreams>, Sum, "weir_upstream_connect_failures_total", "Connections that failed, timed out, or were refused in the greeting or EHLO.";
@@ -94,6 +100,8 @@ metrics! {
     upstream_up: Vector<Upstreams, Gauge>, Sum, "weir_upstream_up_shards", "Shards that have heard the upstream and use it now. 0: it is ejected everywhere, or was never heard.";
     upstream_unheard: Gauge, Sum, "weir_upstream_unheard", "Addresses of upstreams, summed over shards, that have not answered or failed a probe yet. While above 0 EHLO announces less than the upstreams offer.";
     upstream_probes: Matrix<Upstreams, Probe>, Sum, "weir_upstream_probes_total", "Health probes, by result.";
+    destinations_dead: Gauge, Shard, "weir_destinations_dead", "Hosts that clients wanted to go to themselves (--transparent) and that did not answer lately.";
+    destinations_spared: Counter, Sum, "weir_destinations_spared_total", "Clients told at once, instead of after a connect of their own, that such a host does not answer.";
     pool_active: Vector<Upstreams, Gauge>, Sum, "weir_pool_active", "Upstream connections that carry a transaction or are being opened.";
     pool_idle: Vector<Upstreams, Gauge>, Sum, "weir_pool_idle", "Upstream connections waiting for the next transaction.";
     waiters: Gauge, Shard, "weir_waiters", "Transactions that wait for an upstream connection now. Steadily above 0: raise --pool-max.";
@@ -207,6 +215,8 @@ label_values! {
         Drain = "drain",
         /// A parked client that left, was cut, or had its last reply.
         Pit = "pit",
+        /// Client or server ended their tunnel.
+        Tunnel = "tunnel",
         /// A defect in weir.
         Panic = "panic",
     }

@@ -33,6 +33,7 @@ pub enum Finding {
     Relay,
     ForgedProxy,
     Overload,
+    InterceptLoop,
 }
 
 /// What to do about a finding.
@@ -94,10 +95,11 @@ pub const TABLE: [Row; Finding::COUNT] = [
     Row { finding: Finding::Relay, word: "relay", default: Reject, allowed: CLOSING, help: "a recipient that is neither in --relay-domains nor sent by a client of --relay-from" },
     Row { finding: Finding::ForgedProxy, word: "forged-proxy", default: Reject, allowed: &[Off, Log, Defer, Reject, Drop], help: "a PROXY header from a client that is not in --trust, on a listener without ,proxy, or behind another header" },
     Row { finding: Finding::Overload, word: "overload", default: Defer, allowed: &[Defer, Drop], help: "no room for this client" },
+    Row { finding: Finding::InterceptLoop, word: "intercept-loop", default: Defer, allowed: CLOSING, help: "an intercepted connection to weir itself, or one that weir itself has opened" },
 ];
 
 impl Finding {
-    pub const COUNT: usize = Finding::Overload as usize + 1;
+    pub const COUNT: usize = Finding::InterceptLoop as usize + 1;
 
     pub fn all() -> impl Iterator<Item = Finding> {
         TABLE.iter().map(|row| row.finding)

@@ -251,7 +251,11 @@ impl Policy {
     pub fn found(&mut self, standing: Standing, finding: Finding, now: Moment) -> Ruling {
         let protects_mail = matches!(
             finding,
-            Finding::BareNewline | Finding::Nul | Finding::Loop | Finding::SlowBody
+            Finding::BareNewline
+                | Finding::Nul
+                | Finding::Loop
+                | Finding::SlowBody
+                | Finding::InterceptLoop
         );
         self.unless(standing.allowed && !protects_mail, standing, finding, now)
     }

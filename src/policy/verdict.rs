@@ -46,7 +46,13 @@ fn closes(finding: Finding, action: Action) -> bool {
     action == Action::Drop
         || matches!(
             finding,
-            DenyList | Concurrency | RateConnections | Pregreet | ForgedProxy | Overload
+            DenyList
+                | Concurrency
+                | RateConnections
+                | Pregreet
+                | ForgedProxy
+                | Overload
+                | InterceptLoop
         )
 }
 
@@ -96,6 +102,9 @@ fn text(finding: Finding, action: Action) -> Option<&'static str> {
         (ForgedProxy, Reject) => "554 5.7.0 Error: no PROXY header is expected here\r\n",
         (ForgedProxy, Drop) => "521 5.7.0 Error: no PROXY header is expected here\r\n",
         (Overload, Defer | Drop) => "421 4.3.2 Too busy now, try again later\r\n",
+        (InterceptLoop, Defer) => "421 4.4.6 This connection leads back to where it came from\r\n",
+        (InterceptLoop, Reject) => "554 5.4.6 This connection leads back to where it came from\r\n",
+        (InterceptLoop, Drop) => "521 5.4.6 This connection leads back to where it came from\r\n",
         _ => return None,
     })
 }

@@ -189,6 +189,12 @@ impl Routes {
         }
     }
 
+    /// What stands for all hosts that clients choose themselves is up, and nobody asks it what it can do.
+    pub fn take_anywhere_for_granted(&mut self) {
+        let anywhere = self.endpoints.iter_mut().filter(|one| one.is_anywhere());
+        anywhere.for_each(|one| one.caps = Some(Capabilities::default()));
+    }
+
     /// The address for the next transaction. `has_room` says whether a connection to it is idle or may be opened.
     ///
     /// Which failure it is tells what is missing first: an address that is up, one that is able, a connection.

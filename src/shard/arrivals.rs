@@ -97,6 +97,7 @@ impl<W: Wire> World<W> {
         session.standing = admission.standing;
         session.errors = admission.errors;
         session.listener = arrival.listener as u8;
+        session.relay = self.dialogue(session.listener);
         session.introduction = arrival.introduction;
         session.bytes_in = arrival.unread.len() as u64;
         let Some(key) = self.add_session(session) else {

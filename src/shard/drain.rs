@@ -10,7 +10,7 @@ use weir_smtp::texts;
 use weir_smtp::time::Moment;
 
 use crate::metrics::{ClosedLeg, Ended, PitEnd};
-use crate::ring::Wire;
+use crate::ring::{Close, Wire};
 
 use super::leg::Duty;
 use super::slab::Key;
@@ -138,6 +138,9 @@ impl<W: Wire> World<W> {
 
     /// Tells one client that weir is going down.
     pub(super) fn send_off(&mut self, key: Key) {
+        if let Some(tunnel) = self.tunnels.of_session(key) {
+            return self.end_tunnel(tunnel, Ended::Drain, Close::Now);
+        }
         if let Some(session) = self.sessions.get_mut(key) {
             session.ended = Ended::Drain;
             self.relay_step(key, |relay, cx| relay.refuse(cx, &texts::SHUTDOWN));

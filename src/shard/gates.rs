@@ -4,6 +4,8 @@
 //! verdict goes back into the relay, what was noticed is counted and logged, and what it does to the client's temper
 //! shows in how its next replies go out: delayed, or dripped from the pit.
 
+use std::time::Duration;
+
 use weir_smtp::gate::{Stage, Verdict};
 use weir_smtp::path;
 use weir_smtp::texts;
@@ -16,6 +18,7 @@ use crate::policy::{Action, Finding, Ruling, Temper};
 use crate::ring::Wire;
 
 use super::leg::outcome_of;
+use super::session::Session;
 use super::slab::Key;
 use super::world::World;
 
@@ -23,7 +26,7 @@ impl<W: Wire> World<W> {
     /// The answer to a question of the relay.
     pub(super) fn judge(&mut self, key: Key, stage: Stage) -> Verdict {
         let now = self.now;
-        let Some(session) = self.sessions.get_mut(key) else {
+        let Some(session) = self.sessions.get(key) else {
             return Verdict::Pass;
         };
         let standing = session.standing;
@@ -45,7 +48,8 @@ impl<W: Wire> World<W> {
                 self.policy.recipient(standing, &path, now)
             }
             Stage::Finding(finding) => self.policy.found(standing, finding.into(), now),
-            Stage::StartTls if self.tls.is_none() => {
+            // Where client and server come to terms themselves, weir needs no certificate.
+            Stage::StartTls if self.tls.is_none() && !self.tunnels(session.listener) => {
                 return Verdict::Refuse(texts::TLS_UNAVAILABLE);
             }
             Stage::Helo
@@ -169,24 +173,28 @@ impl<W: Wire> World<W> {
 
     /// Octets of a body count against the client's byte rate: beyond it, reading pauses.
     pub(super) fn charge_bytes(&mut self, key: Key, len: u32) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        if session.relay.body_octets().is_none() {
+        let in_body = |session: &Session| session.relay.body_octets().is_some();
+        if !self.sessions.get(key).is_some_and(in_body) {
             return;
         }
-        let Some(pause) = self.policy.body(session.standing, len, self.now) else {
-            return;
-        };
+        if let Some(pause) = self.charge(key, len)
+            && let Some(session) = self.sessions.get_mut(key)
+        {
+            session.pause_until = self.now + pause;
+            self.pause_receiving(key);
+        }
+    }
+
+    /// Octets of a client, whatever they are: how long it is not to be read for them.
+    pub(super) fn charge(&mut self, key: Key, len: u32) -> Option<Duration> {
+        let standing = self.sessions.get(key)?.standing;
+        let pause = self.policy.body(standing, len, self.now)?;
         let action = self.policy.config().actions.of(Finding::RateBytes);
         self.counters
             .findings
             .at(Finding::RateBytes as usize, action as usize)
             .inc();
-        if !pause.is_zero() {
-            session.pause_until = self.now + pause;
-            self.pause_receiving(key);
-        }
+        (!pause.is_zero()).then_some(pause)
     }
 
     /// A body that holds an upstream connection has been looked at: is it coming along?

@@ -44,12 +44,16 @@ impl<W: Wire> World<W> {
         self.weigh_load();
         self.count_pools();
         self.policy.sweep(self.now);
+        self.destinations.sweep(self.now);
         self.let_go_of_aside();
         self.note_if_sated();
         let counters = &self.counters;
         counters
             .client_entries
             .set(self.policy.clients().len() as u64);
+        counters
+            .destinations_dead
+            .set(self.destinations.dead() as u64);
         counters.waiters.set(self.waiters.len() as u64);
         counters.slots_free.set(self.wire.free_slots() as u64);
         counters
@@ -130,6 +134,7 @@ impl<W: Wire> World<W> {
         let table = &table[..table.len().min(UPSTREAMS_MAX)];
         let plan: Vec<Planned> = table.iter().enumerate().map(planned).collect();
         self.routes.set_plan(&plan);
+        self.routes.take_anywhere_for_granted();
         for (number, spec) in table.iter().enumerate() {
             self.shared.set_upstream_max(number, spec.max);
         }

@@ -43,7 +43,7 @@ pub struct Pending {
 
 /// How many receive buffers are left for clients.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Supply {
+pub(super) enum Supply {
     /// Less than an eighth.
     Dry,
     /// Less than a quarter.
@@ -55,7 +55,11 @@ enum Supply {
 
 impl<W: Wire> World<W> {
     fn supply(&self) -> Supply {
-        let (held, all) = self.wire.buffers(Group::Client);
+        self.supply_of(Group::Client)
+    }
+
+    pub(super) fn supply_of(&self, group: Group) -> Supply {
+        let (held, all) = self.wire.buffers(group);
         let free = all - held;
         match () {
             () if free * 2 > all => Supply::Plenty,
@@ -224,7 +228,11 @@ impl<W: Wire> World<W> {
     }
 
     /// Copies what fits to `chunk`, or to a new one when it is full. The copy has a reference of its own.
-    fn copy(wire: &mut W, chunk: &mut Option<BufferId>, bytes: &[u8]) -> Option<Pending> {
+    pub(super) fn copy(
+        wire: &mut W,
+        chunk: &mut Option<BufferId>,
+        bytes: &[u8],
+    ) -> Option<Pending> {
         loop {
             let fresh = chunk.is_none();
             let buffer = match *chunk {

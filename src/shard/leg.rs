@@ -5,12 +5,13 @@
 //! has gathered goes out as one flight when no send is under way.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 
 use weir_smtp::outbound::{LegLost, Outbound, Owed};
 use weir_smtp::reply::Reply;
 use weir_smtp::time::Moment;
 
-use crate::metrics::{ClosedLeg, Outcome, ReplyClass, Way};
+use crate::metrics::{ClosedLeg, Ended, Outcome, ReplyClass, Way};
 use crate::policy::pace::Pace;
 use crate::ring::{BufferId, Close, Group, ReceiveEnd, SlotId, Wire};
 use crate::route::{EndpointId, Failure};
@@ -57,7 +58,17 @@ pub struct Leg {
     pub outbound: Outbound,
     pub slot: SlotId,
     pub endpoint: EndpointId,
+    /// Where it goes to: one of the endpoint's, or where its client wanted to go.
+    pub address: SocketAddr,
     pub duty: Duty,
+    /// It serves one client, from its beginning to its end.
+    pub own: bool,
+    /// What it says before anything else, outside of TLS as well.
+    pub preface: Option<Vec<u8>>,
+    /// TLS, which comes first here, waits for the preface to be out.
+    pub prefacing: bool,
+    /// The client that is counted as unanswered at its host.
+    pub asking: Option<IpAddr>,
     pub connected: bool,
     pub sending: bool,
     /// A send failed: nothing more goes out, and what is still to be read does not take long.
@@ -79,6 +90,7 @@ impl Leg {
         outbound: Outbound,
         slot: SlotId,
         endpoint: EndpointId,
+        address: SocketAddr,
         duty: Duty,
         now: Moment,
         due: Moment,
@@ -87,7 +99,12 @@ impl Leg {
             outbound,
             slot,
             endpoint,
+            address,
             duty,
+            own: false,
+            preface: None,
+            prefacing: false,
+            asking: None,
             connected: false,
             sending: false,
             broken: false,
@@ -132,7 +149,7 @@ impl<W: Wire> World<W> {
                 leg.connected = true;
                 leg.due = self.now + self.config.leg.handshake;
                 self.arm_leg(key);
-                self.listen_to_leg(key);
+                self.greet_leg(key);
             }
             Err(_) => self.lose_leg(key, LegLost::Closed, ClosedLeg::ConnectFailed),
         }
@@ -187,6 +204,9 @@ impl<W: Wire> World<W> {
             leg.due = Moment::NEVER;
         }
         let (duty, endpoint) = (leg.duty, leg.endpoint);
+        if owed == Owed::Greeting {
+            self.host_answered(key);
+        }
         let upstream = self.upstream_of(endpoint);
         self.counters
             .upstream_replies
@@ -296,6 +316,9 @@ impl<W: Wire> World<W> {
             leg.due = leg.due.min(self.now + self.config.leg.quit);
             return self.arm_leg(key);
         }
+        if std::mem::take(&mut leg.prefacing) {
+            self.listen_to_leg(key);
+        }
         self.pump(key);
         self.secure_leg_if_due(key);
         let Some(leg) = self.legs.get(key) else {
@@ -330,6 +353,14 @@ impl<W: Wire> World<W> {
         let Some(leg) = self.legs.get(key) else {
             return;
         };
+        if leg.own && !leg.connected {
+            return self.own_leg_failed(key, reason);
+        }
+        if let Some(tunnel) = leg.session().and_then(|one| self.tunnels.of_session(one)) {
+            // What came glued behind the 220 was said in the clear: nobody is to take it for protected.
+            self.counters.plaintext_discarded.inc();
+            return self.end_tunnel(tunnel, Ended::Tunnel, Close::Reset);
+        }
         let (duty, endpoint) = (leg.duty, leg.endpoint);
         // One that had served before and ends just when it is needed again says nothing of its server: nor of the
         // transaction, if it will not even have the one before undone.
@@ -382,6 +413,7 @@ impl<W: Wire> World<W> {
 
     /// Closes the socket and forgets the connection. `None`: it ended as it should, after QUIT.
     pub(super) fn close_leg(&mut self, key: Key, reason: Option<ClosedLeg>) {
+        self.host_answered(key);
         let Some(mut leg) = self.legs.remove(key) else {
             return;
         };
@@ -449,7 +481,7 @@ impl<W: Wire> World<W> {
         }
         match leg.duty {
             _ if leg.broken => self.lose_leg(key, LegLost::Closed, ClosedLeg::Peer),
-            Duty::Opening if !leg.connected => {
+            Duty::Opening | Duty::Attached(_) if !leg.connected => {
                 self.lose_leg(key, LegLost::Timeout, ClosedLeg::ConnectFailed)
             }
             Duty::Opening | Duty::Probing(_) => {

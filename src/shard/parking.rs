@@ -124,6 +124,8 @@ impl<W: Wire> World<W> {
     /// A new client has to hold its tongue first: the first line of the greeting, and a row.
     pub(super) fn park_newcomer(&mut self, arrival: Arrival, admission: Admission, wait: Duration) {
         let slot = arrival.slot;
+        // With a connection of its own the greeting is the server's, and comes when the wait is over.
+        let teasing = !self.config.is_dedicated();
         let tenant = Tenant {
             slot,
             peer: arrival.peer.into(),
@@ -132,13 +134,16 @@ impl<W: Wire> World<W> {
             listener: arrival.listener as u8,
             parked_before: 0,
             why: None,
-            parked: Belongings::Newcomer { teasing: true },
+            parked: Belongings::Newcomer { teasing },
         };
         self.introductions.put(slot, arrival.introduction);
         let row = Row::hold(tenant, None, self.now, self.now + wait);
         let Some(id) = self.park_row(row) else { return };
         self.wire.set_owner(slot, Who::Row(id).owner());
         self.count_sessions();
+        if !teasing {
+            return;
+        }
         let mut teaser = self.flights.take(0);
         texts::write_teaser(&mut teaser, &self.config.smtp.hostname);
         self.wire.send(slot, teaser);
@@ -369,7 +374,7 @@ impl<W: Wire> World<W> {
                 self.sessions_seen += 1;
                 let mut session =
                     Session::new(row.since, self.sessions_seen, tenant.slot, tenant.peer);
-                session.relay = Dialogue::Multiplexed(Relay::new(self.now));
+                session.relay = self.dialogue(tenant.listener);
                 session.flags.sending = teasing;
                 session
             }

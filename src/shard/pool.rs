@@ -15,9 +15,10 @@ use weir_smtp::relay::{AttachFailure, Detach, LegId, UpstreamId};
 use weir_smtp::time::Moment;
 
 use crate::metrics::{ClosedLeg, UPSTREAMS_MAX};
-use crate::ring::Wire;
+use crate::ring::{Dial, Wire};
 use crate::route::{EndpointId, Routes};
 
+use super::dedicated::preface;
 use super::leg::{Duty, Leg, Reset};
 use super::mail::{Mail, To};
 use super::session::Want;
@@ -37,7 +38,7 @@ const DOWN_WAIT: Duration = Duration::from_secs(10);
 const RESET_AHEAD: Duration = Duration::from_secs(30);
 
 /// Connections opened at once for those who wait.
-const OPENED_AT_ONCE: usize = 16;
+pub(super) const OPENED_AT_ONCE: usize = 16;
 
 /// Connections of one shard that wait for work, and how many are on the way. What is busy, the routes count.
 #[derive(Debug, Default)]
@@ -70,7 +71,7 @@ impl Pools {
             .map_or(&[], Vec::as_slice)
     }
 
-    fn held_at(&mut self, upstream: usize) -> &mut u32 {
+    pub(super) fn held_at(&mut self, upstream: usize) -> &mut u32 {
         if self.held.len() <= upstream {
             self.held.resize(upstream + 1, 0);
         }
@@ -95,6 +96,9 @@ impl<W: Wire> World<W> {
         route: RouteId,
         prefer: Option<UpstreamId>,
     ) {
+        if self.config.is_dedicated() {
+            return self.attach_own(key);
+        }
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -159,7 +163,7 @@ impl<W: Wire> World<W> {
     }
 
     /// The least loaded endpoint that suits, has not failed this transaction already, and has room.
-    fn choose(&mut self, want: &Want, room: Room) -> Result<EndpointId, AttachFailure> {
+    pub(super) fn choose(&mut self, want: &Want, room: Room) -> Result<EndpointId, AttachFailure> {
         let only = self.only(want);
         let World {
             routes,
@@ -247,11 +251,11 @@ impl<W: Wire> World<W> {
         });
     }
 
-    fn attach_failed(&mut self, key: Key, why: AttachFailure) {
+    pub(super) fn attach_failed(&mut self, key: Key, why: AttachFailure) {
         self.relay_call(key, |relay, cx| relay.handle_attach_failed(cx, why));
     }
 
-    fn wait_for_leg(&mut self, key: Key) {
+    pub(super) fn wait_for_leg(&mut self, key: Key) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -288,6 +292,7 @@ impl<W: Wire> World<W> {
             self.waiters.forget();
             self.counters.waiters.set(self.waiters.len() as u64);
         }
+        self.give_up_own_leg(key);
     }
 
     /// The session has waited as long as it may: for a busy upstream longer than for one that does not answer.
@@ -332,6 +337,11 @@ impl<W: Wire> World<W> {
         leg.pace = None;
         let endpoint = leg.endpoint;
         match how {
+            Detach::Clean | Detach::Reset if leg.own => {
+                self.routes.end(endpoint);
+                leg.duty = Duty::Offered;
+                self.dismiss_leg(leg_key, ClosedLeg::Uses);
+            }
             Detach::Clean => {
                 self.routes.end(endpoint);
                 self.offer_later(leg_key);
@@ -346,6 +356,8 @@ impl<W: Wire> World<W> {
                 self.routes.end(endpoint);
                 self.reset_leg(leg_key);
             }
+            // It said goodbye, or has nothing left to say.
+            Detach::Close if leg.own && !leg.outbound.is_owed() => self.close_leg(leg_key, None),
             Detach::Close => self.close_leg(leg_key, Some(ClosedLeg::Aborted)),
         }
     }
@@ -499,6 +511,9 @@ impl<W: Wire> World<W> {
     /// Opens as many connections as sessions wait, where permits and slots allow it.
     pub(super) fn open_for_waiters(&mut self) {
         self.retry_armed = false;
+        if self.config.is_dedicated() {
+            return self.open_for_own_waiters();
+        }
         let missing = self.waiters.len().saturating_sub(self.pools.opening);
         let mut passed_over = 0;
         for _ in 0..missing.min(OPENED_AT_ONCE) {
@@ -565,7 +580,7 @@ impl<W: Wire> World<W> {
     }
 
     /// Sessions wait and all permits are taken: other shards are asked to make room.
-    fn starve(&mut self, route: RouteId) {
+    pub(super) fn starve(&mut self, route: RouteId) {
         let upstreams = self
             .routes
             .iter()
@@ -580,19 +595,35 @@ impl<W: Wire> World<W> {
     }
 
     pub(super) fn connect(&mut self, endpoint: EndpointId, duty: Duty) -> io::Result<Key> {
+        let Some(address) = self.routes.get(endpoint).map(|endpoint| endpoint.addr) else {
+            return Err(io::Error::other("this endpoint is gone"));
+        };
+        let mut outbound = Outbound::new(self.config.hostname.clone());
+        outbound.set_tls(self.tls_wanted(endpoint));
+        let dial = self.dial(address);
+        let key = self.dial_out(&dial, endpoint, outbound, duty)?;
+        if let Some(leg) = self.legs.get_mut(key) {
+            leg.preface = preface(self.config.identity, None);
+        }
+        Ok(key)
+    }
+
+    /// Opens a connection whose machine is ready, if there is room for it.
+    pub(super) fn dial_out(
+        &mut self,
+        dial: &Dial,
+        endpoint: EndpointId,
+        outbound: Outbound,
+        duty: Duty,
+    ) -> io::Result<Key> {
         if self.legs.is_full() {
             return Err(io::Error::other(
                 "no more upstream connections fit this shard",
             ));
         }
-        let Some(address) = self.routes.get(endpoint).map(|endpoint| endpoint.addr) else {
-            return Err(io::Error::other("this endpoint is gone"));
-        };
-        let slot = self.wire.connect(&address.into(), Who::Nobody.owner())?;
+        let slot = self.wire.connect(dial, Who::Nobody.owner())?;
         let due = self.now + self.config.leg.connect;
-        let mut outbound = Outbound::new(self.config.hostname.clone());
-        outbound.set_tls(self.tls_wanted(endpoint));
-        let leg = Leg::new(outbound, slot, endpoint, duty, self.now, due);
+        let leg = Leg::new(outbound, slot, endpoint, dial.to, duty, self.now, due);
         let Ok(key) = self.legs.insert(leg) else {
             unreachable!("room was looked for above");
         };
@@ -617,9 +648,13 @@ impl<W: Wire> World<W> {
             Duty::Probing(_) => return,
         }
         self.give_permit(self.upstream_of(leg.endpoint));
+        if leg.own && !self.waiters.is_empty() {
+            self.wheel
+                .insert(self.now, Who::Chore(Chore::Waiters).to_bits());
+        }
     }
 
-    fn give_permit(&mut self, upstream: usize) {
+    pub(super) fn give_permit(&mut self, upstream: usize) {
         *self.pools.held_at(upstream) -= 1;
         for shard in shards_in(self.shared.give_permit(upstream)) {
             let upstream = upstream as u16;
@@ -650,7 +685,7 @@ impl<W: Wire> World<W> {
     }
 
     /// Makes sure somebody looks after the waiters again.
-    fn retry_later(&mut self) {
+    pub(super) fn retry_later(&mut self) {
         if !self.waiters.is_empty() && !self.retry_armed {
             self.retry_armed = true;
             self.wheel
@@ -719,7 +754,7 @@ fn suits(routes: &mut Routes, leg: &Leg, want: &Want, now: Moment) -> bool {
 
 /// What counts as room at an endpoint.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Room {
+pub(super) enum Room {
     /// An idle connection, or a permit and a slot for a new one.
     IdleOrNew,
     Idle,

@@ -73,7 +73,8 @@ impl<W: Wire> World<W> {
         let probes: Vec<(EndpointId, Errand)> = endpoints
             .map(|(id, endpoint)| (id, !self.introduced.contains(&endpoint.addr)))
             .filter(|(_, new)| wanted(*new))
-            .map(|(id, new)| match new && self.config.probe.relay_test {
+            // What it relays for weir's own address is no question where it sees the client's.
+            .map(|(id, new)| match new && self.config.tests_relaying() {
                 true => (id, Errand::GreetAndTest),
                 false => (id, Errand::Greet),
             })
@@ -196,7 +197,11 @@ impl<W: Wire> World<W> {
 
     /// An endpoint failed a connection or said 421.
     pub(super) fn endpoint_failed(&mut self, id: EndpointId, why: Failure) {
-        let Some(address) = self.routes.get(id).map(|endpoint| endpoint.addr) else {
+        let endpoint = self
+            .routes
+            .get(id)
+            .filter(|endpoint| !endpoint.is_anywhere());
+        let Some(address) = endpoint.map(|endpoint| endpoint.addr) else {
             return;
         };
         if self.routes.failed(id, why, self.now) {

@@ -128,6 +128,8 @@ pub struct Flags {
     pub prompt: bool,
     /// Stands on the list of those whose replies wait for the next one.
     pub gathering: bool,
+    /// Its bytes pass unread.
+    pub tunnelled: bool,
 }
 
 /// The upstream connection a session waits for, and what it must not be.
@@ -310,7 +312,8 @@ impl<W: Wire> World<W> {
                 Act::TransactionEnd => self.transaction_ended(key),
                 Act::Violation(violation) => self.violated(violation),
                 Act::StartTls => self.secure_next(key),
-                Act::Tunnel | Act::Introduce => self.client_lost(key),
+                Act::Tunnel => self.begin_tunnel(key),
+                Act::Introduce => self.introduce(key),
                 // nobody is trusted to speak for others
                 Act::Xclient(_) => {
                     self.relay_call(key, |relay, cx| relay.handle_claim(cx, None));
@@ -336,6 +339,9 @@ impl<W: Wire> World<W> {
         let Some(session) = self.sessions.get(key) else {
             return;
         };
+        if session.flags.tunnelled {
+            return;
+        }
         if let Some(leg) = session.leg {
             self.keep_pace(key, leg);
             self.pump(leg);
@@ -386,7 +392,9 @@ impl<W: Wire> World<W> {
             }
             return;
         }
-        self.enter_streams(key);
+        if !self.legs.get(leg_key).is_some_and(|leg| leg.own) {
+            self.enter_streams(key);
+        }
         let Some(session) = self.sessions.get(key) else {
             return;
         };

@@ -16,10 +16,28 @@ pub enum Who {
     Row(Key),
     /// A connection whose client is not known yet.
     Proxied(Key),
+    /// A tunnel, and whose socket it is about.
+    Tunnel(Key, Side),
     /// A timer of the shard itself.
     Chore(Chore),
     /// A slot that was closed, or has not been given to anybody.
     Nobody,
+}
+
+/// The two ends of a tunnel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Side {
+    Client,
+    Server,
+}
+
+impl Side {
+    pub const fn other(self) -> Side {
+        match self {
+            Side::Client => Side::Server,
+            Side::Server => Side::Client,
+        }
+    }
 }
 
 /// The shard's own timers.
@@ -43,6 +61,8 @@ const LEG: u64 = 2;
 const ROW: u64 = 3;
 const CHORE: u64 = 4;
 const PROXIED: u64 = 5;
+const TUNNEL_CLIENT: u64 = 6;
+const TUNNEL_SERVER: u64 = 7;
 const TAG_SHIFT: u32 = 56;
 
 impl Who {
@@ -52,6 +72,8 @@ impl Who {
             Who::Leg(key) => LEG << TAG_SHIFT | key.to_bits(),
             Who::Row(key) => ROW << TAG_SHIFT | key.to_bits(),
             Who::Proxied(key) => PROXIED << TAG_SHIFT | key.to_bits(),
+            Who::Tunnel(key, Side::Client) => TUNNEL_CLIENT << TAG_SHIFT | key.to_bits(),
+            Who::Tunnel(key, Side::Server) => TUNNEL_SERVER << TAG_SHIFT | key.to_bits(),
             Who::Chore(chore) => CHORE << TAG_SHIFT | chore as u64,
             Who::Nobody => Owner::NONE.0,
         }
@@ -63,6 +85,8 @@ impl Who {
             LEG => Who::Leg(Key::from_bits(bits)),
             ROW => Who::Row(Key::from_bits(bits)),
             PROXIED => Who::Proxied(Key::from_bits(bits)),
+            TUNNEL_CLIENT => Who::Tunnel(Key::from_bits(bits), Side::Client),
+            TUNNEL_SERVER => Who::Tunnel(Key::from_bits(bits), Side::Server),
             CHORE => match bits as u8 {
                 0 => Who::Chore(Chore::Waiters),
                 1 => Who::Chore(Chore::Probe),
@@ -97,6 +121,8 @@ mod tests {
             Who::Leg(key),
             Who::Row(key),
             Who::Proxied(key),
+            Who::Tunnel(key, Side::Client),
+            Who::Tunnel(key, Side::Server),
             Who::Chore(Chore::Waiters),
             Who::Chore(Chore::Probe),
             Who::Chore(Chore::Drain),

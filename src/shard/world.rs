@@ -30,6 +30,7 @@ use crate::tls::{Layer, ServerTls};
 
 use super::ahead::Ahead;
 use super::config::WorldConfig;
+use super::destinations::Destinations;
 use super::drain::Drain;
 use super::flights::Flights;
 use super::house::Announcements;
@@ -47,6 +48,7 @@ use super::shared::Shared;
 use super::shortage::Shortage;
 use super::slab::{Key, Slab};
 use super::streams::Streams;
+use super::tunnel::Tunnels;
 use super::waiters::Waiters;
 use super::wheel::Wheel;
 use super::who::{Chore, Who};
@@ -91,6 +93,8 @@ pub struct World<W: Wire> {
     pub(super) tls: Option<Arc<ServerTls>>,
     pub(super) routes: Routes,
     pub(super) pools: Pools,
+    pub(super) destinations: Destinations,
+    pub(super) tunnels: Tunnels,
     pub(super) waiters: Waiters<Key>,
     pub(super) shortage: Shortage,
     pub(super) streams: Streams,
@@ -156,6 +160,8 @@ impl<W: Wire> World<W> {
             policy: Policy::new(config.policy.clone(), setup.access, setup.relay),
             routes: Routes::new(config.health),
             pools: Pools::default(),
+            destinations: Destinations::default(),
+            tunnels: Tunnels::new(slots),
             waiters: Waiters::new(config.wait.max),
             shortage: Shortage::default(),
             streams: Streams::default(),
@@ -221,6 +227,7 @@ impl<W: Wire> World<W> {
         while let Some(bits) = self.wheel.pop(now) {
             self.guarded(|world| world.fire(Who::from_bits(bits)));
         }
+        self.guarded(|world| world.pump_tunnels());
         self.guarded(|world| world.tend_pit());
         self.guarded(|world| {
             world.drain_some();
@@ -246,7 +253,7 @@ impl<W: Wire> World<W> {
 
     /// When [`World::tick`] is needed if nothing happens before; the present when work is left.
     pub fn next_deadline(&self) -> Moment {
-        if !self.readable.is_empty() || self.wire.has_events() {
+        if !self.readable.is_empty() || self.tunnels.has_work() || self.wire.has_events() {
             return self.now;
         }
         let wheel = self.wheel.next().unwrap_or(Moment::NEVER);
@@ -288,6 +295,7 @@ impl<W: Wire> World<W> {
                 Who::Leg(key) => self.leg_received(key, buffer, len),
                 Who::Row(row) => self.row_spoke(row, buffer, len),
                 Who::Proxied(key) => self.proxied_received(key, buffer, len),
+                Who::Tunnel(id, side) => self.tunnel_received(id, side, buffer, len),
                 Who::Chore(_) | Who::Nobody => self.release(buffer),
             },
             Event::ReceiveEnded { owner, why, .. } => match self.step(owner.into()) {
@@ -295,6 +303,7 @@ impl<W: Wire> World<W> {
                 Who::Leg(key) => self.leg_receive_ended(key, why),
                 Who::Row(row) => self.row_silent(row, why),
                 Who::Proxied(key) => self.proxied_receive_ended(key, &why),
+                Who::Tunnel(id, side) => self.tunnel_receive_ended(id, side, why),
                 Who::Chore(_) | Who::Nobody => {}
             },
             Event::Sent {
@@ -309,12 +318,13 @@ impl<W: Wire> World<W> {
                     self.flights.give_back(flight);
                     self.row_dripped(row, result);
                 }
+                Who::Tunnel(id, side) => self.tunnel_sent(id, side, result, flight),
                 Who::Proxied(_) | Who::Chore(_) | Who::Nobody => self.flights.give_back(flight),
             },
             Event::Secured { owner, result, .. } => match self.step(owner.into()) {
                 Who::Session(key) => self.client_secured(key, result),
                 Who::Leg(key) => self.leg_secured(key, result),
-                Who::Row(_) | Who::Proxied(_) | Who::Chore(_) | Who::Nobody => {}
+                Who::Row(_) | Who::Proxied(_) | Who::Tunnel(..) | Who::Chore(_) | Who::Nobody => {}
             },
             Event::Extracted { owner, result, .. } => {
                 if let Who::Proxied(key) = self.step(owner.into()) {
@@ -332,6 +342,7 @@ impl<W: Wire> World<W> {
             Who::Session(key) => self.session_timer(key),
             Who::Leg(key) => self.leg_timer(key),
             Who::Proxied(key) => self.proxied_timer(key),
+            Who::Tunnel(id, _) => self.tunnel_timer(id),
             Who::Chore(Chore::Waiters) => self.open_for_waiters(),
             Who::Chore(Chore::Probe) => self.send_probes(),
             Who::Chore(Chore::Drain) => self.drain_timer(),
@@ -415,6 +426,7 @@ impl<W: Wire> World<W> {
                 }
                 None
             }
+            Who::Tunnel(id, _) => self.abandon_tunnel(id),
             Who::Chore(_) | Who::Nobody => None,
         };
         if let Some(leg) = leg {
@@ -427,7 +439,7 @@ impl<W: Wire> World<W> {
     }
 
     /// Takes a session out without asking it anything but to let go of its buffers. Returns the leg it was attached to.
-    fn abandon_session(&mut self, key: Key) -> Option<Key> {
+    pub(super) fn abandon_session(&mut self, key: Key) -> Option<Key> {
         let session = self.sessions.get_mut(key)?;
         session.ended = Ended::Panic;
         let leg = session.leg.take();

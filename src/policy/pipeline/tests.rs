@@ -242,7 +242,7 @@ fn the_allow_list_exempts_from_manners_but_not_from_safety() {
         let refused = !policy.found(friend, finding, at(0)).passes();
         let safety = matches!(
             finding,
-            Finding::BareNewline | Finding::Loop | Finding::SlowBody
+            Finding::BareNewline | Finding::Loop | Finding::SlowBody | Finding::InterceptLoop
         );
         assert_eq!(refused, safety, "{finding}");
     }

@@ -3,6 +3,7 @@
 //! The wire is a few vectors: what is sent is there, what is asked for happens in the next turn, time passes when the
 //! test says so. Fragments, delays and resets are the simulation's business (tests/sim).
 
+mod dedicated;
 mod drain;
 mod parking;
 mod pool;
@@ -11,6 +12,7 @@ mod proxied;
 mod secure;
 mod secure_leg;
 mod session;
+mod tunnel;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -53,11 +55,13 @@ struct Socket {
     unread: Vec<u8>,
     /// Told that nothing more comes.
     finished: bool,
+    /// How it was connected.
+    dial: Option<Dial>,
 }
 
 /// What waits to be handed out; owners are looked up then.
 enum Due {
-    Accepted(SlotId, SocketAddr),
+    Accepted(SlotId, SocketAddr, Option<SocketAddr>),
     Connected(SlotId, bool),
     Received(SlotId, Vec<u8>),
     Ended(SlotId, ReceiveEnd),
@@ -73,6 +77,8 @@ pub struct FakeWire {
     next_buffer: u32,
     /// Addresses that refuse connections.
     refusing: Vec<SocketAddr>,
+    /// Addresses that never answer.
+    silent: Vec<SocketAddr>,
     /// Sockets that take no bytes now.
     stuffed: Vec<SlotId>,
     /// Looks that find no buffer.
@@ -95,6 +101,7 @@ impl FakeWire {
             buffers: HashMap::new(),
             next_buffer: 0,
             refusing: Vec::new(),
+            silent: Vec::new(),
             stuffed: Vec::new(),
             blind_looks: 0,
             slots_max: 1000,
@@ -120,6 +127,7 @@ impl FakeWire {
             to,
             unread: Vec::new(),
             finished: false,
+            dial: None,
         });
         SlotId(self.sockets.len() as u32 - 1)
     }
@@ -150,11 +158,11 @@ impl FakeWire {
         loop {
             let due = self.due.pop_front()?;
             let event = match due {
-                Due::Accepted(slot, peer) => Event::Accepted {
+                Due::Accepted(slot, peer, destination) => Event::Accepted {
                     listener: 0,
                     slot,
                     peer,
-                    destination: None,
+                    destination,
                 },
                 Due::Extracted(slot) if self.socket(slot).closed.is_none() => {
                     self.socket(slot).closed = Some(Close::Now);
@@ -221,8 +229,11 @@ impl Wire for FakeWire {
             return Err(io::Error::from_raw_os_error(libc::ENFILE));
         }
         let slot = self.open(Some(*to), owner);
+        self.socket(slot).dial = Some(*dial);
         let works = !self.refusing.contains(to);
-        self.due.push_back(Due::Connected(slot, works));
+        if !self.silent.contains(to) {
+            self.due.push_back(Due::Connected(slot, works));
+        }
         Ok(slot)
     }
 
@@ -532,10 +543,16 @@ impl Stage {
 
     /// A client connects.
     pub fn arrive(&mut self) -> SlotId {
+        self.arrive_for(None)
+    }
+
+    /// A client connects that wanted to go elsewhere.
+    pub fn arrive_for(&mut self, destination: Option<SocketAddr>) -> SlotId {
         self.clients += 1;
         let slot = self.world.wire.open(None, Owner::NONE);
         let peer = SocketAddr::from(([198, 51, 100, self.clients], 40_000));
-        self.world.wire.due.push_back(Due::Accepted(slot, peer));
+        let accepted = Due::Accepted(slot, peer, destination);
+        self.world.wire.due.push_back(accepted);
         slot
     }
 

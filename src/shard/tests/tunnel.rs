@@ -1,0 +1,224 @@
+//! Tunnels: client and server talk TLS with each other, and what is said is none of weir's business.
+
+use std::time::Duration;
+
+use super::*;
+use crate::metrics::Ended;
+use crate::route::{Identity, Starttls};
+
+fn tunnelling() -> WorldConfig {
+    let mut config = settings();
+    config.identity = Identity::ProxyV1;
+    config.dedicated.starttls = Some(Starttls::Tunnel);
+    config
+}
+
+/// A client and a server that have agreed on TLS, and what was counted by then.
+fn agreed(config: WorldConfig) -> (Stage, SlotId, SlotId) {
+    let mut stage = Stage::new(config, 1, 10);
+    let client = stage.client();
+    let leg = stage.legs(1)[0];
+    stage.say(leg, "220 mx.example ESMTP\r\n");
+    stage.say(client, "EHLO c.example\r\n");
+    stage.say(leg, "250-mx.example\r\n250 STARTTLS\r\n");
+    assert!(stage.heard(client).contains("STARTTLS"));
+    stage.say(client, "STARTTLS\r\n");
+    stage.say(leg, "220 2.0.0 go\r\n");
+    assert_eq!(stage.heard(client), "220 2.0.0 go\r\n");
+    stage.heard(leg);
+    (stage, client, leg)
+}
+
+#[test]
+fn bytes_pass_both_ways_untouched() {
+    let (mut stage, client, leg) = agreed(tunnelling());
+    assert_eq!(stage.counters.tunnels.value(), 1);
+    for text in ["QUIT\r\n", "\r\n.\r\n", "\u{16}\u{3}\u{1}"] {
+        stage.say(client, text);
+        assert_eq!(stage.heard(leg), text);
+        assert_eq!(stage.heard(client), "");
+        stage.say(leg, text);
+        assert_eq!(stage.heard(client), text);
+    }
+    stage.hang_up(client);
+    stage.sleep(Duration::from_millis(10));
+    assert_eq!(stage.closed(client), None);
+    stage.hang_up(leg);
+    assert_eq!(stage.closed(client), Some(Close::Now));
+    assert_eq!(stage.counters.sessions_ended.at(Ended::Tunnel).value(), 1);
+    assert_eq!(stage.counters.tunnels.value(), 0);
+    assert_eq!(
+        stage
+            .counters
+            .tunnel_bytes
+            .at(crate::metrics::Way::In)
+            .value(),
+        14
+    );
+    assert_eq!(stage.shared.upstream_open(0), 0);
+    stage.assert_empty();
+}
+
+#[test]
+fn what_came_in_one_turn_goes_on_in_one_send() {
+    let (mut stage, client, leg) = agreed(tunnelling());
+    for _ in 0..5 {
+        let piece = vec![b'x'; CHUNK];
+        stage.world.wire.due.push_back(Due::Received(client, piece));
+    }
+    while let Some(event) = stage.world.wire.event() {
+        stage.world.handle(stage.now, event);
+    }
+    assert_eq!(stage.heard(leg).len(), 0, "until the turn is over");
+    stage.world.tick(stage.now);
+    assert_eq!(stage.heard(leg).len(), 5 * CHUNK);
+    stage.settle();
+}
+
+#[test]
+fn a_side_that_takes_nothing_stops_the_other_and_nothing_is_lost() {
+    let (mut stage, client, leg) = agreed(tunnelling());
+    stage.stuff(leg);
+    let mut said = 0;
+    while said < 100 && stage.world.wire.socket(client).armed {
+        stage.say(client, &"y".repeat(CHUNK));
+        said += 1;
+    }
+    assert!((8..40).contains(&said), "{said} buffers wait");
+    stage.say(client, "the end");
+    stage.unstuff(leg);
+    let heard = stage.heard(leg);
+    assert_eq!(heard.len(), said * CHUNK + 7);
+    assert!(heard.ends_with("the end"));
+    assert!(stage.world.wire.buffers.is_empty());
+}
+
+#[test]
+fn while_buffers_are_scarce_what_waits_is_copied() {
+    let (mut stage, client, leg) = agreed(tunnelling());
+    stage.world.wire.buffers_max = 4;
+    stage.stuff(leg);
+    for _ in 0..4 {
+        stage.say(client, &"y".repeat(CHUNK / 2));
+    }
+    stage.unstuff(leg);
+    assert_eq!(stage.heard(leg).len(), 4 * CHUNK / 2);
+    stage.world.wire.no_chunks = true;
+    stage.world.wire.buffers_max = 1;
+    stage.stuff(leg);
+    for _ in 0..3 {
+        let piece = vec![b'y'; CHUNK];
+        stage.world.wire.due.push_back(Due::Received(client, piece));
+        stage.settle();
+    }
+    assert!(stage.closed(client).is_some(), "no room is left for it");
+    assert_eq!(stage.counters.sessions_ended.at(Ended::Overload).value(), 1);
+}
+
+#[test]
+fn the_end_of_one_side_is_passed_on_and_the_other_is_heard_out() {
+    let (mut stage, client, leg) = agreed(tunnelling());
+    stage.say(client, "last words");
+    stage.hang_up(client);
+    stage.sleep(Duration::from_millis(50));
+    assert!(stage.world.wire.socket(leg).finished);
+    stage.say(leg, "a reply");
+    assert_eq!(stage.heard(client), "a reply");
+    stage.sleep(Duration::from_secs(59));
+    assert_eq!(stage.closed(client), None);
+    stage.sleep(Duration::from_secs(2));
+    assert!(stage.closed(client).is_some(), "but not for ever");
+    stage.assert_empty();
+}
+
+#[test]
+fn a_reset_ends_both_sides() {
+    let (mut stage, client, leg) = agreed(tunnelling());
+    stage.reset(leg);
+    assert_eq!(stage.closed(client), Some(Close::Reset));
+    let (mut stage, client, leg) = agreed(tunnelling());
+    stage.reset(client);
+    assert!(stage.closed(leg).is_some());
+    stage.assert_empty();
+}
+
+#[test]
+fn a_silent_tunnel_ends_and_a_busy_one_lives_for_some_hours() {
+    let (mut stage, client, leg) = agreed(tunnelling());
+    stage.sleep(Duration::from_secs(599));
+    stage.say(client, "still there");
+    stage.sleep(Duration::from_secs(599));
+    assert_eq!(stage.closed(client), None);
+    stage.sleep(Duration::from_secs(2));
+    assert!(stage.closed(client).is_some() && stage.closed(leg).is_some());
+    assert_eq!(stage.counters.sessions_ended.at(Ended::Timeout).value(), 1);
+    stage.assert_empty();
+
+    let (mut stage, client, _) = agreed(tunnelling());
+    for _ in 0..4 * 12 {
+        assert_eq!(stage.closed(client), None);
+        stage.say(client, "still there");
+        stage.sleep(Duration::from_secs(300));
+    }
+    stage.sleep(Duration::from_secs(1));
+    assert!(stage.closed(client).is_some());
+}
+
+#[test]
+fn a_client_beyond_its_byte_rate_is_read_more_slowly() {
+    let mut config = tunnelling();
+    config.policy = Arc::new(policy::Config {
+        rate_bytes: "16384/1s".parse().expect("a rate"),
+        ..policy::Config::default()
+    });
+    let (mut stage, client, leg) = agreed(config);
+    for _ in 0..4 {
+        stage.say(client, &"z".repeat(CHUNK));
+    }
+    let at_once = stage.heard(leg).len();
+    assert!(at_once < 4 * CHUNK, "{at_once}");
+    stage.sleep(Duration::from_secs(5));
+    assert_eq!(at_once + stage.heard(leg).len(), 4 * CHUNK);
+}
+
+#[test]
+fn what_either_side_said_in_the_clear_behind_starttls_reaches_nobody() {
+    let mut stage = Stage::new(tunnelling(), 1, 10);
+    let client = stage.client();
+    let leg = stage.legs(1)[0];
+    stage.say(leg, "220 mx.example ESMTP\r\n");
+    stage.say(client, "EHLO c.example\r\n");
+    stage.say(leg, "250-mx.example\r\n250 STARTTLS\r\n");
+    stage.say(client, "STARTTLS\r\nMAIL FROM:<evil@c.example>\r\n");
+    stage.heard(leg);
+    stage.say(leg, "220 2.0.0 go\r\n");
+    stage.say(client, "hello");
+    assert_eq!(stage.heard(leg), "hello");
+    assert_eq!(stage.counters.plaintext_discarded.value(), 1);
+
+    let mut stage = Stage::new(tunnelling(), 1, 10);
+    let client = stage.client();
+    let leg = stage.legs(1)[0];
+    stage.say(leg, "220 mx.example ESMTP\r\n");
+    stage.say(client, "EHLO c.example\r\n");
+    stage.say(leg, "250-mx.example\r\n250 STARTTLS\r\n");
+    stage.heard(client);
+    stage.say(client, "STARTTLS\r\n");
+    stage.say(leg, "220 2.0.0 go\r\n250 2.0.0 evil\r\n");
+    assert!(!stage.heard(client).contains("evil"));
+    assert!(stage.closed(client).is_some());
+    stage.assert_empty();
+}
+
+#[test]
+fn a_drain_lets_tunnels_finish_within_its_grace() {
+    let (mut stage, client, leg) = agreed(tunnelling());
+    let grace = Duration::from_secs(10);
+    stage.world.handle_mail(stage.now, Mail::Drain { grace });
+    stage.sleep(Duration::from_secs(9));
+    stage.say(client, "still there");
+    assert_eq!(stage.heard(leg), "still there");
+    stage.sleep(Duration::from_secs(2));
+    assert!(stage.closed(client).is_some() && stage.closed(leg).is_some());
+    assert!(stage.world.is_over());
+}
