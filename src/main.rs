@@ -43,6 +43,9 @@ const USAGE: u8 = 64;
 /// sysexits.h: an address is in use, a file cannot be opened, the kernel lacks something.
 const UNAVAILABLE: u8 = 69;
 
+/// All processes of a user share its limit of locked memory. Below this, and where it cannot be raised, CAP_IPC_LOCK is kept.
+const LOCKED_AMPLE: u64 = 64 << 20;
+
 fn main() -> ExitCode {
     let (wanted, wrong) = args::parse(
         std::env::args_os()
@@ -105,9 +108,11 @@ fn run(flags: Flags, config: &Config) -> io::Result<ExitCode> {
         addresses: own_addresses()?,
         clock: Clock::start(),
     };
-    Limit::LockedMemory.raise()?;
+    let locked = config.locked_memory(config.shards(here.cores.len()), here.open_files);
+    let ample = LOCKED_AMPLE.max(locked * 2);
+    let memlock = Limit::LockedMemory.reach(ample)?;
     let ports = Ports::open(config, &here)?;
-    let entered = confine(config).map_err(io::Error::other)?;
+    let entered = confine(config, memlock.hard < ample).map_err(io::Error::other)?;
     let troubles = doctor::ring_troubles();
     if let Some(fatal) = troubles
         .iter()
@@ -131,12 +136,18 @@ fn run(flags: Flags, config: &Config) -> io::Result<ExitCode> {
         .for_each(|lost| log::warn!("{lost}"));
     let outcome = relay(flags, config, &here, &writer, ports);
     writer.finish();
-    outcome
+    outcome.map_err(|error| match error.kind() {
+        io::ErrorKind::OutOfMemory => {
+            let limit = doctor::memlock_short(memlock.hard, locked);
+            io::Error::other(format!("a shard's rings: {error}; {limit}"))
+        }
+        _ => error,
+    })
 }
 
 /// Gives up what is not needed any more. From here on there may be threads.
-fn confine(config: &Config) -> Result<Entered, Trouble> {
-    let entered = sandbox::enter(&config.sandbox())?;
+fn confine(config: &Config, locks_much: bool) -> Result<Entered, Trouble> {
+    let entered = sandbox::enter(&config.sandbox(locks_much))?;
     config.out_of_reach().map_or(Ok(entered), Err)
 }
 

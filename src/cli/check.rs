@@ -53,7 +53,7 @@ pub fn plan(config: &Config, cores: usize) -> String {
                 .as_ref()
                 .map_or("standard error".into(), |file| file.display().to_string()),
         ),
-        ("sandbox", needs::describe(&config.sandbox())),
+        ("sandbox", needs::describe(&config.sandbox(false))),
         (
             "admin",
             config

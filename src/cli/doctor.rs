@@ -56,7 +56,11 @@ pub fn examine(config: &Config, cores: usize, now: i64) -> Vec<Point> {
     ));
     points.push(cores_point(cores, shards, &read("/sys/fs/cgroup/cpu.max")));
     points.push(files(Limit::OpenFiles.bounds(), config));
-    points.push(memlock(Limit::LockedMemory.bounds()));
+    let open_files = Limit::OpenFiles.bounds().map_or(0, |bounds| bounds.hard);
+    points.push(memlock(
+        Limit::LockedMemory.bounds(),
+        config.locked_memory(shards, open_files),
+    ));
     points.push(memory(
         &read("/proc/meminfo"),
         check::memory_max(config, shards),
@@ -282,21 +286,42 @@ fn files(bounds: io::Result<Bounds>, config: &Config) -> Point {
     Point::warning(what, remedy)
 }
 
-fn memlock(bounds: io::Result<Bounds>) -> Point {
-    match bounds {
-        Ok(bounds) if bounds.hard >= MEMLOCK_MIN => Point::good("locked memory (memlock): enough"),
-        Ok(bounds) => Point::failure(
-            format!(
-                "locked memory (memlock): at most {}",
-                show_size(bounds.hard)
-            ),
-            "LimitMEMLOCK=8M in the systemd unit, or ulimit -l 8192",
-        ),
-        Err(error) => Point::warning(
-            format!("the limit of locked memory cannot be read: {error}"),
-            "see ulimit -l",
-        ),
+/// `wanted`: by all shards together.
+fn memlock(bounds: io::Result<Bounds>, wanted: u64) -> Point {
+    let hard = match bounds {
+        Ok(bounds) => bounds.hard,
+        Err(error) => {
+            return Point::warning(
+                format!("the limit of locked memory cannot be read: {error}"),
+                "see ulimit -l",
+            );
+        }
+    };
+    let level = match hard {
+        _ if hard < MEMLOCK_MIN => Level::Failure,
+        _ if hard < wanted => Level::Warning,
+        _ => return Point::good("locked memory (memlock): enough"),
+    };
+    Point {
+        level,
+        ..memlock_short(hard, wanted)
     }
+}
+
+/// What to say where it does not suffice.
+pub fn memlock_short(hard: u64, wanted: u64) -> Point {
+    let mib = wanted.div_ceil(1 << 20);
+    Point::warning(
+        format!(
+            "locked memory (memlock): at most {} for all processes of an unprivileged user, the shards' rings take about {}",
+            show_size(hard),
+            show_size(wanted)
+        ),
+        format!(
+            "LimitMEMLOCK={mib}M in the systemd unit, or ulimit -l {}, or fewer --shards",
+            mib << 10
+        ),
+    )
 }
 
 fn memory(meminfo: &str, worst: u64) -> Point {
@@ -479,8 +504,10 @@ mod tests {
             point.level == Level::Warning && point.remedy.contains("LimitNOFILE="),
             "{point:?}"
         );
-        assert_eq!(memlock(bounds(8 << 20)).level, Level::Good);
-        assert_eq!(memlock(bounds(64 << 10)).level, Level::Failure);
+        assert_eq!(memlock(bounds(8 << 20), 4 << 20).level, Level::Good);
+        let short = memlock(bounds(8 << 20), 9 << 20);
+        assert!(short.level == Level::Warning && short.remedy.contains("LimitMEMLOCK=9M"));
+        assert_eq!(memlock(bounds(64 << 10), 4 << 20).level, Level::Failure);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::control::{self, About, Lists, Target};
 use crate::net::{ListenerConfig, Service, SocketOptions, Steer};
 use crate::policy;
 use crate::ring::RingConfig;
+use crate::rt;
 use crate::shard::{
     ShardsConfig, UpstreamSpec, WorldConfig,
     clock::Clock,
@@ -142,6 +143,11 @@ impl Config {
                 ..listener.service(self.tls.clients.clients)
             })
             .collect()
+    }
+
+    /// Locked memory that all shards' rings count as, for a user without CAP_IPC_LOCK. Other processes of that user count as well.
+    pub fn locked_memory(&self, shards: usize, open_files: u64) -> u64 {
+        shards as u64 * (rt::EXECUTOR_LOCKED + self.ring(shards, open_files).locked_bytes())
     }
 
     fn ring(&self, shards: usize, open_files: u64) -> RingConfig {

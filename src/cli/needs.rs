@@ -88,8 +88,8 @@ pub fn lists(flags: &Flags) -> Vec<Reread> {
 }
 
 impl Config {
-    /// What weir gives up, and what it needs all the same.
-    pub fn sandbox(&self) -> Sandbox {
+    /// What weir gives up, and what it needs all the same. `locks_much`: locked memory may not suffice.
+    pub fn sandbox(&self, locks_much: bool) -> Sandbox {
         let running = &self.running;
         let is_root = running.user.is_none() && rt::effective_uid() == 0;
         let rows = SYSTEM.iter().chain(if is_root { ROOT } else { ORDINARY });
@@ -102,8 +102,16 @@ impl Config {
         }
         // For the names in a backtrace.
         needs.extend(std::env::current_exe().map(|own| Need::of(own, Use::Read)));
-        for reread in &self.reread {
-            needs.extend(Need::of_replaceable(&reread.path, Use::Read));
+        let roots = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+        let roots = roots.iter().filter_map(std::env::var_os).map(PathBuf::from);
+        let certificates = self.tls.settings.paths().cloned();
+        let lists = self.reread.iter().map(|reread| reread.path.clone());
+        for path in certificates.chain(roots).chain(lists) {
+            needs.extend(Need::of_replaceable(&path, Use::Read));
+            // A folder of certificates may be one of links.
+            for entry in entries(&path) {
+                needs.extend(Need::of_replaceable(&entry, Use::Read));
+            }
         }
         if let Some(log) = &self.logging.log.file {
             needs.extend(Need::of_replaceable(log, Use::Write));
@@ -116,17 +124,23 @@ impl Config {
             fenced: running.fenced,
             foreign_addresses: identifying.identity == Identity::Transparent
                 || identifying.mark != 0,
+            locks_much,
             needs,
         }
     }
 
     /// The first file that could be read before, and not any more: it would be missed at a reload.
     pub fn out_of_reach(&self) -> Option<Trouble> {
-        let denied = |reread: &&Reread| {
-            fs::File::open(&reread.path)
-                .is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+        let denied = |path: &Path| {
+            fs::File::open(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
         };
-        let Reread { flag, path } = self.reread.iter().find(denied)?;
+        let lists = self.reread.iter().map(|list| (list.flag, &list.path));
+        let certificates = self.tls.settings.paths().map(|path| ("TLS:", path));
+        let mut all = lists.chain(certificates);
+        let (flag, path) = all.find_map(|(flag, path)| {
+            let mut these = std::iter::once(path.clone()).chain(entries(path));
+            Some((flag, these.find(|path| denied(path))?))
+        })?;
         let path = path.display();
         let user = match &self.running.user {
             Some(user) => format!("as {}", user.name),
@@ -141,6 +155,12 @@ impl Config {
             ),
         })
     }
+}
+
+/// What lies in a folder; nothing if it is a file.
+fn entries(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let read = fs::read_dir(path).into_iter().flatten();
+    read.filter_map(|entry| Some(entry.ok()?.path()))
 }
 
 /// For the plan.
@@ -188,7 +208,7 @@ mod tests {
     }
 
     fn needs(config: &Config, path: &Path, used: Use) -> bool {
-        config.sandbox().needs.contains(&Need::of(path, used))
+        config.sandbox(false).needs.contains(&Need::of(path, used))
     }
 
     #[test]
@@ -244,8 +264,8 @@ mod tests {
             let base = ["--listen", "127.0.0.1:25", "--upstream", "mx"];
             let config = config(&[&base[..], words].concat());
             (
-                config.sandbox().foreign_addresses,
-                describe(&config.sandbox()).contains("CAP_NET_RAW"),
+                config.sandbox(false).foreign_addresses,
+                describe(&config.sandbox(false)).contains("CAP_NET_RAW"),
             )
         };
         assert_eq!(keeps(&[]), (false, false));

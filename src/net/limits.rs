@@ -59,9 +59,37 @@ impl Limit {
     }
 }
 
+impl Limit {
+    /// Makes the limit so high if it is lower and this process may; returns what holds then.
+    pub fn reach(self, wanted: u64) -> io::Result<Bounds> {
+        let bounds = self.raise()?;
+        if bounds.hard >= wanted {
+            return Ok(bounds);
+        }
+        let raw = libc::rlimit {
+            rlim_cur: wanted,
+            rlim_max: wanted,
+        };
+        // Without CAP_SYS_RESOURCE it stays as it is, and what is made next tells whether that is enough.
+        // SAFETY: `raw` is a valid rlimit that is only read.
+        unsafe { libc::setrlimit(self.resource(), &raw const raw) };
+        self.bounds()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_is_reached_or_left() {
+        let before = Limit::LockedMemory.bounds().unwrap();
+        let same = Limit::LockedMemory.reach(before.hard).unwrap();
+        assert_eq!(same.soft, before.hard);
+        let more = before.hard.saturating_add(4096);
+        let after = Limit::LockedMemory.reach(more).unwrap();
+        assert!(after.hard == before.hard || after.hard == more, "{after:?}");
+    }
 
     #[test]
     fn the_soft_value_is_lifted_to_the_hard_one() {

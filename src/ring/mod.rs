@@ -81,6 +81,16 @@ pub struct RingConfig {
     pub shows_news: bool,
 }
 
+impl RingConfig {
+    /// What the kernel counts as locked memory of an unprivileged user: the queues (since Linux 6.14), and the buffers' rings.
+    pub fn locked_bytes(&self) -> u64 {
+        let entries = u64::from(self.entries);
+        let completions = u64::from(self.completions).max(entries * 2);
+        let offered = (self.client_buffers + self.upstream_buffers) as u64;
+        entries * (64 + 4) + (completions + offered) * 16 + (128 << 10)
+    }
+}
+
 impl Default for RingConfig {
     fn default() -> RingConfig {
         RingConfig {

@@ -27,6 +27,10 @@ const RING_DEPTH: usize = 4096;
 /// Registered buffers count against RLIMIT_MEMLOCK, and nothing of ours uses them: the least glommio takes.
 const IO_MEMORY: usize = 64 << 10;
 
+/// What an executor's three rings and its registered memory come to, which the kernel counts as locked memory of an
+/// unprivileged user (rings since Linux 6.14): per entry one submission, its place in the queue and two completions.
+pub const EXECUTOR_LOCKED: u64 = 3 * (RING_DEPTH as u64 * (64 + 4 + 2 * 16)) + (128 << 10);
+
 /// glommio arms this timer each time it hands the core to a task, and its end is an event that wakes the hot ring. A shard yields by itself at each
 /// event of glommio's, so the timer has nothing to do; short, it would make an idle shard tick (5 ms are 2 % of a core on a virtual machine).
 const PREEMPT_TIMER: Duration = Duration::from_secs(600);
@@ -56,20 +60,31 @@ where
 {
     assert!(!cores.is_empty(), "a shard needs a core to run on");
     let mut handles = Vec::with_capacity(count);
+    let mut starting = Vec::with_capacity(count);
     for index in 0..count {
         let make = make.clone();
+        let (tell, started) = std::sync::mpsc::channel();
+        starting.push(started);
         let handle = LocalExecutorBuilder::new(Placement::Fixed(cores[index % cores.len()]))
             .name(&format!("shard-{index}"))
             .ring_depth(RING_DEPTH)
             .io_memory(IO_MEMORY)
             .preempt_timer(PREEMPT_TIMER)
             .spawn(move || async move {
+                let _ = tell.send(()); // nobody listens any more when another shard could not start
                 if let Err(panic) = catching_panics(make(ShardIndex(index))).await {
                     die(ShardIndex(index), panic.as_ref());
                 }
             })
             .map_err(plain)?;
         handles.push(handle);
+    }
+    // An executor that cannot be made drops its task unstarted, and its thread ends with the reason.
+    if let Some(failed) = starting.iter().position(|started| started.recv().is_err()) {
+        let reason = handles.swap_remove(failed).join().map_err(plain);
+        return Err(reason
+            .err()
+            .unwrap_or_else(|| io::Error::other(format!("shard {failed} ended before it began"))));
     }
     Ok(Shards { handles })
 }
@@ -107,9 +122,12 @@ pub(super) fn panic_words(panic: &(dyn Any + Send)) -> &str {
     owned.or(fixed).unwrap_or("a panic without words")
 }
 
-/// glommio's errors carry what is not Sync; the words are what anybody needs.
+/// glommio's own errors carry what is not Sync; their words are what anybody needs.
 fn plain(error: glommio::GlommioError<()>) -> io::Error {
-    io::Error::other(error.to_string())
+    match error {
+        glommio::GlommioError::IoError(error) => error,
+        other => io::Error::other(other.to_string()),
+    }
 }
 
 fn die(shard: ShardIndex, panic: &(dyn Any + Send)) -> ! {

@@ -12,7 +12,7 @@ mod privileges;
 mod scheduling;
 
 pub use background::{has_background_work, spawn_background, yield_background};
-pub use executors::{ShardIndex, Shards, allowed_cores, start_shards};
+pub use executors::{EXECUTOR_LOCKED, ShardIndex, Shards, allowed_cores, start_shards};
 pub use flags::executor_rings;
 pub use mailbox::{MailSender, Mailbox, Undelivered, mailbox};
 pub use pages::keep_pages_small;

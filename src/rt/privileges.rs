@@ -27,6 +27,7 @@ pub enum Capability {
     NetBindService = 10,
     NetAdmin = 12,
     NetRaw = 13,
+    IpcLock = 14,
 }
 
 /// A set of capabilities, as the kernel writes it.
@@ -49,12 +50,23 @@ impl Capabilities {
     }
 }
 
-/// In hexadecimal, as /proc/PID/status has it.
+/// By name what weir keeps, the rest in hexadecimal as /proc/PID/status has it.
 impl fmt::Display for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0 => f.write_str("none"),
-            bits => write!(f, "{bits:#x}"),
+        let kept = [
+            (Capability::NetAdmin, "CAP_NET_ADMIN"),
+            (Capability::NetRaw, "CAP_NET_RAW"),
+            (Capability::IpcLock, "CAP_IPC_LOCK"),
+        ];
+        let (mut rest, mut between) = (self.0, "");
+        for (one, name) in kept.into_iter().filter(|(one, _)| self.has(*one)) {
+            write!(f, "{between}{name}")?;
+            (rest, between) = (rest & !(1 << one as u32), " ");
+        }
+        match rest {
+            0 if self.0 == 0 => f.write_str("none"),
+            0 => Ok(()),
+            rest => write!(f, "{between}{rest:#x}"),
         }
     }
 }
@@ -284,6 +296,9 @@ mod tests {
         let both = Capabilities::of(&[Capability::NetAdmin, Capability::NetRaw]);
         assert_eq!(both, Capabilities(0x3000));
         assert!(both.has(Capability::NetRaw) && !both.has(Capability::Setuid));
+        assert_eq!(both.to_string(), "CAP_NET_ADMIN CAP_NET_RAW");
+        assert_eq!(Capabilities(0x4001).to_string(), "CAP_IPC_LOCK 0x1");
+        assert_eq!(Capabilities::NONE.to_string(), "none");
         assert!(Capabilities::NONE.is_within(both) && !both.is_within(Capabilities::NONE));
     }
 

@@ -51,7 +51,7 @@ impl Need {
         }
     }
 
-    /// What it takes to use a file which may be replaced by another of its name: its folder; and if it is a link, the folder it points to.
+    /// What it takes to use a file which may be replaced by another of its name: its folder; and if it is a link, the folder it points to. A folder is used itself.
     pub fn of_replaceable(path: &Path, used: Use) -> Vec<Need> {
         let real = path.canonicalize().ok();
         let mut needs: Vec<Need> = [Some(path), real.as_deref()]
@@ -64,11 +64,11 @@ impl Need {
     }
 }
 
-/// The folder of a file; the file itself where that would be everything, and where it is a device or a pipe.
+/// The folder of a file; the path itself where that would be everything, and where it is a folder, a device or a pipe.
 fn folder(path: &Path) -> &Path {
     use std::os::unix::fs::FileTypeExt;
     let kind = path.metadata().map(|metadata| metadata.file_type());
-    if kind.is_ok_and(|kind| kind.is_char_device() || kind.is_fifo()) {
+    if kind.is_ok_and(|kind| kind.is_dir() || kind.is_char_device() || kind.is_fifo()) {
         return path;
     }
     match path.parent() {
@@ -176,7 +176,12 @@ mod tests {
             [live.clone(), archive.clone()]
         );
         assert_eq!(paths(&archive.join("key3.pem")), [&*archive]);
-        assert_eq!(paths(&archive.join("not there")), [archive]);
+        assert_eq!(paths(&archive.join("not there")), [&*archive]);
+        symlink("archive", root.join("current")).unwrap();
+        assert_eq!(
+            paths(&root.join("current")),
+            [root.join("current"), archive]
+        );
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct Sandbox {
     pub fenced: bool,
     /// Sockets are bound to clients' addresses, or marked, for as long as weir runs.
     pub foreign_addresses: bool,
+    /// The rings may need more locked memory than the limit for an unprivileged user.
+    pub locks_much: bool,
     /// The files that are still needed.
     pub needs: Vec<Need>,
 }
@@ -89,10 +91,11 @@ impl Sandbox {
     }
 
     fn keep(&self, has: Capabilities) -> Capabilities {
-        match self.foreign_addresses {
-            true => Capabilities::of(self.capability(has).as_slice()),
-            false => Capabilities::NONE,
-        }
+        let foreign = self.capability(has).filter(|_| self.foreign_addresses);
+        let lock = Capability::IpcLock;
+        let lock = Some(lock).filter(|lock| self.locks_much && has.has(*lock));
+        let both: Vec<Capability> = foreign.into_iter().chain(lock).collect();
+        Capabilities::of(&both)
     }
 }
 
@@ -142,6 +145,7 @@ mod tests {
             user: user.map(account),
             fenced: true,
             foreign_addresses,
+            locks_much: false,
             needs: Vec::new(),
         }
     }
@@ -174,5 +178,15 @@ mod tests {
         let none = Capabilities::of(&[NetBindService]);
         assert!(sandbox(None, true).trouble(1000, none).is_some());
         assert!(sandbox(None, true).trouble(1000, admin).is_none());
+    }
+
+    #[test]
+    fn much_locked_memory_keeps_its_capability_if_it_is_there() {
+        let mut sandbox = sandbox(Some(8), true);
+        sandbox.locks_much = true;
+        let both = Capabilities::of(&[Capability::NetRaw, Capability::IpcLock]);
+        assert_eq!(sandbox.keep(ROOT), both);
+        let one = Capabilities::of(&[Capability::NetRaw]);
+        assert_eq!(sandbox.keep(one), one);
     }
 }

@@ -7,7 +7,7 @@ use crate::sandbox::{self, Entered, Fence};
 
 /// What can be said without changing anything.
 pub(super) fn points(config: &Config, io_uring_disabled: &str) -> Vec<Point> {
-    let sandbox = config.sandbox();
+    let sandbox = config.sandbox(false);
     let uid = rt::effective_uid();
     let trouble = sandbox.trouble(uid, rt::capabilities().unwrap_or_default());
     let mut points = vec![match trouble {

@@ -22,8 +22,9 @@ pub struct Flags {
 
     /// User to run as, once ports are open
     ///
-    /// Started as root, weir opens its ports and becomes this user, with its groups and without capabilities (--identity
-    /// transparent and --transparent-mark keep CAP_NET_RAW). What is read and written from then on, it reads and writes as
+    /// Started as root, weir opens its ports and becomes this user, with its groups and without capabilities, but for
+    /// CAP_NET_RAW with --identity transparent or --transparent-mark, and CAP_IPC_LOCK where the limit of locked memory
+    /// may not suffice for the rings (below 64 MiB) and cannot be raised. What is read and written from then on, it reads and writes as
     /// this user: lists and certificates when they are read again, the log file. What it could not read is told at start.
     ///
     /// Range: a user of this host, not root. Default: whoever starts weir. Cost: none.
