@@ -612,7 +612,9 @@ impl Waiting {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+pub mod game;
+#[cfg(any(test, fuzzing))]
 mod pair;
 #[cfg(test)]
 mod tests;

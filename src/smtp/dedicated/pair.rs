@@ -215,7 +215,11 @@ impl Pair {
 
     /// The client sends, `step` octets at a time.
     pub(super) fn say(&mut self, text: &str) {
-        for part in text.as_bytes().chunks(self.step) {
+        self.say_bytes(text.as_bytes());
+    }
+
+    pub(super) fn say_bytes(&mut self, bytes: &[u8]) {
+        for part in bytes.chunks(self.step) {
             self.backlog.extend_from_slice(part);
             self.feed();
         }
@@ -276,7 +280,10 @@ impl Pair {
 
     /// The upstream sends.
     pub(super) fn reply(&mut self, text: &str) {
-        let bytes = text.as_bytes().to_vec();
+        self.reply_bytes(text.as_bytes());
+    }
+
+    pub(super) fn reply_bytes(&mut self, bytes: &[u8]) {
         for part in bytes.chunks(self.step) {
             let mut rest = part;
             while let Some((id, mut leg)) = self.leg.take() {
@@ -334,8 +341,12 @@ impl Pair {
     }
 
     pub(super) fn sent_up(&mut self) -> String {
+        String::from_utf8(self.sent_up_bytes()).unwrap()
+    }
+
+    pub(super) fn sent_up_bytes(&mut self) -> Vec<u8> {
         self.flush_leg();
-        String::from_utf8(core::mem::take(&mut self.upstream)).unwrap()
+        core::mem::take(&mut self.upstream)
     }
 
     pub(super) fn nothing_leaked(&self) {
