@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
 
@@ -49,28 +50,19 @@ pub enum Standing {
 
 impl Certificate {
     pub fn load(pair: &Pair, provider: &CryptoProvider) -> Result<Certificate, FileFault> {
-        let chain = files::certificates(&pair.certificate)?;
-        let key = files::private_key(&pair.key)?;
-        let keys =
-            CertifiedKey::from_der(chain, key, provider).map_err(|error| mismatch(pair, &error))?;
         let fault = |why: &str| FileFault::new(&pair.certificate, why);
-        let first = keys
-            .cert
-            .first()
-            .ok_or_else(|| fault("has no certificate"))?;
-        let validity = validity(first)
-            .ok_or_else(|| fault("has a certificate whose validity cannot be read"))?;
-        let parsed = webpki::EndEntityCert::try_from(first)
-            .map_err(|error| fault(&format!("has a certificate that cannot be used: {error}")))?;
-        let names = parsed
-            .valid_dns_names()
-            .map(str::to_ascii_lowercase)
-            .collect();
+        let chain = files::certificates(&pair.certificate)?;
+        let first = chain.first().ok_or_else(|| fault("has no certificate"))?;
+        let names = names(first).map_err(|why| fault(&why))?;
+        let validity =
+            validity(first).ok_or_else(|| fault("has a certificate whose time cannot be read"))?;
+        let key = files::private_key(&pair.key)?;
+        let keys = CertifiedKey::from_der(chain, key, provider);
         Ok(Certificate {
             pair: pair.clone(),
             names,
             validity,
-            keys: Arc::new(keys),
+            keys: Arc::new(keys.map_err(|error| mismatch(pair, &error))?),
         })
     }
 
@@ -110,15 +102,25 @@ impl Certificate {
     }
 }
 
+/// What a certificate stands for; Err: why it cannot be used.
+fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, String> {
+    match webpki::EndEntityCert::try_from(certificate) {
+        Ok(parsed) => Ok(parsed
+            .valid_dns_names()
+            .map(str::to_ascii_lowercase)
+            .collect()),
+        Err(webpki::Error::UnsupportedCertVersion) => Err(
+            "has a certificate of X.509 version 1: one of version 3, with names, is needed".into(),
+        ),
+        Err(other) => Err(format!("has a certificate that cannot be used: {other}")),
+    }
+}
+
 fn mismatch(pair: &Pair, error: &Error) -> FileFault {
     match error {
         Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => FileFault::new(
             &pair.key,
             format!("is not the key of {}", pair.certificate.display()),
-        ),
-        Error::InvalidCertificate(_) => FileFault::new(
-            &pair.certificate,
-            format!("has a certificate that cannot be used: {error}"),
         ),
         // the library's words for keys tell kinds and sizes, never content
         other => FileFault::new(&pair.key, format!("has a key that cannot be used: {other}")),

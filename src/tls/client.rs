@@ -3,19 +3,20 @@
 //! Each upstream has a configuration of its own, and so tickets of its own: names and addresses that several upstreams share
 //! do not mix their sessions.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::certificates::{Certificate, Pair};
 use super::files::{self, FileFault};
 use super::lenient::AnyServer;
+use super::pinned::Pinned;
 use super::provider::{Oldest, provider};
 
 /// Names that one upstream's tickets are kept for: it has one.
@@ -117,20 +118,23 @@ impl UpstreamFiles {
         let certificate = pair.map(|pair| Certificate::load(pair, &provider));
         let certificate = certificate.and_then(|read| read.map_err(&mut note).ok());
         let roots = match &settings.authorities {
-            Some(path) => Some(files::roots(path)),
-            None => settings.verifies.then(system_roots),
+            Some(path) => Some(listed_roots(path)),
+            None => settings.verifies.then(|| Ok((system_roots()?, Vec::new()))),
         };
         let roots = roots.and_then(|read| read.map_err(&mut note).ok());
         if !faults.is_empty() {
             return Err(faults);
         }
-        let roots = Arc::new(roots.unwrap_or_else(RootCertStore::empty));
+        let (roots, listed) = roots.unwrap_or_else(|| (RootCertStore::empty(), Vec::new()));
+        let roots = Arc::new(roots);
         let verifier = (!roots.is_empty()).then(|| {
             let (roots, provider) = (Arc::clone(&roots), Arc::clone(&provider));
             let builder = WebPkiServerVerifier::builder_with_provider(roots, provider);
-            builder
-                .build()
-                .expect("there are roots and no revocation lists")
+            let usual = builder.build();
+            Arc::new(Pinned {
+                usual: usual.expect("there are roots and no revocation lists"),
+                listed,
+            })
         });
         Ok(UpstreamFiles {
             provider,
@@ -169,6 +173,11 @@ impl UpstreamFiles {
             config: Arc::new(config),
         }
     }
+}
+
+/// What a file says is to be trusted, as roots and as it stands there.
+fn listed_roots(path: &Path) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), FileFault> {
+    Ok((files::roots(path)?, files::certificates(path)?))
 }
 
 /// The roots that this host trusts. Those that cannot be read or used are left out, as everywhere.

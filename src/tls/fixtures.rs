@@ -41,11 +41,29 @@ pub fn rsa(names: &[&str]) -> Made {
     signed_by_itself(names, 2090, key)
 }
 
-fn signed_by_itself(names: &[&str], year: i32, key: KeyPair) -> Made {
+/// What `openssl req -x509` makes of a host: its own CA.
+pub fn self_signed_authority(names: &[&str]) -> Made {
+    self_signed_authority_until(names, 2090)
+}
+
+pub fn self_signed_authority_until(names: &[&str], year: i32) -> Made {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
+    let mut params = params(names, year);
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).expect("a certificate");
+    Made { certificate, key }
+}
+
+fn params(names: &[&str], year: i32) -> CertificateParams {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names).expect("names");
     params.not_after = rcgen::date_time_ymd(year, 1, 1);
-    let certificate = params.self_signed(&key).expect("a certificate");
+    params
+}
+
+fn signed_by_itself(names: &[&str], year: i32, key: KeyPair) -> Made {
+    let certificate = params(names, year).self_signed(&key);
+    let certificate = certificate.expect("a certificate");
     Made { certificate, key }
 }
 

@@ -12,6 +12,7 @@ pub mod fixtures;
 pub mod layer;
 mod lenient;
 pub mod material;
+mod pinned;
 mod provider;
 mod resolver;
 pub mod server;

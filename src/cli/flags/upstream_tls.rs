@@ -25,7 +25,8 @@ pub struct Flags {
 
     /// File with the CA certificates that verified upstreams have to come from, PEM
     ///
-    /// Read again when it changes and at SIGHUP, the system's at SIGHUP.
+    /// A server's own certificate may stand here too: it is taken as it is, for its names and until its end. Read again when it
+    /// changes and at SIGHUP, the system's at SIGHUP.
     ///
     /// Range: a readable file. Default: the system's. Cost: none.
     #[arg(long, value_name = "FILE")]
