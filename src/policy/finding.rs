@@ -32,6 +32,7 @@ pub enum Finding {
     SlowBody,
     Relay,
     ForgedProxy,
+    ForgedXclient,
     Overload,
     InterceptLoop,
 }
@@ -94,6 +95,8 @@ pub const TABLE: [Row; Finding::COUNT] = [
     // Never weaker than a refusal: an open relay has to be asked for by name, --relay-domains any.
     Row { finding: Finding::Relay, word: "relay", default: Reject, allowed: CLOSING, help: "a recipient that is neither in --relay-domains nor sent by a client of --relay-from" },
     Row { finding: Finding::ForgedProxy, word: "forged-proxy", default: Reject, allowed: &[Off, Log, Defer, Reject, Drop], help: "a PROXY header from a client that is not in --trust, on a listener without ,proxy, or behind another header" },
+    // Never obeyed: 550 whatever is done about it.
+    Row { finding: Finding::ForgedXclient, word: "forged-xclient", default: Reject, allowed: &[Off, Log, Delay, Stutter, Reject, Drop], help: "XCLIENT from a client that is not in --trust; refused in any case" },
     Row { finding: Finding::Overload, word: "overload", default: Defer, allowed: &[Defer, Drop], help: "no room for this client" },
     Row { finding: Finding::InterceptLoop, word: "intercept-loop", default: Defer, allowed: CLOSING, help: "an intercepted connection to weir itself, or one that weir itself has opened" },
 ];

@@ -101,6 +101,8 @@ fn text(finding: Finding, action: Action) -> Option<&'static str> {
         (ForgedProxy, Defer) => "421 4.7.0 Error: no PROXY header is expected here\r\n",
         (ForgedProxy, Reject) => "554 5.7.0 Error: no PROXY header is expected here\r\n",
         (ForgedProxy, Drop) => "521 5.7.0 Error: no PROXY header is expected here\r\n",
+        (ForgedXclient, Reject) => "550 5.7.0 Error: insufficient authorization\r\n",
+        (ForgedXclient, Drop) => "521 5.7.0 Error: insufficient authorization\r\n",
         (Overload, Defer | Drop) => "421 4.3.2 Too busy now, try again later\r\n",
         (InterceptLoop, Defer) => "421 4.4.6 This connection leads back to where it came from\r\n",
         (InterceptLoop, Reject) => "554 5.4.6 This connection leads back to where it came from\r\n",

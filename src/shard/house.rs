@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use weir_smtp::extension::{Capabilities, announce};
+use weir_smtp::extension::{Capabilities, ExtensionSet, announce};
 use weir_smtp::gate::RouteId;
 use weir_smtp::relay::{self, Announced, TlsOffer, UpstreamId};
 use weir_smtp::texts;
@@ -177,8 +177,15 @@ impl<W: Wire> World<W> {
     }
 }
 
-/// What EHLO is answered with, by how the client stands to TLS.
+/// What EHLO is answered with.
 pub struct Announcements {
+    clients: ByTls,
+    /// To peers that may speak for others.
+    trusted: ByTls,
+}
+
+/// By how the client stands to TLS.
+struct ByTls {
     plain: Announced,
     offered: Announced,
     inside: Announced,
@@ -186,19 +193,35 @@ pub struct Announcements {
 
 impl Announcements {
     fn new(hostname: &[u8], caps: &Capabilities) -> Announcements {
-        let to = |tls| Announced::new(hostname, *caps, tls);
+        let mut trusted = *caps;
+        trusted.set.insert(ExtensionSet::XCLIENT);
         Announcements {
-            plain: to(TlsOffer::Off),
-            offered: to(TlsOffer::May),
-            inside: to(TlsOffer::Active),
+            clients: ByTls::new(hostname, caps),
+            trusted: ByTls::new(hostname, &trusted),
         }
     }
 
-    pub fn to(&self, tls: TlsOffer) -> &Announced {
+    pub fn to(&self, tls: TlsOffer, trusted: bool) -> &Announced {
+        let texts = if trusted {
+            &self.trusted
+        } else {
+            &self.clients
+        };
         match tls {
-            TlsOffer::Off => &self.plain,
-            TlsOffer::May | TlsOffer::Require => &self.offered,
-            TlsOffer::Active => &self.inside,
+            TlsOffer::Off => &texts.plain,
+            TlsOffer::May | TlsOffer::Require => &texts.offered,
+            TlsOffer::Active => &texts.inside,
+        }
+    }
+}
+
+impl ByTls {
+    fn new(hostname: &[u8], caps: &Capabilities) -> ByTls {
+        let to = |tls| Announced::new(hostname, *caps, tls);
+        ByTls {
+            plain: to(TlsOffer::Off),
+            offered: to(TlsOffer::May),
+            inside: to(TlsOffer::Active),
         }
     }
 }

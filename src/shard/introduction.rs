@@ -24,6 +24,8 @@ pub struct Introduction {
     pub authority: Option<Box<[u8]>>,
     /// The peer speaks TLS with it.
     pub secured: bool,
+    /// Told by XCLIENT.
+    pub claimed: bool,
 }
 
 impl Introduction {

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod arrivals;
+mod claimed;
 pub mod clock;
 pub mod config;
 mod dedicated;

@@ -265,6 +265,7 @@ impl<W: Wire> World<W> {
     ) -> Option<R> {
         let session = self.sessions.get(key)?;
         let tls = secure::offer(&self.config.services, self.tls.is_some(), session);
+        let trusted = self.may_introduce(session);
         let in_body = session.relay.body_octets().is_some();
         let may_stream = !in_body || self.may_stream(key);
         let session = self.sessions.get_mut(key)?;
@@ -273,7 +274,7 @@ impl<W: Wire> World<W> {
         let mut cx = Cx {
             now: self.now,
             config: smtp_config(&self.config, &self.stressed, &self.ladder),
-            announced: self.announced.to(tls),
+            announced: self.announced.to(tls, trusted),
             out: &mut session.out,
             leg: leg.map(|leg| &mut leg.outbound),
             acts: &mut self.acts,
@@ -314,10 +315,7 @@ impl<W: Wire> World<W> {
                 Act::StartTls => self.secure_next(key),
                 Act::Tunnel => self.begin_tunnel(key),
                 Act::Introduce => self.introduce(key),
-                // nobody is trusted to speak for others
-                Act::Xclient(_) => {
-                    self.relay_call(key, |relay, cx| relay.handle_claim(cx, None));
-                }
+                Act::Xclient(claim) => self.claimed(key, &claim),
                 Act::Close { .. } => {
                     if let Some(session) = self.sessions.get_mut(key) {
                         if session.ended == Ended::ClientClosed && !session.flags.eof_told {

@@ -18,13 +18,13 @@ pub struct Flags {
     /// What a finding leads to (repeatable; the last word on a finding counts)
     ///
     /// Findings: deny-list, concurrency, rate-connections, rate-messages, rate-recipients, rate-bytes, pregreet, pipelining,
-    /// non-smtp, bare-newline, nul, loop, errors-soft, errors-hard, junk, slow-body, relay, forged-proxy, overload,
+    /// non-smtp, bare-newline, nul, loop, errors-soft, errors-hard, junk, slow-body, relay, forged-proxy, forged-xclient, overload,
     /// intercept-loop. Actions: off;
     /// log: counted and logged only; delay: replies wait --delay; stutter: replies drip byte by byte; defer: 4xx; reject: 5xx;
     /// drop: reply and close. delay and stutter hold for the address for --tarpit-time, then get better by a step.
     ///
     /// Range: not every action fits every finding; weir check prints what is in force, weir tells what is allowed.
-    /// Default: what nobody regrets is refused (relay, deny-list, limits, non-smtp, bare-newline, loop, forged-proxy), the rest is logged.
+    /// Default: what nobody regrets is refused (relay, deny-list, limits, non-smtp, bare-newline, loop, forged-proxy, forged-xclient), the rest is logged.
     /// Cost: a parked client is a row of 256 bytes at most.
     #[arg(long, value_name = "FINDING=ACTION", value_delimiter = ' ')]
     pub on: Vec<String>,

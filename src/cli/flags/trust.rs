@@ -18,7 +18,9 @@ pub struct Flags {
     ///
     /// By a PROXY header (v1 or v2) on listeners with ,proxy, and by XCLIENT on all. As in 192.0.2.7 or 2001:db8:1::/64; read at
     /// start. From then on the client that they name is the client: for limits, lists, --relay-from, the log, and what mail
-    /// servers are told. Nobody else is believed: see --on forged-proxy and forged-xclient.
+    /// servers are told. Nobody else is believed: see --on forged-proxy and forged-xclient. A client named by XCLIENT stays with the
+    /// shard of its connection: its limits hold per shard; those named by a PROXY header are exact. Where each client has an
+    /// upstream connection of its own (--identity xclient and so on), XCLIENT is not offered.
     ///
     /// Range: any number of networks. Default: none. Cost: about 30 bytes per network.
     #[arg(long, value_name = "CIDR", value_delimiter = ' ')]
