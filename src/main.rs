@@ -111,6 +111,11 @@ fn run(flags: Flags, config: &Config) -> io::Result<ExitCode> {
     let locked = config.locked_memory(config.shards(here.cores.len()), here.open_files);
     let ample = LOCKED_AMPLE.max(locked * 2);
     let memlock = Limit::LockedMemory.reach(ample)?;
+    if memlock.hard < doctor::MEMLOCK_MIN {
+        return Err(io::Error::other(
+            doctor::memlock_short(memlock.hard, locked).to_string(),
+        ));
+    }
     let ports = Ports::open(config, &here)?;
     let entered = confine(config, memlock.hard < ample).map_err(io::Error::other)?;
     let troubles = doctor::ring_troubles();

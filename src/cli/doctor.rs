@@ -39,7 +39,7 @@ pub struct Point {
 /// The oldest kernel that has what the ring is built on (Debian 12).
 const KERNEL_MIN: (u32, u32) = (6, 1);
 /// glommio refuses to start below this.
-const MEMLOCK_MIN: u64 = 512 << 10;
+pub const MEMLOCK_MIN: u64 = 512 << 10;
 /// Files of the process besides the shards' sockets: logs, admin page, rings, eventfds.
 const FILES_BESIDES: u64 = 256;
 

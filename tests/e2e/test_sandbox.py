@@ -201,6 +201,29 @@ class Nobody(Confined):
         self.send(weir, upstream, "by-name")
 
 
+class Managed(Confined):
+    def test_as_the_unit_starts_it(self):
+        """An ordinary user with one capability for the ports, which goes with them."""
+        if not shutil.which("setpriv"):
+            self.skipTest("no setpriv (util-linux)")
+        upstream, admin = self.upstream(), free_port()
+        binary = os.path.join(self.folder, "weir")
+        shutil.copy(BIN, binary)
+        argv = ["setpriv", "--reuid", "nobody", "--regid", str(self.nobody.pw_gid), "--clear-groups", "--no-new-privs"]
+        argv += ["--inh-caps", "-all,+net_bind_service", "--ambient-caps", "-all,+net_bind_service", "--bounding-set", "-all,+net_bind_service"]
+        argv += [binary, "--listen", "127.0.0.31:25", "--admin", f"127.0.0.1:{admin}", "--upstream", f"127.0.0.1:{upstream.port}", "--relay-domains", "any"]
+        weir = self.process([*argv, "--relay-test", "no", "--log-file", self.log_file, "--shards", "1"], "managed")
+        wait_until(lambda: "listens on" in (self.logged() if os.path.exists(self.log_file) else weir.log()), "weir to listen")
+        body = message("managed")
+        with Client(25, host="127.0.0.31", hello="c.test") as client:
+            self.assertEqual(client.data(body).code, 250)
+        self.assert_relayed(upstream, "managed", body)
+        for status in threads(weir.pid).values():
+            for which in ("CapEff", "CapPrm", "CapInh", "CapAmb"):
+                self.assertEqual(int(status[which], 16), 0, f"{status['Name']} {which}")
+            self.assertEqual(status["NoNewPrivs"], "1", status["Name"])
+
+
 class Kept(Confined):
     def test_foreign_addresses_keep_one_capability(self):
         for flags in (["--identity", "transparent"], ["--transparent-mark", "7"]):
