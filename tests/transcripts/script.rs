@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use weir_smtp::body::BareNewline;
+use weir_smtp::dedicated::{Manner, Way};
 use weir_smtp::gate::{RouteId, Verdict};
-use weir_smtp::outbound::TlsWanted;
+use weir_smtp::outbound::{Opening, TlsWanted};
 use weir_smtp::relay::{AttachFailure, TlsOffer};
 use weir_smtp::reply::ReplyText;
 
@@ -63,6 +64,10 @@ pub struct Script {
     /// The client may speak for others.
     pub trusted: bool,
     /// The upstream is told of the client by XFORWARD, or by a Received field.
+    /// The upstream connection is the client's own: how it is served, and what the connection says first itself.
+    pub dedicated: Option<(Manner, Opening)>,
+    /// XCLIENT commands of weir's.
+    pub introduction: Vec<u8>,
     pub xforward: bool,
     pub received: bool,
     pub size_max: u64,
@@ -88,6 +93,8 @@ impl Script {
             tls: TlsOffer::Off,
             upstream_tls: TlsWanted::Off,
             trusted: false,
+            dedicated: None,
+            introduction: Vec::new(),
             xforward: false,
             received: false,
             size_max: 10_000_000,
@@ -213,6 +220,12 @@ impl Script {
             }
             "identity" if rest == "xforward" => self.xforward = true,
             "identity" if rest == "received" => self.received = true,
+            "dedicated" => self.dedicated = Some(parse_manner(rest)?),
+            "introduce" => {
+                let (manner, _) = self.dedicated.as_mut().ok_or("!dedicated comes first")?;
+                manner.introduces = true;
+                self.introduction.extend(crlf(rest)?);
+            }
             "trusted" => self.trusted = true,
             "handshake" => self.handshake = true,
             "upstream" => match rest {
@@ -260,6 +273,20 @@ impl Script {
         }
         Ok(())
     }
+}
+
+fn parse_manner(words: &str) -> Result<(Manner, Opening), String> {
+    let (mut manner, mut opening) = (Manner::default(), Opening::Silent);
+    for word in words.split_whitespace() {
+        match word {
+            "hello" => opening = Opening::Hello,
+            "offer" => manner.starttls = Way::Offer,
+            "tunnel" => manner.starttls = Way::Tunnel,
+            "refuse" => manner.starttls = Way::Refuse,
+            _ => return Err(format!("no such manner: {word}")),
+        }
+    }
+    Ok((manner, opening))
 }
 
 fn split_tag(line: &str) -> Result<(&str, &str), String> {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use weir_smtp::dedicated::Dedicated;
+use weir_smtp::dialogue::Dialogue;
 use weir_smtp::extension::{Capabilities, OwnLimits, announce, parse_ehlo_reply};
 use weir_smtp::gate::{AskId, Finding, Stage as Gate, Verdict};
 use weir_smtp::outbound::{LegLost, Outbound};
@@ -41,7 +43,7 @@ pub struct Stage<'s> {
     discarded: usize,
     acts: Acts,
     spare: SparePool,
-    relay: Relay,
+    relay: Dialogue,
     /// The attached connection, or the one whose handshake is under way.
     leg: Option<(LegId, Outbound)>,
     attached: bool,
@@ -89,7 +91,10 @@ impl<'s> Stage<'s> {
             discarded: 0,
             acts: Acts::new(),
             spare: SparePool::default(),
-            relay: Relay::new(now),
+            relay: match script.dedicated {
+                Some((manner, _)) => Dialogue::Dedicated(Box::new(Dedicated::new(now, manner))),
+                None => Dialogue::Multiplexed(Relay::new(now)),
+            },
             leg: None,
             attached: false,
             legs: 0,
@@ -101,7 +106,7 @@ impl<'s> Stage<'s> {
             to_upstream: Vec::new(),
             marks: Vec::new(),
         };
-        stage.call(Relay::start);
+        stage.call(Dialogue::start);
         stage.settle();
         stage.fast_forward();
         stage
@@ -112,7 +117,13 @@ impl<'s> Stage<'s> {
         if self.script.begin == Begin::Connect {
             return;
         }
+        if self.script.dedicated.is_some() {
+            self.upstream_sends(b"220 mx.test\r\n");
+        }
         self.client_sends(b"EHLO client.test\r\n");
+        if self.script.dedicated.is_some() {
+            self.upstream_sends(&self.script.ehlo);
+        }
         if self.script.begin == Begin::Rcpt {
             self.client_sends(b"MAIL FROM:<a@client.test>\r\nRCPT TO:<b@weir.test>\r\n");
             let pipelining = self.to_upstream.ends_with(b"RCPT TO:<b@weir.test>\r\n");
@@ -210,7 +221,7 @@ impl<'s> Stage<'s> {
         assert!(drained.is_some(), "plaintext is left over");
         self.tls = TlsOffer::Active;
         self.announced = Announced::new(b"weir.test", self.caps, self.tls);
-        self.call(Relay::handle_secured);
+        self.call(Dialogue::handle_secured);
         Ok(())
     }
 
@@ -275,7 +286,7 @@ impl<'s> Stage<'s> {
                 break;
             }
             self.now = self.now.max(self.relay.deadline());
-            self.call(Relay::handle_timeout);
+            self.call(Dialogue::handle_timeout);
             self.settle();
         }
         self.now = until;
@@ -333,12 +344,12 @@ impl<'s> Stage<'s> {
         }
     }
 
-    fn call(&mut self, act: impl FnOnce(&mut Relay, &mut Cx<'_>)) {
+    fn call(&mut self, act: impl FnOnce(&mut Dialogue, &mut Cx<'_>)) {
         self.call_undrained(act);
         self.carry_out();
     }
 
-    fn call_undrained<T>(&mut self, act: impl FnOnce(&mut Relay, &mut Cx<'_>) -> T) -> T {
+    fn call_undrained<T>(&mut self, act: impl FnOnce(&mut Dialogue, &mut Cx<'_>) -> T) -> T {
         let leg = self
             .leg
             .as_mut()
@@ -389,8 +400,13 @@ impl<'s> Stage<'s> {
                         self.marks.push("introduced".to_owned());
                     }
                 }
-                Act::Tunnel => self.marks.push("tunnel".to_owned()),
-                Act::Introduce | Act::Violation(_) => {}
+                Act::Tunnel => self.marks.push("tls tunnel".to_owned()),
+                Act::Introduce => {
+                    let (_, leg) = self.leg.as_mut().expect("somebody to be introduced to");
+                    leg.introduce(self.script.introduction.clone());
+                    self.call_undrained(|relay, cx| relay.handle_introduced(cx));
+                }
+                Act::Violation(_) => {}
                 Act::Close { .. } => self.marks.push("client closed".to_owned()),
             }
         }
@@ -420,8 +436,9 @@ impl<'s> Stage<'s> {
         self.collect_output(&mut leg);
         let word = match how {
             Detach::Clean => {
+                let quit = self.script.dedicated.is_some() && !leg.is_owed();
                 assert!(
-                    leg.is_reusable(),
+                    leg.is_reusable() || quit,
                     "a leg given back clean owes and holds nothing"
                 );
                 "clean"
@@ -437,9 +454,13 @@ impl<'s> Stage<'s> {
         if let Err(why) = self.script.attach {
             return self.call(|relay, cx| relay.handle_attach_failed(cx, why));
         }
-        let mut leg = Outbound::new(Arc::from(&b"weir.test"[..]));
+        let hostname = Arc::from(&b"weir.test"[..]);
+        let mut leg = match self.script.dedicated {
+            Some((_, opening)) => Outbound::dedicated(hostname, opening),
+            None => Outbound::new(hostname),
+        };
         leg.set_tls(self.script.upstream_tls);
-        if !self.script.handshake {
+        if !self.script.handshake && self.script.dedicated.is_none() {
             for text in [&b"220 mx.test\r\n"[..], &self.script.ehlo] {
                 let mut rest = text;
                 while leg
@@ -454,10 +475,11 @@ impl<'s> Stage<'s> {
         self.leg = Some((LegId(self.legs), leg));
     }
 
-    /// Hands a connection over once its handshake is done.
+    /// Hands a connection over once its handshake is done, or at once to a client that it is made for.
     fn greet_upstream(&mut self) -> bool {
+        let at_once = self.script.dedicated.is_some();
         match &self.leg {
-            Some((id, leg)) if !self.attached && leg.is_ready() => {
+            Some((id, leg)) if !self.attached && (at_once || leg.is_ready()) => {
                 let id = *id;
                 self.attached = true;
                 self.tell_of_client();
@@ -512,7 +534,7 @@ impl<'s> Stage<'s> {
         let moved = self.collect_output(&mut leg);
         self.leg = Some((id, leg));
         if moved && self.attached {
-            self.call(Relay::handle_leg_drained);
+            self.call(Dialogue::handle_leg_drained);
             self.take_output();
         }
     }
