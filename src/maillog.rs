@@ -219,11 +219,20 @@ impl LogBuffer {
         });
     }
 
-    fn write(&mut self, at: Moment, event: &'static str, fields: impl FnOnce(&mut Line<'_>)) {
-        let wall = self
-            .wall_at_zero
+    /// What clocks on walls show at that moment: seconds since 1970.
+    pub fn wall_seconds(&self, at: Moment) -> u64 {
+        self.wall(at) / 1_000_000
+    }
+
+    /// The same in microseconds.
+    fn wall(&self, at: Moment) -> u64 {
+        self.wall_at_zero
             .load(Relaxed)
-            .saturating_add(at.as_micros());
+            .saturating_add(at.as_micros())
+    }
+
+    fn write(&mut self, at: Moment, event: &'static str, fields: impl FnOnce(&mut Line<'_>)) {
+        let wall = self.wall(at);
         let Some(mut pending) = self.shelves.open() else {
             self.lost += 1;
             self.counters.log_lines_dropped.inc();

@@ -52,9 +52,12 @@ impl<W: Wire> World<W> {
             Stage::StartTls if self.tls.is_none() && !self.tunnels(session.listener) => {
                 return Verdict::Refuse(texts::TLS_UNAVAILABLE);
             }
+            Stage::Data => {
+                self.stamp_message(key);
+                return Verdict::Pass;
+            }
             Stage::Helo
             | Stage::StartTls
-            | Stage::Data
             | Stage::EndOfHeaders
             | Stage::EndOfData
             | Stage::FinalReply { .. } => {

@@ -29,6 +29,7 @@ pub mod shared;
 mod shortage;
 pub mod slab;
 mod streams;
+mod told;
 mod tunnel;
 pub mod waiters;
 pub mod wheel;

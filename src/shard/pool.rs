@@ -245,6 +245,7 @@ impl<W: Wire> World<W> {
         if streams {
             self.enter_streams(key);
         }
+        self.forward_client(key, leg_key);
         let id = LegId(leg_key.index());
         self.relay_call(key, |relay, cx| {
             relay.handle_attached(cx, id, UpstreamId(upstream as u16))

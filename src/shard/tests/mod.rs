@@ -13,6 +13,7 @@ mod proxied;
 mod secure;
 mod secure_leg;
 mod session;
+mod told;
 mod tunnel;
 
 use std::collections::{HashMap, VecDeque};
