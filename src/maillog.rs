@@ -93,6 +93,16 @@ pub struct SessionRecord<'a> {
     pub errors: u32,
     pub bytes_in: u64,
     pub bytes_out: u64,
+    pub tls: Option<TlsWords>,
+}
+
+/// How a client was inside TLS.
+#[derive(Clone, Copy, Debug)]
+pub struct TlsWords {
+    /// `1.2` or `1.3`.
+    pub version: &'static str,
+    pub suite: &'static str,
+    pub resumed: bool,
 }
 
 /// A transaction that ended: with a final reply, or abandoned.
@@ -129,6 +139,7 @@ pub struct TransactionRecord<'a> {
     pub data: Duration,
     /// From the end of data to the final reply.
     pub answer: Duration,
+    pub tls: Option<TlsWords>,
 }
 
 /// A check that found something.
@@ -166,6 +177,7 @@ impl LogBuffer {
             line.number_if("errors", r.errors.into());
             line.number("in", r.bytes_in);
             line.number("out", r.bytes_out);
+            line.tls(r.tls);
         });
     }
 
@@ -195,6 +207,7 @@ impl LogBuffer {
             line.seconds("queue_wait", r.queue_wait);
             line.seconds("data", r.data);
             line.seconds("answer", r.answer);
+            line.tls(r.tls);
         });
     }
 

@@ -224,6 +224,10 @@ impl Config {
                     max => max.div_ceil(shards as u32),
                 },
                 overflow: tarpit.pit_full,
+                secure_max: match self.tls.clients.parked_max {
+                    0 => u32::MAX,
+                    max => max.div_ceil(shards as u32),
+                },
             },
             probe: ProbeConfig {
                 interval: pool.probe_interval,
@@ -262,6 +266,7 @@ impl Config {
                 data_reply: t.data,
                 final_reply: t.end,
                 give_back: t.give_back,
+                handshake: self.tls.clients.handshake_timeout,
                 ..smtp::Timeouts::default()
             },
         }
@@ -276,6 +281,7 @@ impl Config {
             rate_messages: clients.rate_messages,
             rate_recipients: clients.rate_recipients,
             rate_bytes: clients.rate_bytes,
+            rate_handshakes: self.tls.clients.rate_handshakes,
             errors: clients.errors,
             temper: self.tarpit.temper,
             pace: policy::pace::Config {

@@ -4,6 +4,7 @@
 //! become `\xNN` or `\\`. Then the form's own quoting goes around it. So no peer byte can end a line, forge a field or move a
 //! terminal's cursor, and an internationalised address stays readable.
 
+use super::TlsWords;
 use std::{
     io::Write as _,
     net::{IpAddr, SocketAddr},
@@ -101,6 +102,14 @@ impl<'a> Line<'a> {
     pub fn word_if(&mut self, key: &str, word: &str) {
         if !word.is_empty() {
             self.word(key, word);
+        }
+    }
+
+    pub fn tls(&mut self, tls: Option<TlsWords>) {
+        if let Some(tls) = tls {
+            self.word("tls", tls.version);
+            self.word("suite", tls.suite);
+            self.word_if("resumed", if tls.resumed { "yes" } else { "" });
         }
     }
 

@@ -54,12 +54,18 @@ fn a_session_tells_who_ended_it_and_why() {
         errors: 1,
         bytes_in: 10,
         bytes_out: 20,
+        tls: Some(TlsWords {
+            version: "1.3",
+            suite: "TLS13_AES_256_GCM_SHA384",
+            resumed: true,
+        }),
     };
     let text = logged(Format::Text, |log| log.session(&record));
     assert_eq!(
         after_time(&text),
         "session shard=3 session=1f client=[2001:db8::1]:25 by=[192.0.2.1]:9 by_id=\"a\\x0ab\" helo=\"x\" ended=dropped why=pregreet reply=\"554 5.5.1 b\" lasted=61.000 \
-         parked=60.000 transactions=0 accepted=0 errors=1 in=10 out=20\n"
+         parked=60.000 transactions=0 accepted=0 errors=1 in=10 out=20 tls=1.3 \
+         suite=TLS13_AES_256_GCM_SHA384 resumed=yes\n"
     );
 }
 
@@ -193,6 +199,7 @@ fn transaction() -> TransactionRecord<'static> {
         queue_wait: Duration::from_millis(2),
         data: Duration::from_millis(750),
         answer: Duration::from_millis(20),
+        tls: None,
     }
 }
 

@@ -10,6 +10,6 @@ mod table;
 
 pub use cell::{Counter, Dimension, Gauge, Histogram, Matrix, Names, Reading, Series, Vector};
 pub use table::{
-    Body, ClosedLeg, Counters, Ended, Introduced, Outcome, PitEnd, Probe, Refusal, ReplyClass, Row,
-    Spread, TABLE, UPSTREAMS_MAX, Way,
+    Body, ClosedLeg, Counters, Ended, Handshake, Introduced, Outcome, PitEnd, Probe, Refusal,
+    ReplyClass, Row, Spread, TABLE, TlsFailure, TlsLeg, UPSTREAMS_MAX, Way,
 };

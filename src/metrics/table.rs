@@ -77,6 +77,13 @@ metrics! {
     violations: Vector<Violations>, Sum, "weir_violations_total", "Protocol violations by clients, by name.";
     client_entries: Gauge, Shard, "weir_client_entries", "Client addresses (IPv4 /32, IPv6 /64) in the limits table.";
 
+    // TLS
+    tls_handshakes: Matrix<TlsLeg, Handshake>, Sum, "weir_tls_handshakes_total", "TLS handshakes that came to their end, by side, version and whether the session was resumed. One that is resumed costs about a quarter.";
+    tls_failures: Matrix<TlsLeg, TlsFailure>, Sum, "weir_tls_failures_total", "TLS handshakes that failed and TLS connections that broke the rules, by side and reason.";
+    tls_cut: Vector<TlsLeg>, Sum, "weir_tls_cut_total", "TLS connections that ended without close_notify. Clients that hang up so in the middle of a message lose it.";
+    tls_injections: Counter, Sum, "weir_tls_injections_total", "Sessions in which octets came behind STARTTLS and in front of the handshake. They are thrown away. Above 0: somebody tries.";
+    tls_sessions: Gauge, Shard, "weir_tls_sessions", "Connections inside TLS or on the way there now, of both sides, parked ones included: about 5 KiB each.";
+
     // bytes
     client_bytes: Vector<Way>, Shard, "weir_client_bytes_total", "Bytes received from (in) and sent to (out) clients.";
     upstream_bytes: Vector<Way>, Shard, "weir_upstream_bytes_total", "Bytes received from (in) and sent to (out) upstreams.";
@@ -197,6 +204,48 @@ label_values! {
 }
 
 label_values! {
+    /// Which side a TLS connection is on.
+    TlsLeg, "side" {
+        Client = "client",
+        Upstream = "upstream",
+    }
+}
+
+label_values! {
+    /// How a handshake came to its end.
+    Handshake, "kind" {
+        Tls12 = "1.2",
+        Tls12Resumed = "1.2-resumed",
+        Tls13 = "1.3",
+        Tls13Resumed = "1.3-resumed",
+    }
+}
+
+label_values! {
+    /// Why a handshake failed, or what became of a connection after it.
+    TlsFailure, "reason" {
+        /// Not TLS.
+        Garbage = "garbage",
+        /// No version, suite or signature that both sides know.
+        Incompatible = "incompatible",
+        /// The protocol was broken: records that do not decrypt, renegotiation, floods.
+        Misbehaved = "misbehaved",
+        /// The peer gave up with an alert.
+        Alert = "alert",
+        /// The peer's certificate does not convince.
+        Certificate = "certificate",
+        /// A handshake message beyond all measure.
+        TooLong = "too_long",
+        /// The stream ended in the middle of the handshake.
+        Truncated = "truncated",
+        Timeout = "timeout",
+        /// No memory was left for unfinished records.
+        NoRoom = "no_room",
+        Internal = "internal",
+    }
+}
+
+label_values! {
     /// What ended a session.
     Ended, "by" {
         Quit = "quit",
@@ -217,6 +266,8 @@ label_values! {
         Pit = "pit",
         /// Client or server ended their tunnel.
         Tunnel = "tunnel",
+        /// A TLS handshake that failed.
+        Tls = "tls",
         /// A defect in weir.
         Panic = "panic",
     }

@@ -64,6 +64,7 @@ pub struct Client {
     pub connections: Tat,
     pub messages: Tat,
     pub recipients: Tat,
+    pub handshakes: Tat,
     pub bytes: Bucket,
     pub errors: Memory,
     pub temper: temper::State,
@@ -91,6 +92,7 @@ impl Client {
             connections: tat,
             messages: tat,
             recipients: tat,
+            handshakes: tat,
             bytes: Bucket::default(),
             errors: Memory::default(),
             temper: temper::State::default(),
@@ -122,6 +124,7 @@ impl Client {
             &mut self.connections,
             &mut self.messages,
             &mut self.recipients,
+            &mut self.handshakes,
         ];
         if u64::from(seconds(now).saturating_sub(self.seen)) > STALE.as_secs() {
             tats.into_iter().for_each(|tat| *tat = Tat::new(tick));
@@ -136,9 +139,13 @@ impl Client {
     /// Nothing would be lost with it. A stale one has nothing but its temper, which is over by then.
     fn is_blank(&self, config: &temper::Config, now: Moment) -> bool {
         let tick = Tick::from(now);
-        let idle = [self.connections, self.messages, self.recipients]
-            .iter()
-            .all(|tat| tat.is_idle(tick));
+        let tats = [
+            self.connections,
+            self.messages,
+            self.recipients,
+            self.handshakes,
+        ];
+        let idle = tats.iter().all(|tat| tat.is_idle(tick));
         idle && self.errors.is_clean(now)
             && !self.is_known(now)
             && self.temper.clone().at(config, now) == temper::Temper::Normal

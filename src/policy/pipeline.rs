@@ -7,6 +7,7 @@
 //! | stage | checks, in this order |
 //! |---|---|
 //! | connect | allow and deny list · overload · concurrency · connection rate |
+//! | handshake | handshake rate |
 //! | MAIL | message rate |
 //! | RCPT | relay control · recipient rate |
 //! | body | byte rate |
@@ -44,6 +45,7 @@ pub struct Config {
     pub rate_messages: Rate,
     pub rate_recipients: Rate,
     pub rate_bytes: ByteRate,
+    pub rate_handshakes: Rate,
     pub errors: errors::Limits,
     pub temper: temper::Config,
     pub pace: pace::Config,
@@ -60,6 +62,7 @@ impl Default for Config {
             rate_messages: Rate::UNLIMITED,
             rate_recipients: Rate::UNLIMITED,
             rate_bytes: ByteRate::UNLIMITED,
+            rate_handshakes: Rate::UNLIMITED,
             errors: errors::Limits::default(),
             temper: temper::Config::default(),
             pace: pace::Config::default(),
@@ -202,6 +205,16 @@ impl Policy {
             client.errors.record(errors, now);
         }
         self.clients.close(standing.client, now);
+    }
+
+    /// A TLS handshake is to begin, by STARTTLS or before the greeting.
+    pub fn handshake(&mut self, standing: Standing, now: Moment) -> Ruling {
+        let rate = self.config.rate_handshakes;
+        let within = self
+            .clients
+            .client(standing.client, now)
+            .is_none_or(|client| rate.take(&mut client.handshakes, Tick::from(now)));
+        self.unless(within, standing, Finding::RateHandshakes, now)
     }
 
     /// MAIL, well-formed.

@@ -19,6 +19,7 @@ use crate::route::Tried;
 use super::introduction::{Introduction, told};
 use super::parking::Belongings;
 use super::pit::{Peer, Row};
+use super::secure::tls_words;
 use super::session::Session;
 use super::slab::Key;
 use super::who::Who;
@@ -240,6 +241,7 @@ impl<W: Wire> World<W> {
             errors: stats.errors.into(),
             bytes_in: session.bytes_in,
             bytes_out: session.bytes_out,
+            tls: session.secrecy.facts().map(tls_words),
         });
         self.leave(session.standing, session.errors);
     }
@@ -285,6 +287,7 @@ impl<W: Wire> World<W> {
             errors: 0,
             bytes_in: 0,
             bytes_out: 0,
+            tls: self.wire.facts(tenant.slot).map(tls_words),
         };
         if let Belongings::Session(parked) = &tenant.parked {
             let stats = parked.relay.stats();
@@ -378,6 +381,7 @@ impl<W: Wire> World<W> {
             queue_wait: Duration::from_millis(session.want.waited.into()),
             data: ended.data_took(),
             answer,
+            tls: session.secrecy.facts().map(tls_words),
         };
         let all = 0..ended.envelope.recipient_count() as u16;
         self.log

@@ -134,6 +134,8 @@ pub struct PitConfig {
     /// Parked clients: `pit::ROW_BYTES` and a timer each.
     pub rows_max: u32,
     pub overflow: pit::Overflow,
+    /// Of these, with TLS: some 5 KiB more each.
+    pub secure_max: u32,
 }
 
 impl Default for PitConfig {
@@ -141,6 +143,7 @@ impl Default for PitConfig {
         PitConfig {
             rows_max: 50_000,
             overflow: pit::Overflow::default(),
+            secure_max: 10_000,
         }
     }
 }

@@ -52,15 +52,12 @@ impl<W: Wire> World<W> {
             Stage::StartTls if self.tls.is_none() && !self.tunnels(session.listener) => {
                 return Verdict::Refuse(texts::TLS_UNAVAILABLE);
             }
+            Stage::StartTls => self.policy.handshake(standing, now),
             Stage::Data => {
                 self.stamp_message(key);
                 return Verdict::Pass;
             }
-            Stage::Helo
-            | Stage::StartTls
-            | Stage::EndOfHeaders
-            | Stage::EndOfData
-            | Stage::FinalReply { .. } => {
+            Stage::Helo | Stage::EndOfHeaders | Stage::EndOfData | Stage::FinalReply { .. } => {
                 return Verdict::Pass;
             }
         };

@@ -98,7 +98,7 @@ impl<W: Wire> World<W> {
         }
         if session.secrecy.discards() {
             self.wire.release(buffer);
-            return self.discard_glued(key, len as usize);
+            return self.glued(key);
         }
         if session.intake.capacity() == 0 {
             session.intake = self

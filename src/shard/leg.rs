@@ -11,7 +11,7 @@ use weir_smtp::outbound::{LegLost, Outbound, Owed};
 use weir_smtp::reply::Reply;
 use weir_smtp::time::Moment;
 
-use crate::metrics::{ClosedLeg, Ended, Outcome, ReplyClass, Way};
+use crate::metrics::{ClosedLeg, Ended, Outcome, ReplyClass, TlsLeg, Way};
 use crate::policy::pace::Pace;
 use crate::ring::{BufferId, Close, Group, ReceiveEnd, SlotId, Wire};
 use crate::route::{EndpointId, Failure};
@@ -343,6 +343,9 @@ impl<W: Wire> World<W> {
                 }
             }
             ReceiveEnd::Eof | ReceiveEnd::Reset(_) => {
+                if let ReceiveEnd::Reset(error) = &why {
+                    self.count_cut(TlsLeg::Upstream, error);
+                }
                 self.lose_leg(key, LegLost::Closed, ClosedLeg::Peer)
             }
         }

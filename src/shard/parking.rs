@@ -227,6 +227,14 @@ impl<W: Wire> World<W> {
     /// A row into the pit. When it is full, somebody is closed: the one displaced, or this one.
     fn park_row(&mut self, row: Row<Belongings>) -> Option<RowId> {
         self.counters.pit_parked.inc();
+        if self.wire.is_secure(row.tenant.slot) {
+            self.parked_secure += 1;
+            if self.parked_secure > self.config.pit.secure_max {
+                self.counters.sessions_refused.at(Refusal::PitFull).inc();
+                self.cut_row(row, PitEnd::Displaced, &texts::OVERLOAD);
+                return None;
+            }
+        }
         let id = match self.pit.park(row) {
             Parking::Parked(id) => Some(id),
             Parking::Displaced(id, other) => {
@@ -396,8 +404,8 @@ impl<W: Wire> World<W> {
         session.parked_millis = tenant.parked_before.saturating_add(here);
         session.standing = tenant.standing;
         session.listener = tenant.listener;
-        if self.wire.is_secure(tenant.slot) {
-            session.secrecy = Secrecy::Inside;
+        if let Some(facts) = self.wire.facts(tenant.slot) {
+            session.secrecy = Secrecy::Inside(facts);
         }
         session.introduction = introduction;
         self.add_session(session)
@@ -443,6 +451,7 @@ impl<W: Wire> World<W> {
     }
 
     fn row_ended(&mut self, row: &Row<Belongings>, how: PitEnd) {
+        self.parked_secure -= u32::from(self.wire.is_secure(row.tenant.slot));
         self.counters.pit_ended.at(how).inc();
         self.counters.pit_seconds.observe(self.now.since(row.since));
         self.counters.pit_rows.set(self.pit.len() as u64);

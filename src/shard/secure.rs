@@ -15,11 +15,12 @@ use weir_smtp::relay::TlsOffer;
 use weir_smtp::starttls::PlaintextDrained;
 use weir_smtp::time::Moment;
 
-use crate::metrics::{Ended, Refusal};
+use crate::maillog::TlsWords;
+use crate::metrics::{Ended, Handshake, Refusal, TlsFailure, TlsLeg};
 use crate::net::{ClientTls, Service};
-use crate::policy::{Admission, Ruling};
+use crate::policy::{Admission, Finding, Ruling};
 use crate::ring::{Group, SlotId, Wire};
-use crate::tls::{Begin, Connection, Failure};
+use crate::tls::{Begin, Connection, Facts, Failure, Version};
 
 use super::arrivals::Arrival;
 use super::pit::Peer;
@@ -33,30 +34,47 @@ use super::world::World;
 pub enum Secrecy {
     #[default]
     Plain,
-    /// The 220 to STARTTLS is on its way out.
-    Asked,
+    /// The 220 to STARTTLS is on its way out. `glued`: something has come in front of the handshake.
+    Asked {
+        glued: bool,
+    },
     /// The handshake that STARTTLS asked for.
-    Shaking,
+    Shaking {
+        glued: bool,
+    },
     /// The handshake that comes before the greeting: the relay has not begun.
     First,
-    Inside,
+    Inside(Facts),
 }
 
 impl Secrecy {
     /// Nothing can be said to the client now.
     pub fn is_shaking(self) -> bool {
-        matches!(self, Secrecy::Shaking | Secrecy::First)
+        matches!(self, Secrecy::Shaking { .. } | Secrecy::First)
+    }
+
+    /// Nothing but the 220 is in the way of a handshake.
+    pub fn is_asked(self) -> bool {
+        matches!(self, Secrecy::Asked { .. })
+    }
+
+    /// What was agreed on with the client.
+    pub fn facts(self) -> Option<Facts> {
+        match self {
+            Secrecy::Inside(facts) => Some(facts),
+            _ => None,
+        }
     }
 
     /// What is received is not for the relay.
     pub fn discards(self) -> bool {
-        matches!(self, Secrecy::Asked | Secrecy::Shaking)
+        matches!(self, Secrecy::Asked { .. } | Secrecy::Shaking { .. })
     }
 }
 
 /// How a session stands to TLS, by its listener and by what has happened.
 pub(super) fn offer(services: &[Service], certified: bool, session: &Session) -> TlsOffer {
-    if session.secrecy == Secrecy::Inside {
+    if session.secrecy.facts().is_some() {
         return TlsOffer::Active;
     }
     let service = services.get(usize::from(session.listener));
@@ -90,7 +108,15 @@ impl<W: Wire> World<W> {
             return;
         };
         self.take_note(key, &admission.ruling, "connect");
-        if !admission.ruling.passes() {
+        let admission_passed = admission.ruling.passes();
+        let ruling = match admission_passed {
+            true => self.policy.handshake(admission.standing, self.now),
+            false => admission.ruling,
+        };
+        if admission_passed {
+            self.take_note(key, &ruling, "connect");
+        }
+        if !ruling.passes() {
             self.counters.sessions_refused.at(Refusal::Policy).inc();
             return self.drop_client(key, Ended::Refused);
         }
@@ -108,17 +134,35 @@ impl<W: Wire> World<W> {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        session.secrecy = Secrecy::Asked;
+        session.secrecy = Secrecy::Asked { glued: false };
         // Nothing comes after this reply that it could wait for.
         session.flags.prompt = true;
-        let glued = session.waiting_octets();
-        self.discard_glued(key, glued);
+        let glued = !session.intake.is_empty();
         self.drop_intake(key);
+        if glued {
+            self.glued(key);
+        }
     }
 
-    /// Octets that came between STARTTLS and the handshake.
-    pub(super) fn discard_glued(&mut self, key: Key, octets: usize) {
-        let _ = (key, octets);
+    /// Octets came between STARTTLS and the handshake, and were thrown away.
+    pub(super) fn glued(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        session.secrecy = match session.secrecy {
+            Secrecy::Asked { glued: false } => Secrecy::Asked { glued: true },
+            Secrecy::Shaking { glued: false } => Secrecy::Shaking { glued: true },
+            // Once is enough.
+            _ => return,
+        };
+        let standing = session.standing;
+        self.counters.tls_injections.inc();
+        let ruling = self.policy.found(standing, Finding::TlsInjection, self.now);
+        self.take_note(key, &ruling, "starttls");
+        if let Verdict::Close(reply) | Verdict::Refuse(reply) = ruling.verdict {
+            // Said inside TLS.
+            self.relay_call(key, |relay, cx| relay.refuse(cx, &reply));
+        }
     }
 
     /// The 220 is out: the handshake begins.
@@ -132,7 +176,8 @@ impl<W: Wire> World<W> {
             // It has left meanwhile.
             return;
         };
-        session.secrecy = Secrecy::Shaking;
+        let glued = session.secrecy == Secrecy::Asked { glued: true };
+        session.secrecy = Secrecy::Shaking { glued };
         self.shake_hands(key, slot, drained, &[]);
     }
 
@@ -155,7 +200,7 @@ impl<W: Wire> World<W> {
                 };
                 self.wire.begin(begin, connection, unread, drained);
             }
-            Err(_) => self.drop_client(key, Ended::Dropped),
+            Err(_) => self.drop_client(key, Ended::Tls),
         }
     }
 
@@ -164,13 +209,26 @@ impl<W: Wire> World<W> {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let before = std::mem::replace(&mut session.secrecy, Secrecy::Inside);
-        if result.is_err() {
-            session.secrecy = before;
-            return self.drop_client(key, Ended::Dropped);
-        }
+        let before = session.secrecy;
+        let slot = session.slot;
+        let secured = result.and_then(|()| {
+            let facts = slot.and_then(|slot| self.wire.facts(slot));
+            facts.ok_or_else(|| Failure::Internal.into())
+        });
+        let facts = match secured {
+            Ok(facts) => facts,
+            Err(error) => {
+                self.count_failure(TlsLeg::Client, &error);
+                self.note_failure(key, "handshake");
+                return self.drop_client(key, Ended::Tls);
+            }
+        };
+        session.secrecy = Secrecy::Inside(facts);
         if before == Secrecy::First {
             session.close_at = Moment::NEVER;
+        }
+        self.count_handshake(TlsLeg::Client, facts);
+        if before == Secrecy::First {
             return self.greet_inside(key);
         }
         self.relay_call(key, |relay, cx| relay.handle_secured(cx));
@@ -210,6 +268,29 @@ impl<W: Wire> World<W> {
         }
     }
 
+    /// The handshake did not come to its end in time.
+    pub(super) fn handshake_overdue(&mut self, key: Key) {
+        let failures = &self.counters.tls_failures;
+        failures.at(TlsLeg::Client, TlsFailure::Timeout).inc();
+        self.note_failure(key, "handshake");
+    }
+
+    /// A client's connection is gone: not by its close_notify, if it is inside TLS.
+    pub(super) fn client_cut(&mut self, key: Key, error: &io::Error) {
+        self.count_cut(TlsLeg::Client, error);
+        if Failure::of(error).is_some_and(|failure| failure != Failure::Truncated) {
+            self.note_failure(key, "tls");
+        }
+    }
+
+    fn note_failure(&mut self, key: Key, stage: &'static str) {
+        if let Some(session) = self.sessions.get(key) {
+            let standing = session.standing;
+            let ruling = self.policy.found(standing, Finding::TlsFailed, self.now);
+            self.take_note(key, &ruling, stage);
+        }
+    }
+
     /// Ends a session that nothing can be said to.
     pub(super) fn drop_client(&mut self, key: Key, why: Ended) {
         if let Some(session) = self.sessions.get_mut(key) {
@@ -217,5 +298,55 @@ impl<W: Wire> World<W> {
             session.flags.closing = true;
             self.client_lost(key);
         }
+    }
+}
+
+/// The books of both sides.
+impl<W: Wire> World<W> {
+    pub(super) fn count_handshake(&self, leg: TlsLeg, facts: Facts) {
+        let kind = match (facts.version, facts.resumed) {
+            (Version::Tls12, false) => Handshake::Tls12,
+            (Version::Tls12, true) => Handshake::Tls12Resumed,
+            (Version::Tls13, false) => Handshake::Tls13,
+            (Version::Tls13, true) => Handshake::Tls13Resumed,
+        };
+        self.counters.tls_handshakes.at(leg, kind).inc();
+    }
+
+    pub(super) fn count_failure(&self, leg: TlsLeg, error: &io::Error) {
+        self.counters.tls_failures.at(leg, failure_of(error)).inc();
+    }
+
+    /// A stream that has ended without its close_notify, or that broke the rules.
+    pub(super) fn count_cut(&self, leg: TlsLeg, error: &io::Error) {
+        match Failure::of(error) {
+            Some(Failure::Truncated) => self.counters.tls_cut.at(leg).inc(),
+            Some(_) => self.count_failure(leg, error),
+            // The network's own: a reset, as without TLS.
+            None => {}
+        }
+    }
+}
+
+/// For the log.
+pub(super) fn tls_words(facts: Facts) -> TlsWords {
+    TlsWords {
+        version: facts.version.word(),
+        suite: facts.suite(),
+        resumed: facts.resumed,
+    }
+}
+
+pub(super) fn failure_of(error: &io::Error) -> TlsFailure {
+    match Failure::of(error) {
+        Some(Failure::Garbage) => TlsFailure::Garbage,
+        Some(Failure::Incompatible) => TlsFailure::Incompatible,
+        Some(Failure::Misbehaved) => TlsFailure::Misbehaved,
+        Some(Failure::Alert) => TlsFailure::Alert,
+        Some(Failure::Certificate) => TlsFailure::Certificate,
+        Some(Failure::TooLong) => TlsFailure::TooLong,
+        Some(Failure::NoRoom) => TlsFailure::NoRoom,
+        Some(Failure::Internal) => TlsFailure::Internal,
+        Some(Failure::Truncated) | None => TlsFailure::Truncated,
     }
 }

@@ -7,11 +7,13 @@ use std::io;
 use weir_smtp::outbound::{LegLost, TlsWanted};
 use weir_smtp::starttls::PlaintextDrained;
 
-use crate::metrics::ClosedLeg;
+use crate::maillog::Value;
+use crate::metrics::{ClosedLeg, TlsLeg};
 use crate::ring::{Group, Wire};
 use crate::route::EndpointId;
 use crate::tls::{Begin, Connection, Failure, UpstreamMode};
 
+use super::secure::failure_of;
 use super::slab::Key;
 use super::who::Who;
 use super::world::World;
@@ -91,7 +93,10 @@ impl<W: Wire> World<W> {
         let Some(leg) = self.legs.get_mut(key) else {
             return;
         };
-        if result.is_err() {
+        let slot = leg.slot;
+        if let Err(error) = result {
+            self.count_failure(TlsLeg::Upstream, &error);
+            self.log_leg_failure(key, &error);
             return self.lose_leg(key, LegLost::NoTls, ClosedLeg::Tls);
         }
         let tls = self
@@ -100,6 +105,20 @@ impl<W: Wire> World<W> {
             .and_then(|endpoint| endpoint.tls());
         let verified = tls.is_some_and(|tls| tls.mode == UpstreamMode::Verify);
         leg.outbound.handle_secured(verified);
+        if let Some(facts) = self.wire.facts(slot) {
+            self.count_handshake(TlsLeg::Upstream, facts);
+        }
         self.pump(key);
+    }
+
+    fn log_leg_failure(&mut self, key: Key, error: &io::Error) {
+        let endpoint = self.legs.get(key).map(|leg| leg.endpoint);
+        if let Some(endpoint) = endpoint.and_then(|endpoint| self.routes.get(endpoint)) {
+            let fields = [
+                ("address", Value::Address(endpoint.addr)),
+                ("why", Value::Word(failure_of(error).word())),
+            ];
+            self.log.event(self.now, "upstream_tls_failed", &fields);
+        }
     }
 }

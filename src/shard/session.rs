@@ -527,7 +527,7 @@ impl<W: Wire> World<W> {
         session.flags.sending = false;
         match result {
             Ok(_) => {
-                if session.secrecy == Secrecy::Asked && session.out.is_empty() {
+                if session.secrecy.is_asked() && session.out.is_empty() {
                     self.begin_secrecy(key);
                 }
                 self.feed(key)
@@ -548,7 +548,10 @@ impl<W: Wire> World<W> {
                 session.flags.eof = true;
                 self.finish_step(key);
             }
-            ReceiveEnd::Reset(_) => self.client_lost(key),
+            ReceiveEnd::Reset(error) => {
+                self.client_cut(key, &error);
+                self.client_lost(key)
+            }
         }
     }
 
@@ -695,7 +698,10 @@ impl<W: Wire> World<W> {
         if session.close_at <= now {
             // It did not even take its last reply, or did not shake hands.
             return match session.secrecy {
-                Secrecy::First => self.drop_client(key, Ended::Timeout),
+                Secrecy::First => {
+                    self.handshake_overdue(key);
+                    self.drop_client(key, Ended::Timeout)
+                }
                 _ => self.client_lost(key),
             };
         }
@@ -714,6 +720,10 @@ impl<W: Wire> World<W> {
             .get(key)
             .is_some_and(|session| session.deadline() <= now && session.relay.deadline() <= now);
         if overdue {
+            let secrecy = self.sessions.get(key).map(|session| session.secrecy);
+            if let Some(Secrecy::Shaking { .. }) = secrecy {
+                self.handshake_overdue(key);
+            }
             self.relay_call(key, |relay, cx| relay.handle_timeout(cx));
             self.settle(key);
         }
@@ -722,6 +732,6 @@ impl<W: Wire> World<W> {
 }
 
 const _: () = assert!(
-    size_of::<Session>() <= 432,
+    size_of::<Session>() <= 440,
     "an idle session costs 640 bytes with its slot, timer and address"
 );

@@ -84,6 +84,8 @@ pub struct World<W: Wire> {
     pub(super) sessions: Slab<Session>,
     pub(super) legs: Slab<Leg>,
     pub(super) pit: Pit<Belongings>,
+    /// Rows with TLS.
+    pub(super) parked_secure: u32,
     pub(super) ahead: Ahead,
     pub(super) introductions: Introductions,
     pub(super) proxied: Slab<Proxied>,
@@ -152,6 +154,7 @@ impl<W: Wire> World<W> {
             sessions: Slab::new(slots),
             legs: Slab::new(slots),
             pit: Pit::new(config.pit.rows_max, config.pit.overflow, now),
+            parked_secure: 0,
             ahead: Ahead::default(),
             introductions: Introductions::default(),
             proxied: Slab::new(slots),

@@ -7,6 +7,7 @@
 //! A connection that failed may have an alert in `out` to tell the peer so, and does nothing more.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use rustls::client::UnbufferedClientConnection;
@@ -15,7 +16,9 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{ClientConfig, CommonState, HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls::{
+    CipherSuite, ClientConfig, CommonState, HandshakeKind, ProtocolVersion, ServerConfig,
+};
 
 /// Octets of a record's header, and the most that may follow it (RFC 5246, 6.2.3; RFC 8446, 5.2 allows less).
 const HEADER: usize = 5;
@@ -80,6 +83,23 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> io::Error {
+        let kind = match failure {
+            Failure::Truncated => io::ErrorKind::UnexpectedEof,
+            _ => io::ErrorKind::InvalidData,
+        };
+        io::Error::new(kind, failure)
+    }
+}
+
+impl Failure {
+    /// What stands behind an error of [`super::Layer`]; None: the network's own.
+    pub fn of(error: &io::Error) -> Option<Failure> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+}
+
 impl From<rustls::Error> for Failure {
     fn from(error: rustls::Error) -> Failure {
         use rustls::Error;
@@ -109,21 +129,33 @@ pub struct Progress {
     pub closed: bool,
 }
 
-/// What both sides have agreed on.
+/// What both sides have agreed on. Every session has room for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
     pub version: Version,
-    /// Its name in the registry of IANA.
-    pub suite: &'static str,
+    /// The lower half of its number in the registry of IANA: those of rustls differ in it.
+    suite: u8,
     pub resumed: bool,
     /// The peer has shown a certificate that convinced.
     pub certified: bool,
 }
 
 impl Facts {
+    /// The suite's name in the registry of IANA.
+    pub fn suite(&self) -> &'static str {
+        let suites = rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES;
+        let mut names = suites.iter().map(|suite| suite.suite());
+        let name = names.find(|suite| low(*suite) == self.suite);
+        name.and_then(|suite| suite.as_str()).unwrap_or("unknown")
+    }
+
     pub fn is_newest(&self) -> bool {
         self.version == Version::Tls13
     }
+}
+
+fn low(suite: CipherSuite) -> u8 {
+    u16::from(suite) as u8
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -391,7 +423,7 @@ impl Connection {
                 ProtocolVersion::TLSv1_3 => Version::Tls13,
                 _ => Version::Tls12,
             },
-            suite: common.negotiated_cipher_suite()?.suite().as_str()?,
+            suite: low(common.negotiated_cipher_suite()?.suite()),
             resumed: common.handshake_kind() == Some(HandshakeKind::Resumed),
             certified: common.peer_certificates().is_some(),
         })

@@ -17,9 +17,9 @@ use crate::shard::pit::{self, Overflow};
 pub struct Flags {
     /// What a finding leads to (repeatable; the last word on a finding counts)
     ///
-    /// Findings: deny-list, concurrency, rate-connections, rate-messages, rate-recipients, rate-bytes, pregreet, pipelining,
-    /// non-smtp, bare-newline, nul, loop, errors-soft, errors-hard, junk, slow-body, relay, forged-proxy, forged-xclient, overload,
-    /// intercept-loop. Actions: off;
+    /// Findings: deny-list, concurrency, rate-connections, rate-messages, rate-recipients, rate-bytes, rate-handshakes,
+    /// pregreet, pipelining, non-smtp, bare-newline, nul, loop, errors-soft, errors-hard, junk, slow-body,
+    /// tls-injection, tls-failed, relay, forged-proxy, forged-xclient, overload, intercept-loop. Actions: off;
     /// log: counted and logged only; delay: replies wait --delay; stutter: replies drip byte by byte; defer: 4xx; reject: 5xx;
     /// drop: reply and close. delay and stutter hold for the address for --tarpit-time, then get better by a step.
     ///

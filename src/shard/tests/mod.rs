@@ -543,6 +543,12 @@ impl Stage {
         slot
     }
 
+    /// The client that came last comes once more.
+    pub fn arrive_again(&mut self) -> SlotId {
+        self.clients -= 1;
+        self.client()
+    }
+
     /// A client connects.
     pub fn arrive(&mut self) -> SlotId {
         self.arrive_for(None)

@@ -8,7 +8,9 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, SupportedProtocolVersion};
 
 use super::{Stage, settings};
+use crate::metrics::{Handshake, TlsFailure, TlsLeg};
 use crate::net::{ClientTls, Service};
+use crate::policy::{self, Action, Finding};
 use crate::ring::{Close, SlotId};
 use crate::shard::config::WorldConfig;
 use crate::tls::ServerTls;
@@ -222,6 +224,143 @@ fn what_is_glued_behind_starttls_is_thrown_away() {
     client.say(&mut stage, "EHLO c.example\r\n");
     client.heard(&mut stage);
     deliver(&mut stage, &mut client);
+    assert_eq!(stage.counters.tls_injections.value(), 1);
+    assert_eq!(found(&stage, Finding::TlsInjection, Action::Log), 1);
+}
+
+fn found(stage: &Stage, finding: Finding, action: Action) -> u64 {
+    let cell = stage
+        .counters
+        .findings
+        .at(finding as usize, action as usize);
+    cell.value()
+}
+
+/// What comes while the 220 is on its way out is no hello either.
+#[test]
+fn octets_ahead_of_the_220_are_thrown_away_and_cost_the_session_where_that_is_wanted() {
+    let mut config = with_tls(ClientTls::May);
+    config.policy = minding("tls-injection=drop");
+    let mut stage = Stage::new(config, 1, 10);
+    let slot = stage.client();
+    stage.say(slot, "EHLO c.example\r\n");
+    stage.heard(slot);
+    stage.stuff(slot);
+    stage.say(slot, "STARTTLS\r\n");
+    stage.say(slot, "RSET\r\n");
+    stage.say(slot, "RSET\r\n");
+    stage.unstuff(slot);
+    assert_eq!(stage.heard(slot), "220 2.0.0 Ready to start TLS\r\n");
+    assert_eq!(found(&stage, Finding::TlsInjection, Action::Drop), 1);
+    let mut client = Client::new(slot, client_config(&[&TLS13]));
+    let heard = client.heard(&mut stage);
+    assert!(heard.starts_with("421 4.7.0 "), "inside TLS: {heard}");
+    assert!(client.has_been_told_the_end());
+}
+
+fn minding(on: &str) -> Arc<policy::Config> {
+    let on = on.parse().expect("a finding and an action for it");
+    Arc::new(policy::Config {
+        actions: std::iter::once(on).collect(),
+        ..policy::Config::default()
+    })
+}
+
+#[test]
+fn handshakes_beyond_the_rate_are_put_off() {
+    let mut config = with_tls(ClientTls::May);
+    config.policy = Arc::new(policy::Config {
+        rate_handshakes: "1/h".parse().expect("a rate"),
+        ..policy::Config::default()
+    });
+    let mut stage = Stage::new(config.clone(), 1, 10);
+    upgraded(&mut stage, client_config(&[&TLS13]));
+    let again = stage.arrive_again();
+    stage.say(again, "EHLO c.example\r\n");
+    stage.heard(again);
+    stage.say(again, "STARTTLS\r\n");
+    assert!(stage.heard(again).starts_with("454 4.7.0 "));
+    stage.say(again, "NOOP\r\n");
+    assert_eq!(stage.code(again), "250", "the session goes on");
+    assert_eq!(found(&stage, Finding::RateHandshakes, Action::Defer), 1);
+
+    config.services = with_tls(ClientTls::Implicit).services;
+    let mut stage = Stage::new(config, 1, 10);
+    let first = stage.client();
+    let again = stage.arrive_again();
+    assert_eq!(stage.closed(first), None);
+    assert!(stage.closed(again).is_some(), "not worth a handshake");
+    assert!(stage.heard_octets(again).is_empty());
+}
+
+#[test]
+fn handshakes_are_counted_by_version_and_resumption() {
+    let mut stage = Stage::new(with_tls(ClientTls::Implicit), 1, 10);
+    let config = client_config(&[&TLS13]);
+    for _ in 0..2 {
+        let slot = stage.client();
+        let mut client = Client::new(slot, config.clone());
+        client.say(&mut stage, "QUIT\r\n");
+        assert!(client.heard(&mut stage).contains("221 "));
+    }
+    for kind in [Handshake::Tls13, Handshake::Tls13Resumed] {
+        let count = stage.counters.tls_handshakes.at(TlsLeg::Client, kind);
+        assert_eq!(count.value(), 1, "{}", kind.word());
+    }
+}
+
+/// A client that stutters keeps its TLS in the pit, and is closed where too many do.
+#[test]
+fn who_is_parked_keeps_tls_while_there_is_room() {
+    for room in [1, 0] {
+        let mut config = with_tls(ClientTls::May);
+        config.policy = minding("non-smtp=stutter");
+        config.pit.secure_max = room;
+        let mut stage = Stage::new(config, 1, 10);
+        let mut client = upgraded(&mut stage, client_config(&[&TLS13]));
+        client.say(&mut stage, "EHLO c.example\r\n");
+        client.heard(&mut stage);
+        client.say(&mut stage, "GET / HTTP/1.0\r\n");
+        if room == 0 {
+            let heard = client.heard(&mut stage);
+            assert!(heard.contains("421 4.3.2 "), "{heard}");
+            assert!(stage.closed(client.slot).is_some());
+            continue;
+        }
+        assert_eq!(stage.world.pit.len(), 1);
+        let begun = client.heard(&mut stage);
+        assert!(begun.len() < 20, "a byte at a time: {begun}");
+        stage.sleep(Duration::from_secs(300));
+        let reply = begun + &client.heard(&mut stage);
+        assert!(
+            reply.starts_with("500 ") && reply.ends_with("\r\n"),
+            "{reply}"
+        );
+        assert_eq!(stage.world.parked_secure, stage.world.pit.len() as u32);
+        client.say(&mut stage, "QUIT\r\n");
+        stage.sleep(Duration::from_secs(300));
+        assert!(client.heard(&mut stage).starts_with("221 "));
+    }
+}
+
+/// A parked client that takes nothing: its row goes on waiting, and nothing piles up for it.
+#[test]
+fn a_parked_client_that_takes_nothing_holds_one_record() {
+    let mut config = with_tls(ClientTls::May);
+    config.policy = minding("non-smtp=stutter");
+    let mut stage = Stage::new(config, 1, 10);
+    let mut client = upgraded(&mut stage, client_config(&[&TLS13]));
+    client.say(&mut stage, "EHLO c.example\r\n");
+    client.heard(&mut stage);
+    client.say(&mut stage, "GET / HTTP/1.0\r\n");
+    client.heard(&mut stage);
+    stage.stuff(client.slot);
+    stage.sleep(Duration::from_secs(60));
+    assert_eq!(stage.world.pit.len(), 1);
+    assert!(stage.heard_octets(client.slot).len() < 64);
+    stage.reset(client.slot);
+    stage.sleep(Duration::from_secs(600));
+    assert_eq!(stage.world.pit.len(), 0);
 }
 
 #[test]
@@ -238,6 +377,10 @@ fn garbage_instead_of_a_hello_gets_an_alert_and_the_end() {
         let heard = stage.heard_octets(slot);
         assert_eq!(heard[..5], [21, 3, 3, 0, 2], "one alert");
         assert_eq!(stage.closed(slot), Some(Close::Linger));
+        let failures = &stage.counters.tls_failures;
+        let garbage = failures.at(TlsLeg::Client, TlsFailure::Garbage);
+        assert_eq!(garbage.value(), 1);
+        assert_eq!(found(&stage, Finding::TlsFailed, Action::Log), 1);
         stage.settle();
         stage.assert_empty();
     }
@@ -259,6 +402,9 @@ fn a_handshake_that_does_not_come_is_not_waited_for_forever() {
         stage.sleep(Duration::from_secs(2));
         assert!(stage.closed(slot).is_some());
         assert!(stage.heard_octets(slot).is_empty(), "without a word");
+        let failures = &stage.counters.tls_failures;
+        let overdue = failures.at(TlsLeg::Client, TlsFailure::Timeout);
+        assert_eq!(overdue.value(), 1);
         stage.assert_empty();
     }
 }
@@ -313,6 +459,8 @@ fn a_body_that_ends_by_truncation_is_no_message() {
                 .messages
                 .at(crate::metrics::Outcome::Accepted);
             assert_eq!(accepted.value(), 0);
+            let cut = stage.counters.tls_cut.at(TlsLeg::Client);
+            assert_eq!(cut.value(), u64::from(!close));
             assert!(stage.closed(client.slot).is_some());
         }
     }
@@ -342,9 +490,7 @@ fn the_greet_wait_comes_after_the_handshake_and_hears_early_talkers() {
         let heard = client.heard(&mut stage);
         assert!(heard.starts_with("220 "), "{heard}");
         assert_eq!(heard.contains("250 "), early, "{heard}");
-        let finding = crate::policy::Finding::Pregreet as usize;
-        let action = crate::policy::Action::Log as usize;
-        let noticed = stage.counters.findings.at(finding, action).value();
+        let noticed = found(&stage, Finding::Pregreet, Action::Log);
         assert_eq!(noticed, u64::from(early));
         if !early {
             client.say(&mut stage, "EHLO c.example\r\n");

@@ -442,3 +442,16 @@ fn an_idle_connection_owns_its_keys_and_little_else() {
         kept.extend(warm.into_iter().chain(idle));
     }
 }
+
+#[test]
+fn every_suite_keeps_its_name() {
+    for suite in rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES {
+        let facts = Facts {
+            version: Version::Tls13,
+            suite: low(suite.suite()),
+            resumed: false,
+            certified: false,
+        };
+        assert_eq!(Some(facts.suite()), suite.suite().as_str());
+    }
+}

@@ -104,14 +104,20 @@ impl<W: Wire> Wire for Layer<W> {
         });
     }
 
-    /// An ordinary send: a record is longer than what can be sent at once.
+    /// The bytes are taken at once, and their record is on its way while the shard thinks of something else; until it is out nothing more is taken.
     fn send_now(&mut self, slot: SlotId, bytes: &[u8]) {
         if self.place(slot).is_none() {
             return self.wire.send_now(slot, bytes);
         }
-        let mut flight = self.spare.pop().unwrap_or_default();
-        flight.extend_from_slice(bytes);
-        self.send(slot, flight);
+        let taken = self
+            .channel(slot)
+            .is_some_and(|channel| channel.drip(bytes));
+        self.touch(slot);
+        let result = match taken {
+            true => Ok(bytes.len()),
+            false => Err(io::ErrorKind::WouldBlock.into()),
+        };
+        self.tell(slot, News::Sent(result, Vec::new()));
     }
 
     fn cancel_send(&mut self, slot: SlotId) {

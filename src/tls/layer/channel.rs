@@ -87,6 +87,11 @@ impl Channel {
                 .is_some_and(|facts| facts.is_newest())
     }
 
+    /// Takes a few bytes, if what was taken before is out.
+    pub fn drip(&mut self, bytes: &[u8]) -> bool {
+        !self.sending && !self.broken && self.connection.write(bytes, &mut self.pending).is_ok()
+    }
+
     /// What the network is to send now.
     pub fn take_flight(&mut self) -> Option<Vec<u8>> {
         if self.sending || self.broken || self.pending.is_empty() {

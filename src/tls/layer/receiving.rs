@@ -194,7 +194,7 @@ impl<W: Wire> Layer<W> {
             return;
         };
         channel.failed = true;
-        let error = io::Error::new(io::ErrorKind::InvalidData, failure);
+        let error = failure.into();
         if channel.phase == Phase::Handshake {
             channel.phase = Phase::Over;
             self.tell(slot, News::Secured(Err(error)));
@@ -210,7 +210,8 @@ impl<W: Wire> Layer<W> {
         let armed = std::mem::replace(&mut channel.armed, false);
         match (channel.phase, why) {
             (Phase::Over, _) => {}
-            (_, ReceiveEnd::Eof) => self.cut(slot, truncated()),
+            // The peer's FIN came without its close_notify.
+            (_, ReceiveEnd::Eof) => self.cut(slot, Failure::Truncated.into()),
             (_, ReceiveEnd::Reset(error)) => self.cut(slot, error),
             (Phase::Handshake, ReceiveEnd::Stopped | ReceiveEnd::NoBuffers) => {
                 channel.armed = true;
@@ -244,9 +245,4 @@ impl<W: Wire> Layer<W> {
             self.end(slot, ReceiveEnd::Reset(error));
         }
     }
-}
-
-/// The peer's FIN came without its close_notify.
-fn truncated() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, Failure::Truncated)
 }
