@@ -56,6 +56,7 @@ const FOREIGN: &[&str] = &[
     "--size",
     "--threads",
     "--security-opt",
+    "--now",
 ];
 
 #[test]
