@@ -11,6 +11,7 @@ import subprocess
 import unittest
 
 import inside
+from test_certificates import Certificates
 from weirtest import BIN, Case, Client, free_port, message, wait_until
 
 IS_ROOT = os.geteuid() == 0
@@ -201,9 +202,50 @@ class Nobody(Confined):
         self.send(weir, upstream, "by-name")
 
 
+class Renewed(Confined, Certificates):
+    """Certificates as certbot keeps them: links in one folder to numbered files in another."""
+
+    def issue(self, number):
+        certificate, key, shown = self.pair(f"mx{number}", "weir.test", into=self.archive)
+        os.chown(key, -1, self.nobody.pw_gid)
+        os.chmod(key, 0o640)
+        for end, target in (("crt", certificate), ("key", key)):
+            link = os.path.join(self.live, f"mx.{end}")
+            os.symlink(os.path.relpath(target, self.live), link + ".new")
+            os.rename(link + ".new", link)
+        return shown
+
+    def setUp(self):
+        super().setUp()
+        self.archive, self.live = self.make("archive"), self.make("live")
+
+    def renew(self, *flags):
+        first = self.issue(1)
+        weir = self.confined(*flags, upstreams=[self.upstream()])
+        self.assertEqual(self.shown(weir), first)
+        second = self.issue(2)
+        weir.signal(signal.SIGHUP)
+        self.wait_shown(weir, second)
+        self.assertEqual(weir.metric("weir_tls_reload_failing"), 0)
+
+    def test_named_by_their_links(self):
+        self.renew("--tls-cert", os.path.join(self.live, "mx.crt"), "--tls-key", os.path.join(self.live, "mx.key"))
+
+    def test_in_a_folder_of_links(self):
+        self.renew("--tls-dir", self.live)
+
+    def test_a_key_that_is_roots_own(self):
+        self.issue(1)
+        os.chmod(os.path.join(self.archive, "mx1.key"), 0o600)
+        argv = [BIN, "--listen", f"127.0.0.1:{free_port()}", "--upstream", "127.0.0.1:1", "--user", "nobody", "--tls-dir", self.live]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=20)
+        self.assertEqual(done.returncode, 69, done.stderr)
+        self.assertIn("mx.key: cannot be read as nobody", done.stderr)
+
+
 class Managed(Confined):
     def test_as_the_unit_starts_it(self):
-        """An ordinary user with one capability for the ports, which goes with them."""
+        # An ordinary user with one capability for the ports, which goes with them.
         if not shutil.which("setpriv"):
             self.skipTest("no setpriv (util-linux)")
         upstream, admin = self.upstream(), free_port()
@@ -231,6 +273,20 @@ class Kept(Confined):
                 weir = self.confined(*flags, upstreams=[self.upstream()])
                 self.assert_given_up(weir, self.nobody.pw_uid, NET_RAW)
 
+    def test_the_one_kept_is_enough(self):
+        # From the client's address, with a mark: IP_TRANSPARENT and SO_MARK.
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(20)
+            address = f"127.0.0.1:{server.getsockname()[1]}"
+            weir = self.confined("--identity", "transparent", "--transparent-mark", "7", "--probe-interval", "0", upstreams=[address], ready=False)
+            wait_until(lambda: "state" in weir.get("/status")[1], "weir to run")
+            with Client(weir.port, source="127.0.0.50", greeting=False):
+                peers = set()
+                while "127.0.0.50" not in peers:  # the probe comes from weir itself
+                    taken, peer = server.accept()
+                    taken.close()
+                    peers.add(peer[0])
+
     def test_root_is_shut_in_and_warned_of(self):
         upstream = self.upstream()
         weir = self.weir(upstreams=[upstream])
@@ -250,9 +306,15 @@ class Kept(Confined):
 
 
 class Refused(Confined):
-    def run_weir(self, *flags, binary=BIN, uid=None, listen=None):
+    def run_weir(self, *flags, binary=BIN, uid=None, listen=None, locked=None):
         argv = [binary, "--listen", listen or f"127.0.0.1:{free_port()}", "--upstream", "127.0.0.1:1", *flags]
-        become = (lambda: os.setresuid(uid, uid, uid)) if uid else None
+
+        def become():
+            if locked:
+                resource.setrlimit(resource.RLIMIT_MEMLOCK, (locked, locked))
+            if uid:
+                os.setresuid(uid, uid, uid)
+
         return subprocess.run(argv, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL, preexec_fn=become)
 
     def by_nobody(self, *flags, **options):
@@ -281,6 +343,15 @@ class Refused(Confined):
 
     def test_foreign_addresses_without_the_right_to(self):
         self.assert_refused(self.by_nobody("--identity", "transparent"), 69, "CAP_NET_RAW", "CAP_NET_ADMIN", "AmbientCapabilities")
+
+    def test_locked_memory_that_does_not_suffice(self):
+        # One executor fits, its ring does not; or not even that. Neither is waited for.
+        release = tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
+        if release < (6, 14):
+            self.skipTest("this kernel does not count rings")
+        for locked in (256 << 10, 1 << 20, 3 << 19):
+            with self.subTest(locked):
+                self.assert_refused(self.by_nobody("--shards", "2", locked=locked), 69, "locked memory", "LimitMEMLOCK=", "--shards")
 
     def test_a_list_that_could_not_be_read_again(self):
         deny = self.write(self.make("lists"), "deny", "192.0.2.0/24\n", mode=0o600)
