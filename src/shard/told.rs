@@ -60,7 +60,7 @@ impl<W: Wire> World<W> {
             Version::Tls12 => "TLSv1.2",
             Version::Tls13 => "TLSv1.3",
         };
-        let known = tls.map(|facts| (version(facts.version), facts.suite));
+        let known = tls.map(|facts| (version(facts.version), facts.suite()));
         let introduction = session.introduction.as_deref();
         let secured = known.is_some() || introduction.is_some_and(|told| told.secured);
         let trace = Trace {
