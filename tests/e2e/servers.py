@@ -141,12 +141,16 @@ class Postfix:
         with open(path) as file:
             return self.process.log() + file.read()
 
-    def messages(self):
+    def delivered(self):
+        """The messages as they lie in the mailbox, with all that was added on the way."""
         found = []
         for path in glob.glob(os.path.join(self.box, "all", "new", "*")):
             with open(path, "rb") as file:
-                found.append(without_added(file.read()))
+                found.append(file.read())
         return found
+
+    def messages(self):
+        return [without_added(text) for text in self.delivered()]
 
 
 class Exim:
