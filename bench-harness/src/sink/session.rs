@@ -305,7 +305,7 @@ impl Session {
             Command::Xforward => {
                 self.offered(ExtensionSet::XFORWARD, b"250 2.0.0 Ok\r\n", desk, out)
             }
-            Command::Xclient => self.xclient(desk, out),
+            Command::Xclient(_) => self.xclient(desk, out),
             Command::Auth => self.offered(
                 ExtensionSet::AUTH,
                 b"535 5.7.8 Nobody has an account here\r\n",
