@@ -12,7 +12,7 @@ import unittest
 
 import inside
 from test_certificates import Certificates
-from weirtest import BIN, Case, Client, free_port, message, wait_until
+from weirtest import BIN, Case, Client, Upstream, free_port, message, wait_until
 
 IS_ROOT = os.geteuid() == 0
 DENIED, NOT_PERMITTED = -13, -1
@@ -266,6 +266,18 @@ class Managed(Confined):
             self.assertEqual(status["NoNewPrivs"], "1", status["Name"])
 
 
+class Seeing(Upstream):
+    """Remembers who connects."""
+
+    def __init__(self):
+        self.peers = set()
+        super().__init__()
+
+    def _serve(self, sock):
+        self.peers.add(sock.getpeername()[0])
+        super()._serve(sock)
+
+
 class Kept(Confined):
     def test_foreign_addresses_keep_one_capability(self):
         for flags in (["--identity", "transparent"], ["--transparent-mark", "7"]):
@@ -275,17 +287,12 @@ class Kept(Confined):
 
     def test_the_one_kept_is_enough(self):
         # From the client's address, with a mark: IP_TRANSPARENT and SO_MARK.
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            server.settimeout(20)
-            address = f"127.0.0.1:{server.getsockname()[1]}"
-            weir = self.confined("--identity", "transparent", "--transparent-mark", "7", "--probe-interval", "0", upstreams=[address], ready=False)
-            wait_until(lambda: "state" in weir.get("/status")[1], "weir to run")
-            with Client(weir.port, source="127.0.0.50", greeting=False):
-                peers = set()
-                while "127.0.0.50" not in peers:  # the probe comes from weir itself
-                    taken, peer = server.accept()
-                    taken.close()
-                    peers.add(peer[0])
+        upstream = Seeing()
+        self.addCleanup(upstream.stop)
+        weir = self.confined("--identity", "transparent", "--transparent-mark", "7", upstreams=[upstream])
+        with Client(weir.port, source="127.0.0.50", hello="c.test") as client:
+            self.assertEqual(client.data(message("seen")).code, 250)
+        self.assertIn("127.0.0.50", upstream.peers)
 
     def test_root_is_shut_in_and_warned_of(self):
         upstream = self.upstream()
