@@ -566,7 +566,9 @@ impl Dedicated {
         if let Some(pending) = self.pending.take() {
             return self.refuse_command(cx, *pending);
         }
-        if self.tx.as_ref().is_some_and(|tx| tx.refused) {
+        // a command that is with policy goes up all the same, and is refused there
+        let asked = self.waiting.asks().is_some();
+        if !asked && self.tx.as_ref().is_some_and(|tx| tx.refused) {
             self.abandon(cx);
         }
     }

@@ -113,6 +113,9 @@ impl Dedicated {
         if self.owed == 0 {
             return true;
         }
+        if cx.tls == TlsOffer::Require && !is_for_plaintext(command) {
+            return false;
+        }
         let tx = self.tx.as_deref();
         let passes = match command {
             Command::Mail(args) => {

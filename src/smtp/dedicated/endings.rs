@@ -143,7 +143,7 @@ impl Dedicated {
     /// Says `reply` and closes; whatever was open is given up.
     pub(super) fn say_and_close(&mut self, cx: &mut Cx<'_>, reply: &ReplyText) {
         self.say(cx, reply.as_bytes());
-        if let Some(tx) = self.tx.as_mut() {
+        if let Some(tx) = self.tx.as_mut().filter(|tx| !tx.refused) {
             tx.note_refusal(reply.as_bytes());
         }
         self.close(cx, true);
@@ -230,6 +230,8 @@ impl Dedicated {
             (Waiting::Stream | Waiting::Parts, _) => cx.now + timeouts.data_reply,
             (Waiting::Claim, _) => cx.now + timeouts.verdict,
             (waiting, _) if waiting.asks().is_some() => cx.now + timeouts.verdict,
+            // DATA
+            (Waiting::Reply, Phase::Envelope) => self.owed_since + timeouts.data_reply,
             _ if self.owed > 0 => self.owed_since + timeouts.rcpt_reply,
             (Waiting::Leg | Waiting::Opening, _) => self.owed_since + timeouts.rcpt_reply,
             (_, Phase::Data | Phase::Chunk) => cx.now + timeouts.body,

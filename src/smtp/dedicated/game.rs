@@ -254,7 +254,7 @@ impl Server {
                 self.recipients += usize::from(reply[0] == b'2');
                 replies.extend_from_slice(reply);
             }
-            b"DATA" if self.recipients > 0 => {
+            b"DATA" if self.recipients > 0 || tape.below(8) == 1 => {
                 self.reading = Reading::Data;
                 self.body.clear();
                 replies.extend_from_slice(b"354 go\r\n");
@@ -323,6 +323,9 @@ struct Game {
     server: Server,
     /// All that the client has sent.
     said: Vec<u8>,
+    /// Replies that the client has heard, and how many of them were a 354.
+    heard: usize,
+    invited: usize,
 }
 
 impl Game {
@@ -355,6 +358,8 @@ impl Game {
             server,
             // what the leg says of itself, and the end of the line before the first
             said: b"EHLO weir.example\r\n".to_vec(),
+            heard: 0,
+            invited: 0,
         }
     }
 
@@ -368,6 +373,13 @@ impl Game {
         self.server.unread.extend_from_slice(&sent);
         let replies = self.server.work(&self.said, tape);
         self.pair.reply_bytes(&replies);
+        if self.server.reading == Reading::Data && self.pair.leg.is_some() {
+            let phase = self.pair.relay.phase;
+            assert!(
+                matches!(phase, Phase::Data | Phase::Final),
+                "the server reads a body, and weir is in {phase:?}"
+            );
+        }
     }
 
     /// What a client in its right mind would say next.
@@ -425,6 +437,37 @@ impl Game {
         }
     }
 
+    /// Counts what the client has heard.
+    fn client_reads(&mut self) {
+        for line in self.pair.client.split_inclusive(|&byte| byte == b'\n') {
+            self.heard += usize::from(line[3] != b'-');
+            self.invited += usize::from(line.starts_with(b"354"));
+        }
+        self.pair.client.clear();
+    }
+
+    /// With no verdict and no reply outstanding it is the client's turn, and it has had a reply to each of its commands
+    /// and to each of its messages.
+    fn nobody_waits_for_nothing(&self) {
+        let relay = &self.pair.relay;
+        let leg_is_idle = match &self.pair.leg {
+            Some((_, leg)) => !leg.is_owed(),
+            None => true,
+        };
+        let over = matches!(relay.phase, Phase::Closing | Phase::Tunnel);
+        if self.pair.asked.is_empty() && leg_is_idle && !over && relay.waiting != Waiting::Handshake
+        {
+            assert!(relay.wants_input(), "a session that hangs: {relay:?}");
+            let commands = relay.stats().commands as usize;
+            let in_body = usize::from(matches!(relay.phase, Phase::Data | Phase::Chunk));
+            assert_eq!(
+                self.heard + in_body,
+                1 + commands + self.invited,
+                "{relay:?}"
+            );
+        }
+    }
+
     fn end(mut self) -> Vec<Outcome> {
         self.pair.client_gone(Gone::Reset);
         if self.pair.leg.is_some() {
@@ -460,7 +503,7 @@ pub fn play(moves: &[u8]) -> Vec<Outcome> {
                 game.say(bytes);
             }
             5 if game.pair.relay.body_octets().is_some() => {
-                game.say(&b"long line of a body that has to stream\r\n".repeat(1000));
+                game.say(&b"long line of a body that has to stream\r\n".repeat(500));
             }
             6..8 => game.server_works(&mut tape),
             8 => game.answer(&mut tape),
@@ -468,6 +511,8 @@ pub fn play(moves: &[u8]) -> Vec<Outcome> {
             _ => game.sensible(&mut tape),
         }
         game.pair.flush_leg();
+        game.client_reads();
+        game.nobody_waits_for_nothing();
     }
     game.end()
 }
@@ -492,7 +537,7 @@ mod tests {
     #[test]
     fn random_treatment_breaks_nothing() {
         let mut seen = [0; 5];
-        for seed in 0..2000 {
+        for seed in 0..3000 {
             let told = Told(seed);
             for outcome in play(&moves(seed << 8)) {
                 seen[outcome as usize] += 1;

@@ -28,9 +28,17 @@ impl Dedicated {
     /// The reply to DATA.
     pub(super) fn data_answered(&mut self, cx: &mut Cx<'_>, reply: &Reply<'_>) {
         self.waiting = Waiting::Nothing;
+        if reply.code == 354 && self.tx_mut().refused {
+            // It refused MAIL and would take a message: it counts commands differently from us.
+            self.let_go(cx);
+            return self.say_and_close(cx, &texts::UPSTREAM_GONE);
+        }
         self.pass(cx, reply);
+        let tx = self.tx_mut();
+        if reply.code != 354 && !tx.refused {
+            tx.note_refusal(reply.text);
+        }
         if reply.code == 354 {
-            let tx = self.tx_mut();
             tx.scanner = BodyScanner::data(cx.config.bare_newline);
             tx.body_begun = Some(cx.now);
             self.phase = Phase::Data;

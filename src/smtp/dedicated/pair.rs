@@ -238,6 +238,9 @@ impl Pair {
             };
             let taken = self.step_in(|relay, cx| relay.handle_input(cx, input));
             self.references[buffer.0 as usize] += taken.kept as i32;
+            if taken.kept == 0 {
+                self.buffers[buffer.0 as usize] = Vec::new();
+            }
             self.backlog.drain(..taken.len);
             self.drain();
         }

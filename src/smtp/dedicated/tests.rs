@@ -368,3 +368,47 @@ fn a_client_that_is_introduced_gets_another_connection_and_its_greeting() {
         assert!(pair.heard().starts_with("503 5.5.1"));
     });
 }
+
+/// Weir took the transaction for ended while the server waited for a body: the client's next commands would have been that.
+#[test]
+fn a_354_behind_a_refused_mail_ends_the_session() {
+    let mut pair = greeted(FULL, usize::MAX);
+    pair.say("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n");
+    pair.reply("550 m\r\n250 r\r\n354 go\r\n");
+    let heard = pair.heard();
+    assert!(heard.starts_with("550 m\r\n250 r\r\n421 4.4.2"));
+    assert_eq!(pair.detached, [Detach::Close]);
+    assert_eq!(pair.outcomes, [Outcome::Rejected]);
+}
+
+#[test]
+fn a_command_with_policy_is_answered_even_if_its_mail_is_refused_meanwhile() {
+    for last in ["RCPT TO:<c@d>\r\n", "DATA\r\n"] {
+        let mut pair = greeted(FULL, usize::MAX);
+        pair.late = true;
+        pair.say("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n");
+        pair.answer_all();
+        pair.feed();
+        pair.answer_all();
+        pair.say(last);
+        assert_eq!(pair.asked.len(), 1);
+        pair.sent_up();
+        pair.reply("550 m\r\n503 r\r\n");
+        assert!(pair.outcomes.is_empty());
+        pair.answer_all();
+        assert_eq!(pair.sent_up(), last);
+        pair.reply("503 nor that\r\n");
+        assert_eq!(pair.heard(), "550 m\r\n503 r\r\n503 nor that\r\n");
+        assert_eq!(pair.outcomes, [Outcome::Rejected]);
+    }
+}
+
+#[test]
+fn a_demand_for_tls_waits_for_the_replies_before_it() {
+    let mut pair = greeted(FULL, usize::MAX);
+    pair.tls = crate::relay::TlsOffer::Require;
+    pair.say("NOOP\r\nMAIL FROM:<a@b>\r\n");
+    assert_eq!(pair.heard(), "");
+    pair.reply("250 noop\r\n");
+    assert!(pair.heard().starts_with("250 noop\r\n530 5.7.0"));
+}
