@@ -401,6 +401,7 @@ impl Load {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::{Material, Settings, UpstreamMode, UpstreamWish};
     use proptest::prelude::*;
     use std::collections::HashMap;
     use std::time::Duration;
@@ -556,6 +557,55 @@ mod tests {
         routes.closed(EndpointId(1));
         routes.set_plan(&[planned(0, 1, &[1, 3, 4, 5])]);
         assert_eq!(routes.get(EndpointId(1)).unwrap().addr, addr(5));
+    }
+
+    #[test]
+    fn another_way_of_tls_is_another_endpoint() {
+        let tls = |mode| {
+            let name = "mx.example".to_owned().try_into().expect("a name");
+            let wish = UpstreamWish {
+                mode,
+                implicit: false,
+                name,
+            };
+            let settings = Settings::default();
+            Some(Material::read(settings).unwrap().upstream_tls(&wish))
+        };
+        let plan = |tls: &Option<UpstreamTls>| {
+            let tls = tls.clone();
+            [Planned {
+                tls,
+                ..planned(0, 1, &[1])
+            }]
+        };
+        let mut routes = routes(&plan(&None));
+        let id = EndpointId(0);
+        routes.opened(id);
+        assert!(routes.heard(id, caps(ExtensionSet::DSN)));
+        let (first, newer) = (tls(UpstreamMode::Require), tls(UpstreamMode::Require));
+        routes.set_plan(&plan(&first));
+        assert!(
+            routes.get(id).unwrap().is_retired(),
+            "the connection in plaintext"
+        );
+        let secured = EndpointId(1);
+        assert!(routes.get(secured).unwrap().capabilities().is_none());
+        routes.heard(secured, caps(ExtensionSet::DSN));
+        assert_ne!(first, newer, "other tickets");
+        routes.set_plan(&plan(&newer));
+        let endpoint = routes.get(secured).unwrap();
+        assert!(!endpoint.is_retired() && endpoint.capabilities().is_some());
+        assert_eq!(
+            endpoint.tls(),
+            newer.as_ref(),
+            "newer files, the same endpoint"
+        );
+        routes.set_plan(&plan(&tls(UpstreamMode::May)));
+        let endpoint = routes.get(secured).unwrap();
+        assert!(
+            endpoint.capabilities().is_none(),
+            "it took the vacant place"
+        );
     }
 
     #[test]

@@ -155,6 +155,8 @@ impl ServerFiles {
             }
         };
         let mut config = builder.with_cert_resolver(Arc::new(Resolver::new(&certificates)));
+        // Clients mostly put AES-256 first, out of habit; see `provider`.
+        config.ignore_client_order = true;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         // A mail server comes back with one connection after the other: one ticket each is enough.
         config.send_tls13_tickets = 1;

@@ -161,6 +161,25 @@ fn the_hybrid_key_exchange_is_spoken_where_both_want_it() {
 }
 
 #[test]
+fn the_cheaper_cipher_suite_is_chosen_where_the_client_can() {
+    let server = Bench::fresh().server();
+    for (arguments, want) in [
+        (&["-tls1_3"][..], "TLS_AES_128_GCM_SHA256"),
+        (&["-tls1_2"], "ECDHE-ECDSA-AES128-GCM-SHA256"),
+        (
+            &["-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"],
+            "TLS_CHACHA20_POLY1305_SHA256",
+        ),
+    ] {
+        let said = openssl(&server, arguments);
+        assert!(
+            said.contains(&format!("Cipher is {want}")),
+            "{want}: {said}"
+        );
+    }
+}
+
+#[test]
 fn the_oldest_version_is_held_to() {
     let mut bench = Bench::fresh();
     let mut client = bench.client();
