@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use socket2::{Domain, Socket, Type};
-use weir::net::{CloseTogether, ListenerConfig, ListenerGroup, SocketOptions, Steer, shard_of};
+use weir::net::{
+    ClientPrefix, CloseTogether, ListenerConfig, ListenerGroup, SocketOptions, Steer, shard_of,
+};
 
 const SHARDS: usize = 4;
 
@@ -14,6 +16,7 @@ fn config(address: &str, steer: Steer) -> ListenerConfig {
         backlog: 1024,
         service: Default::default(),
         steer,
+        prefix: ClientPrefix::default(),
         options: SocketOptions::default(),
     }
 }
@@ -64,7 +67,7 @@ fn each_client_address_stays_on_one_shard_and_all_shards_have_some() {
     let found = shards_of(&listeners, to, &loopback(200, 3));
     assert!(found.values().all(|shards| shards.len() == 1));
     for (ip, shards) in &found {
-        let own = shard_of(*ip, SHARDS);
+        let own = shard_of(*ip, SHARDS, ClientPrefix::default());
         assert!(shards.contains(&own), "{ip}: {shards:?}, not {own}");
     }
     let mut counts = [0; SHARDS];

@@ -324,8 +324,9 @@ fn clients(config: &Config) -> String {
         rates.join(", ")
     };
     let errors = clients.errors;
+    let (v4, v6) = clients.prefix.bits();
     format!(
-        "per address: {}, {rates}; errors: slow beyond {}, out at {}; junk commands: out at {}; lists: {} networks",
+        "per address (IPv4 /{v4}, IPv6 /{v6}): {}, {rates}; errors: slow beyond {}, out at {}; junk commands: out at {}; lists: {} networks",
         limit(clients.concurrency.0, "connections"),
         or_never(errors.soft),
         or_never(errors.hard),

@@ -60,6 +60,7 @@ impl Config {
                 true => Steer::Kernel,
                 false => self.listening.steer,
             },
+            prefix: self.clients.prefix,
             options: SocketOptions::default(),
             service: *service,
         };
@@ -276,6 +277,7 @@ impl Config {
         let clients = &self.clients;
         policy::Config {
             actions: self.tarpit.actions.clone(),
+            prefix: clients.prefix,
             concurrency: clients.concurrency,
             rate_connections: clients.rate_connections,
             rate_messages: clients.rate_messages,

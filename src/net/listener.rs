@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::options::SocketOptions;
+use super::prefix::ClientPrefix;
 use super::service::{Intercept, Service};
 use super::steering::{self, Steer};
 
@@ -20,6 +21,8 @@ pub struct ListenerConfig {
     /// Connections the kernel keeps until they are accepted, per shard; `net.core.somaxconn` is its cap.
     pub backlog: i32,
     pub steer: Steer,
+    /// What clients are steered by.
+    pub prefix: ClientPrefix,
     pub options: SocketOptions,
     pub service: Service,
 }
@@ -78,7 +81,7 @@ impl ListenerConfig {
         socket.bind(&address.into())?;
         socket.listen(self.backlog)?;
         if let Some(shards) = steered {
-            steering::attach(&socket, &address, shards)?;
+            steering::attach(&socket, &address, shards, self.prefix)?;
         }
         Ok(socket)
     }

@@ -18,6 +18,8 @@ use std::hash::BuildHasher;
 use std::time::Duration;
 use weir_smtp::time::Moment;
 
+use crate::net::{ClientPrefix, Network};
+
 use super::bytes::Bucket;
 use super::errors::Memory;
 use super::rate::{Tat, Tick};
@@ -34,17 +36,24 @@ const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long an accepted message speaks for an address.
 const KNOWN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// A client for the purposes of policy: an IPv4 address or an IPv6 /64.
+/// A client for the purposes of policy: an IPv4 address or an IPv6 /64, or what --client-prefix says.
 #[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]
 pub struct ClientKey(u64);
 
-impl From<IpAddr> for ClientKey {
+impl ClientKey {
     /// IPv4 lies in ::/64, of which nothing but ::1 and mapped addresses is in use.
-    fn from(ip: IpAddr) -> ClientKey {
-        match ip.to_canonical() {
-            IpAddr::V4(ip) => ClientKey(0xffff_0000_0000 | u64::from(ip.to_bits())),
-            IpAddr::V6(ip) => ClientKey((ip.to_bits() >> 64) as u64),
+    pub fn of(ip: IpAddr, prefix: ClientPrefix) -> ClientKey {
+        match prefix.network(ip) {
+            Network::V4(network) => ClientKey(0xffff_0000_0000 | u64::from(network)),
+            Network::V6(network) => ClientKey(network),
         }
+    }
+}
+
+#[cfg(test)]
+impl From<IpAddr> for ClientKey {
+    fn from(ip: IpAddr) -> ClientKey {
+        ClientKey::of(ip, ClientPrefix::default())
     }
 }
 

@@ -23,6 +23,8 @@ use std::time::Duration;
 use weir_smtp::path::Path;
 use weir_smtp::time::Moment;
 
+use crate::net::ClientPrefix;
+
 use super::access::{Access, Listed};
 use super::bytes::ByteRate;
 use super::clients::{ClientId, ClientKey, Clients};
@@ -39,7 +41,9 @@ use super::{concurrency, pace};
 #[derive(Clone, Debug)]
 pub struct Config {
     pub actions: Actions,
-    /// Connections at a time per client address.
+    /// What is one client.
+    pub prefix: ClientPrefix,
+    /// Connections at a time per client.
     pub concurrency: concurrency::Limit,
     pub rate_connections: Rate,
     pub rate_messages: Rate,
@@ -57,6 +61,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             actions: Actions::default(),
+            prefix: ClientPrefix::default(),
             concurrency: concurrency::Limit::default(),
             rate_connections: Rate::UNLIMITED,
             rate_messages: Rate::UNLIMITED,
@@ -164,7 +169,10 @@ impl Policy {
         if rung >= Rung::Shed && !self.weigh(Finding::Overload, ruling) {
             return admission;
         }
-        let Some(id) = self.clients.open(ClientKey::from(ip), now) else {
+        let Some(id) = self
+            .clients
+            .open(ClientKey::of(ip, self.config.prefix), now)
+        else {
             self.weigh(Finding::Overload, ruling);
             return admission;
         };

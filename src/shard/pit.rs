@@ -25,6 +25,7 @@ use super::parking::Belongings;
 use super::replies::{SharedText, TEXT_MAX};
 use super::slab::{Key, Slab};
 use super::wheel::{TICK_MICROS, Wheel};
+use crate::net::ClientPrefix;
 use crate::policy::clients::ClientKey;
 use crate::policy::errors::Errors;
 use crate::policy::{Finding, Standing};
@@ -503,8 +504,8 @@ impl From<Peer> for SocketAddr {
 
 impl Peer {
     /// As policy knows it.
-    pub fn client(self) -> ClientKey {
-        SocketAddr::from(self).ip().into()
+    pub fn client(self, prefix: ClientPrefix) -> ClientKey {
+        ClientKey::of(SocketAddr::from(self).ip(), prefix)
     }
 }
 

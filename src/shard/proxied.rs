@@ -215,7 +215,7 @@ impl<W: Wire> World<W> {
     fn owner_of(&self, client: SocketAddr) -> usize {
         match self.config.proxied.owners {
             1 => self.shard,
-            shards => shard_of(client.ip(), shards),
+            shards => shard_of(client.ip(), shards, self.policy.config().prefix),
         }
     }
 

@@ -9,6 +9,7 @@
 
 use hashbrown::HashMap;
 
+use crate::net::ClientPrefix;
 use crate::policy::clients::ClientKey;
 use crate::ring::Wire;
 
@@ -23,6 +24,8 @@ const ALL_QUARTERS: u64 = 3;
 /// The streams of one shard.
 #[derive(Debug)]
 pub struct Streams {
+    /// What is one client.
+    prefix: ClientPrefix,
     by_client: HashMap<ClientKey, u32, foldhash::quality::RandomState>,
     here: u32,
     /// Streams that one client may have, and all clients of all shards.
@@ -33,6 +36,7 @@ pub struct Streams {
 impl Default for Streams {
     fn default() -> Streams {
         Streams {
+            prefix: ClientPrefix::default(),
             by_client: HashMap::default(),
             here: 0,
             share: u32::MAX,
@@ -42,6 +46,14 @@ impl Default for Streams {
 }
 
 impl Streams {
+    /// Of clients that are told apart by so much of their addresses.
+    pub fn by(prefix: ClientPrefix) -> Streams {
+        Streams {
+            prefix,
+            ..Streams::default()
+        }
+    }
+
     /// Sizes the shares for a table of upstreams. `percent` 0, or an upstream without a limit: no shares.
     pub fn resize(&mut self, percent: u32, table: &[UpstreamSpec]) {
         let used = table.iter().filter(|spec| !spec.addresses.is_empty());
@@ -62,7 +74,7 @@ impl Streams {
     pub fn admits(&self, session: &Session, all: u32) -> bool {
         session.flags.streams
             || session.standing.is_allowed()
-            || self.has_room(session.peer.client(), all)
+            || self.has_room(session.peer.client(self.prefix), all)
     }
 
     /// Whether one more stream of this client finds room. `all`: streams of all shards.
@@ -105,7 +117,7 @@ impl<W: Wire> World<W> {
             && !session.flags.streams
         {
             session.flags.streams = true;
-            self.streams.enter(session.peer.client());
+            self.streams.enter(session.peer.client(self.streams.prefix));
             self.shared.stream_begins();
             self.counters.streams.set(self.streams.here.into());
         }
@@ -117,7 +129,7 @@ impl<W: Wire> World<W> {
             && session.flags.streams
         {
             session.flags.streams = false;
-            self.streams.leave(session.peer.client());
+            self.streams.leave(session.peer.client(self.streams.prefix));
             self.shared.stream_ends();
             self.counters.streams.set(self.streams.here.into());
         }

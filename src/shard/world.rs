@@ -167,7 +167,7 @@ impl<W: Wire> World<W> {
             tunnels: Tunnels::new(slots),
             waiters: Waiters::new(config.wait.max),
             shortage: Shortage::default(),
-            streams: Streams::default(),
+            streams: Streams::by(config.policy.prefix),
             drain: Drain::default(),
             acts: Acts::new(),
             spare: SparePool::default(),

@@ -1,4 +1,4 @@
-//! Limits per client address (IPv4 /32, IPv6 /64), lists of clients, and what is shed under overload.
+//! Limits per client address (IPv4 /32, IPv6 /64, or --client-prefix), lists of clients, and what is shed under overload.
 
 use std::path::PathBuf;
 
@@ -9,6 +9,7 @@ use crate::cli::{
     reader::{Reader, Zero},
     units::Fault,
 };
+use crate::net::ClientPrefix;
 use crate::policy::{
     access::Access,
     bytes::ByteRate,
@@ -21,9 +22,18 @@ use crate::policy::{
 #[group(skip)]
 #[command(next_help_heading = "Clients")]
 pub struct Flags {
+    /// How many bits of an IPv4 and of an IPv6 address make one client
+    ///
+    /// For all limits per client address, and for which shard it comes to: all of one prefix share them. 32/64: an IPv4 address
+    /// and what one customer has of IPv6. 24/56 counts by small networks instead, of a sender that has many addresses.
+    ///
+    /// Range: V4/V6 with V4 from 8 to 32 and V6 from 16 to 64. Cost: none; short prefixes spread unevenly over shards.
+    #[arg(long, value_name = "V4/V6", default_value = "32/64")]
+    pub client_prefix: String,
+
     /// Connections at a time per client address
     ///
-    /// Parked ones count. Beyond it: finding concurrency. An address is an IPv4 address or an IPv6 /64.
+    /// Parked ones count. Beyond it: finding concurrency. An address is an IPv4 address or an IPv6 /64 (--client-prefix).
     ///
     /// Range: 1 to 1000000, or 0: no limit. Cost: none.
     #[arg(long, value_name = "N", default_value = "0")]
@@ -124,6 +134,7 @@ pub struct Flags {
 
 #[derive(Clone)]
 pub struct Clients {
+    pub prefix: ClientPrefix,
     pub concurrency: concurrency::Limit,
     pub rate_connections: Rate,
     pub rate_messages: Rate,
@@ -138,6 +149,9 @@ pub struct Clients {
 impl Flags {
     pub fn read(&self, reader: &mut Reader) -> Clients {
         Clients {
+            prefix: reader
+                .parse("--client-prefix", &self.client_prefix, prefix)
+                .unwrap_or_default(),
             concurrency: concurrency::Limit(reader.count(
                 "--client-concurrency",
                 &self.client_concurrency,
@@ -276,6 +290,20 @@ fn rung(typed: &str) -> Result<(usize, Watermarks), Fault> {
     ))
 }
 
+fn prefix(typed: &str) -> Result<ClientPrefix, Fault> {
+    let bits = typed.split_once('/').and_then(|(v4, v6)| {
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        (digits(v4) && digits(v6)).then_some((v4.parse().ok()?, v6.parse().ok()?))
+    });
+    bits.and_then(|(v4, v6)| ClientPrefix::new(v4, v6))
+        .ok_or_else(|| {
+            Fault::new(
+                "is not two prefix lengths",
+                "write V4/V6, as in 32/64; V4 from 8 to 32, V6 from 16 to 64",
+            )
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -286,6 +314,20 @@ mod tests {
 
     fn read(args: &[&str]) -> Result<Clients, Vec<Wrong>> {
         testing::read(args, |flags: &Flags, reader| flags.read(reader))
+    }
+
+    #[test]
+    fn a_client_is_as_much_of_an_address_as_one_likes() {
+        for (typed, bits) in [("32/64", (32, 64)), ("24/48", (24, 48)), ("8/16", (8, 16))] {
+            let meant = read(&["--client-prefix", typed]).ok().unwrap();
+            assert_eq!(meant.prefix.bits(), bits);
+        }
+        for typed in [
+            "", "24", "33/64", "7/64", "32/65", "32/15", "+24/64", "24/64/8",
+        ] {
+            let wrong = read(&["--client-prefix", typed]);
+            assert_eq!(testing::blamed(wrong), ["--client-prefix"], "{typed}");
+        }
     }
 
     #[test]

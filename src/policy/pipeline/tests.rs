@@ -339,3 +339,26 @@ fn a_table_full_of_connected_clients_defers_newcomers() {
     policy.disconnected(first.standing, first.errors, at(1));
     assert!(connect(&mut policy, "192.0.2.3", at(1)).ruling.passes());
 }
+
+#[test]
+fn clients_of_one_prefix_share_their_limits() {
+    let config = |bits: (u8, u8)| {
+        move |config: &mut Config| {
+            config.concurrency = concurrency::Limit(1);
+            config.prefix = ClientPrefix::new(bits.0, bits.1).unwrap();
+        }
+    };
+    let pairs = [
+        ("192.0.2.1", "192.0.2.200", (24, 64), true),
+        ("192.0.2.1", "192.0.3.1", (24, 64), false),
+        ("192.0.2.1", "192.0.2.2", (32, 64), false),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", (32, 56), true),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", (32, 64), false),
+    ];
+    for (first, second, bits, together) in pairs {
+        let mut policy = Setup::new().with(config(bits)).policy();
+        assert!(connect(&mut policy, first, at(0)).ruling.passes());
+        let refused = !connect(&mut policy, second, at(0)).ruling.passes();
+        assert_eq!(refused, together, "{first} {second} {bits:?}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::metrics::{Ended, Introduced};
-use crate::net::{Service, shard_of};
+use crate::net::{ClientPrefix, Service, shard_of};
 use crate::policy::Finding;
 
 const LINE: &str = "PROXY TCP4 203.0.113.9 192.0.2.25 54321 25\r\n";
@@ -245,7 +245,8 @@ fn a_second_header_is_forged() {
 
 /// A client's address that this shard of two owns, or the other.
 fn line_of(owner: usize) -> String {
-    let own = |host: &u8| shard_of([203, 0, 113, *host].into(), 2) == owner;
+    let own =
+        |host: &u8| shard_of([203, 0, 113, *host].into(), 2, ClientPrefix::default()) == owner;
     let host = (1..=254).find(own).expect("both own some");
     LINE.replace("113.9", &format!("113.{host}"))
 }
