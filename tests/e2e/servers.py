@@ -4,13 +4,17 @@ Every server keeps what it took as files; `messages()` gives their bytes with th
 line ends as CRLF. A server that is not installed raises unittest.SkipTest with the reason.
 """
 
+import base64
+import contextlib
 import glob
 import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import unittest
 
@@ -66,7 +70,7 @@ class SmtpSink:
 class Postfix:
     """A Postfix of its own: smtpd, queue manager, delivery into one maildir."""
 
-    def __init__(self, case, **settings):
+    def __init__(self, case, postscreen=False, **settings):
         need_root("Postfix")
         self.port = free_port()
         self.base = os.path.join(case.folder, "postfix")
@@ -115,15 +119,18 @@ class Postfix:
         values.update(settings)
         with open(os.path.join(self.config, "main.cf"), "w") as file:
             file.writelines(f"{k} = {v}\n" for k, v in values.items())
+        door = "100 smtpd"
+        if postscreen:
+            door = "1 postscreen\nsmtpd pass - - n - - smtpd\ndnsblog unix - - n - 0 dnsblog\ntlsproxy unix - - n - 0 tlsproxy"
         with open(os.path.join(self.config, "master.cf"), "w") as file:
             file.write(
-                f"127.0.0.1:{self.port} inet n - n - 100 smtpd\n"
+                f"127.0.0.1:{self.port} inet n - n - {door}\n"
                 "pickup unix n - n 60 1 pickup\ncleanup unix n - n - 0 cleanup\nqmgr unix n - n 300 1 qmgr\n"
                 "rewrite unix - - n - - trivial-rewrite\nbounce unix - - n - 0 bounce\ndefer unix - - n - 0 bounce\n"
                 "trace unix - - n - 0 bounce\nverify unix - - n - 1 verify\nflush unix n - n 1000? 0 flush\n"
                 "proxymap unix - - n - - proxymap\nshowq unix n - n - - showq\nerror unix - - n - - error\nretry unix - - n - - error\n"
                 "discard unix - - n - - discard\nvirtual unix - n n - - virtual\nanvil unix - - n - 1 anvil\n"
-                "scache unix - - n - 1 scache\npostlog unix-dgram n - n - 1 postlogd\n"
+                "scache unix - - n - 1 scache\ntlsmgr unix - - n 1000? 1 tlsmgr\npostlog unix-dgram n - n - 1 postlogd\n"
             )
         postfix = program("postfix")
         # `postfix check` makes the queue's folders; master itself then runs in our foreground.
@@ -151,6 +158,43 @@ class Postfix:
 
     def messages(self):
         return [without_added(text) for text in self.delivered()]
+
+
+class DovecotAuth:
+    """Who asks it by Dovecot's auth protocol (Postfix does) hears that this one password is right."""
+
+    def __init__(self, user, password):
+        self.right = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
+        self.user = user
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def stop(self):
+        self.listener.close()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = self.listener.accept()
+                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+
+    def _serve(self, sock):
+        with sock, contextlib.suppress(OSError):
+            sock.sendall(b"VERSION\t1\t1\nMECH\tPLAIN\tplaintext\nSPID\t1\nCUID\t1\nCOOKIE\tc\nDONE\n")
+            for line in sock.makefile("r"):
+                words = line.rstrip("\n").split("\t")
+                if words[0] == "CONT":
+                    said = words[2:3]
+                elif words[0] == "AUTH":
+                    said = [word[5:] for word in words if word.startswith("resp=")]
+                else:
+                    continue
+                if not said:
+                    sock.sendall(f"CONT\t{words[1]}\t\n".encode())
+                    continue
+                verdict = f"OK\t{words[1]}\tuser={self.user}\n" if said == [self.right] else f"FAIL\t{words[1]}\n"
+                sock.sendall(verdict.encode())
 
 
 class Exim:
