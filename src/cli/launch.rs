@@ -242,6 +242,7 @@ impl Config {
         DedicatedConfig {
             starttls: self.identifying.starttls,
             mark: self.identifying.mark,
+            addresses: addresses.into(),
             own: own_endpoints(&listeners, addresses).into(),
             listeners: listeners.into(),
         }

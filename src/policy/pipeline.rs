@@ -100,6 +100,12 @@ impl Standing {
         self.allowed
     }
 
+    /// The same client where an upstream vouches for it: where it may send is not weir's question.
+    pub const fn vouched_for(mut self) -> Standing {
+        self.relay_from = true;
+        self
+    }
+
     pub const fn is_relay_from(self) -> bool {
         self.relay_from
     }

@@ -1,6 +1,6 @@
 //! What the shards are told at start. Filled by main from the flags; every part belongs to the module that uses it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -192,6 +192,8 @@ pub struct DedicatedConfig {
     pub starttls: Option<Starttls>,
     /// SO_MARK of upstream connections; 0: none.
     pub mark: u32,
+    /// Addresses of this host.
+    pub addresses: Arc<[IpAddr]>,
     /// Where weir listens, every address of a host that it listens on included.
     pub own: Arc<[SocketAddr]>,
     /// The listeners' addresses, by number.

@@ -264,6 +264,25 @@ impl<W: Wire> World<W> {
         }
     }
 
+    /// The header for a connection of weir's own. Version 1 has a word for that, UNKNOWN, which Postfix does not take (3.7,
+    /// smtpd and postscreen): so weir speaks for itself there.
+    pub(super) fn preface_of_weir(&self, to: SocketAddr) -> Option<Vec<u8>> {
+        let alike = |own: &&IpAddr| {
+            own.is_ipv4() == to.is_ipv4() && own.is_loopback() == to.ip().is_loopback()
+        };
+        let own = self.config.dedicated.addresses.iter().find(alike);
+        let spoken = own.map(|own| Spoken {
+            client: SocketAddr::new(*own, 0),
+            destination: to,
+            tls: None,
+            name: None,
+        });
+        match self.config.identity {
+            Identity::ProxyV1 => preface(Identity::ProxyV1, spoken.as_ref()),
+            other => preface(other, None),
+        }
+    }
+
     /// The header for a session's own connection.
     fn preface_of(&self, session: &Session) -> Option<Vec<u8>> {
         let client = SocketAddr::from(session.peer);
@@ -488,7 +507,7 @@ impl<W: Wire> World<W> {
 
 /// What a mail server is told before anything else; a server that expects a header waits for it. `None` in `spoken`: the
 /// connection is weir's own.
-pub(super) fn preface(identity: Identity, spoken: Option<&Spoken<'_>>) -> Option<Vec<u8>> {
+fn preface(identity: Identity, spoken: Option<&Spoken<'_>>) -> Option<Vec<u8>> {
     let version = match identity {
         Identity::ProxyV1 => ProxyVersion::Text,
         Identity::ProxyV2 => ProxyVersion::Binary,

@@ -45,6 +45,10 @@ impl<W: Wire> World<W> {
                 let Some(Ok((path, _))) = argument.map(path::parse) else {
                     unreachable!("the relay asks about recipients that it has parsed");
                 };
+                let standing = match session.relay.is_authenticated() {
+                    true => standing.vouched_for(),
+                    false => standing,
+                };
                 self.policy.recipient(standing, &path, now)
             }
             Stage::Finding(finding) => self.policy.found(standing, finding.into(), now),

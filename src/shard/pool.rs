@@ -18,7 +18,6 @@ use crate::metrics::{ClosedLeg, UPSTREAMS_MAX};
 use crate::ring::{Dial, Wire};
 use crate::route::{EndpointId, Routes};
 
-use super::dedicated::preface;
 use super::leg::{Duty, Leg, Reset};
 use super::mail::{Mail, To};
 use super::session::Want;
@@ -602,9 +601,10 @@ impl<W: Wire> World<W> {
         let mut outbound = Outbound::new(self.config.hostname.clone());
         outbound.set_tls(self.tls_wanted(endpoint));
         let dial = self.dial(address);
+        let preface = self.preface_of_weir(address);
         let key = self.dial_out(&dial, endpoint, outbound, duty)?;
         if let Some(leg) = self.legs.get_mut(key) {
-            leg.preface = preface(self.config.identity, None);
+            leg.preface = preface;
         }
         Ok(key)
     }

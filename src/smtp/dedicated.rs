@@ -381,6 +381,11 @@ impl Dedicated {
         &self.helo
     }
 
+    /// The upstream has taken its word for who it is.
+    pub fn is_authenticated(&self) -> bool {
+        self.authenticated
+    }
+
     pub fn is_esmtp(&self) -> bool {
         self.esmtp
     }

@@ -131,6 +131,14 @@ impl Dialogue {
         pass!(self, helo)
     }
 
+    /// The upstream knows the client by more than its address.
+    pub fn is_authenticated(&self) -> bool {
+        match self {
+            Dialogue::Multiplexed(_) => false,
+            Dialogue::Dedicated(machine) => machine.is_authenticated(),
+        }
+    }
+
     pub fn is_esmtp(&self) -> bool {
         pass!(self, is_esmtp)
     }

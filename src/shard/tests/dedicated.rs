@@ -268,6 +268,23 @@ fn the_greet_wait_is_silent_and_comes_before_the_connection() {
 }
 
 #[test]
+fn auth_passes_and_is_the_servers_business() {
+    let mut stage = Stage::new(speaking(Identity::ProxyV1), 1, 10);
+    let client = stage.client();
+    let leg = stage.legs(1)[0];
+    hello(&mut stage, client, leg);
+    stage.heard(leg);
+    stage.say(client, "AUTH PLAIN\r\n");
+    assert_eq!(stage.heard(leg), "AUTH PLAIN\r\n");
+    stage.say(leg, "334 \r\n");
+    assert_eq!(stage.heard(client), "334 \r\n");
+    stage.say(client, "AGEAYg==\r\n");
+    assert_eq!(stage.heard(leg), "AGEAYg==\r\n");
+    stage.say(leg, "235 2.7.0 welcome\r\n");
+    assert_eq!(stage.heard(client), "235 2.7.0 welcome\r\n");
+}
+
+#[test]
 fn probes_speak_for_nobody() {
     let mut config = speaking(Identity::ProxyV1);
     config.dedicated.mark = 5;
