@@ -55,6 +55,8 @@ def main():
         bad += against("the sink alone, STARTTLS", folder, identity, proxy=False, tls="starttls")
         bad += against("the sink alone, TLS", folder, identity, proxy=False, tls="implicit")
         bad += against("weir and the sink", folder, identity, proxy=True)
+        bad += against("weir and the sink, STARTTLS", folder, identity, proxy=True, tls="starttls")
+        bad += against("weir and the sink, TLS", folder, identity, proxy=True, tls="implicit")
     for complaint in bad:
         print(f"FAILED {complaint}")
     return 1 if bad else 0

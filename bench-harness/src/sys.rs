@@ -40,24 +40,6 @@ pub fn raise_open_files() -> io::Result<u64> {
     }
 }
 
-/// Moves this thread, and the processes it starts from now on, into a network namespace of their own.
-pub fn leave_network() -> io::Result<()> {
-    // SAFETY: the call takes no pointer; what it changes is the network this thread sees.
-    match unsafe { libc::unshare(libc::CLONE_NEWNET) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Moves this thread into the network namespace that the descriptor is of.
-pub fn enter_network(namespace: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: the descriptor is open as long as it is borrowed; the call takes no pointer.
-    match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 /// User plus system time of a process, threads that have ended included, to the nanosecond.
 pub fn process_cpu_time(pid: u32) -> io::Result<Duration> {
     let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;

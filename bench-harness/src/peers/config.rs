@@ -18,13 +18,13 @@ pub struct Places<'a> {
 
 pub fn haproxy(port: u16, sink: &Sink, setting: Setting, threads: u32) -> Result<String> {
     let (bind, upstream, server) = match setting {
-        Setting::Plain | Setting::Tunnel => (String::new(), sink.smtp, ""),
+        Setting::Plain => (String::new(), sink.smtp, ""),
         Setting::Tls => {
             let both = sink.shown.both.display();
             let bind = format!("ssl crt {both} ssl-min-ver TLSv1.3");
             (bind, sink.smtp, "")
         }
-        Setting::Identity => (String::new(), sink.smtp_proxied, "send-proxy-v2"),
+        Setting::Identity | Setting::Tunnel => (String::new(), sink.smtp_proxied, "send-proxy-v2"),
     };
     fill(
         "haproxy.cfg",
@@ -174,7 +174,7 @@ fn weir_setting(ports: Ports, sink: &Sink, setting: Setting) -> Result<String> {
         Setting::Tunnel => fill(
             "weir-tunnel.flags",
             include_str!("../../peers/weir-tunnel.flags"),
-            &[],
+            &[upstream(sink.smtp_proxied)],
         ),
     }
 }
@@ -239,9 +239,9 @@ mod tests {
             ),
             (
                 Setting::Tunnel,
-                "backlog 4096 \n",
+                "send-proxy-v2",
                 "reuseport ;",
-                "--transparent redirect",
+                "--transparent-starttls tunnel",
             ),
         ] {
             for (text, want) in [

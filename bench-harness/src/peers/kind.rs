@@ -11,10 +11,9 @@ use anyhow::{Context as _, Result, bail};
 use super::child::{self, Child};
 use super::config::{self, Places};
 use super::folder::Folder;
-use super::namespace::Namespace;
 use super::sink::Sink;
 use super::weir::{Weir, WeirOptions};
-use super::workload::{CLIENTS, Setting};
+use super::workload::Setting;
 use crate::proc::tree;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,8 +94,6 @@ pub struct Bench<'a> {
     pub setting: Setting,
     pub threads: u32,
     pub weir: &'a WeirOptions,
-    /// Where clients are led to weir, for the setting that asks for it.
-    pub namespace: Option<&'a Namespace>,
 }
 
 /// Why a peer is not there although it was asked for: not installed, not allowed. Anything else is an error.
@@ -111,7 +108,7 @@ impl Bench<'_> {
             Kind::NginxMail | Kind::Postfix if self.setting != Setting::Plain => {
                 Ok(Start::Absent("is compared in plaintext only".to_owned()))
             }
-            Kind::NginxStream if self.setting == Setting::Identity => {
+            Kind::NginxStream if self.setting.is_named() => {
                 let why = "has PROXY headers of version 1 only";
                 Ok(Start::Absent(why.to_owned()))
             }
@@ -231,15 +228,9 @@ impl Bench<'_> {
             self.weir,
         )?;
         let smtp = match self.setting {
-            Setting::Plain | Setting::Identity => weir.smtp,
             Setting::Tls => weir.smtp_tls,
-            Setting::Tunnel => self.sink.smtp_far,
+            Setting::Plain | Setting::Identity | Setting::Tunnel => weir.smtp,
         };
-        let redirected = self.namespace.map(|namespace| {
-            let port = weir.smtp.port();
-            namespace.redirect(CLIENTS, self.sink.smtp_far, port)
-        });
-        redirected.transpose()?;
         Ok(Start::Ready(Peer {
             kind: Kind::Weir,
             smtp,

@@ -30,7 +30,6 @@ fn installed_peers_answer_and_offer_what_the_sink_has() {
         setting: Setting::Plain,
         threads: 2,
         weir: &weir,
-        namespace: None,
     };
     for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Weir) {
         match bench.start(kind).unwrap() {
@@ -66,7 +65,6 @@ fn a_weir_that_is_none_is_an_error_with_its_words() {
         setting: Setting::Plain,
         threads: 2,
         weir: &weir,
-        namespace: None,
     };
     let error = bench.start(Kind::Weir).err().unwrap().to_string();
     assert!(error.contains("weir ended (exit status: 1)"), "{error}");
@@ -85,7 +83,6 @@ pub fn scripted_sink(folder: &Folder) -> Sink {
     command.arg("60");
     Sink {
         smtp,
-        smtp_far: smtp,
         smtp_tls: smtp,
         smtp_proxied: smtp,
         control: smtp,

@@ -11,7 +11,6 @@ pub mod child;
 mod config;
 pub mod folder;
 pub mod kind;
-mod namespace;
 pub mod offers;
 pub mod options;
 mod ratio;
@@ -31,7 +30,6 @@ use crate::progress::tell;
 use crate::{machine, report};
 use folder::Folder;
 use kind::{Bench, Kind, Start};
-use namespace::Namespace;
 pub use options::Options;
 use rounds::{Course, Entrant, Ran};
 use sink::Sink;
@@ -87,16 +85,6 @@ fn beside_sink(
     if workloads.is_empty() || crew::interrupted() {
         return Ok(Vec::new());
     }
-    let namespace = match setting {
-        Setting::Tunnel => match Namespace::enter()? {
-            Ok(namespace) => Some(namespace),
-            Err(why) => {
-                tell(format_args!("\n{} left out: {why}", names(&workloads)));
-                return Ok(Vec::new());
-            }
-        },
-        _ => None,
-    };
     let folder = Folder::new("peers")?;
     let mut sink = Sink::start(&folder, chunking, setting)?;
     let bench = Bench {
@@ -105,7 +93,6 @@ fn beside_sink(
         setting,
         threads: options.common.threads,
         weir,
-        namespace: namespace.as_ref(),
     };
     let mut entrants = Vec::new();
     for kind in &options.peers {
@@ -154,11 +141,6 @@ fn workloads(options: &Options, setting: Setting) -> Vec<&'static Workload> {
     wanted
         .filter(|workload| workload.setting == setting)
         .collect()
-}
-
-fn names(workloads: &[&Workload]) -> String {
-    let names: Vec<&str> = workloads.iter().map(|workload| workload.name).collect();
-    names.join(", ")
 }
 
 fn show(ran: &Ran) {

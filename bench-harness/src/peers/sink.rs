@@ -15,8 +15,6 @@ use crate::tls::certificate::Certificate;
 
 pub struct Sink {
     pub smtp: SocketAddr,
-    /// The same on another address: where clients go who are led elsewhere.
-    pub smtp_far: SocketAddr,
     pub smtp_tls: SocketAddr,
     pub smtp_proxied: SocketAddr,
     pub control: SocketAddr,
@@ -38,15 +36,13 @@ impl Sink {
     /// `setting` decides whether it offers STARTTLS: in plaintext a proxy is not to be compared with one more line of EHLO.
     pub fn start(folder: &Folder, chunking: bool, setting: Setting) -> Result<Sink> {
         let shown = Shown::make(folder)?;
-        let port = child::free_port()?;
-        let (smtp, smtp_far) = (loopback(port), SocketAddr::from(([127, 0, 0, 2], port)));
+        let smtp = loopback(child::free_port()?);
         let smtp_tls = loopback(child::free_port()?);
         let smtp_proxied = loopback(child::free_port()?);
         let control = loopback(child::free_port()?);
         let mut command = own_command("sink")?;
         for (flag, address) in [
             ("--listen", smtp),
-            ("--listen", smtp_far),
             ("--listen-tls", smtp_tls),
             ("--listen-proxied", smtp_proxied),
             ("--control", control),
@@ -66,7 +62,6 @@ impl Sink {
         child.wait_listening(control)?;
         Ok(Sink {
             smtp,
-            smtp_far,
             smtp_tls,
             smtp_proxied,
             control,

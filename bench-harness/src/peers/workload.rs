@@ -16,7 +16,7 @@ pub enum Setting {
     Tls,
     /// Plaintext; a connection to the sink for every client, which the peer names in a PROXY header.
     Identity,
-    /// TLS end to end by STARTTLS; the peer passes octets. Clients go to the sink's address and are led to weir.
+    /// The same, then TLS end to end by STARTTLS, whose octets the peer passes on.
     Tunnel,
 }
 
@@ -27,6 +27,11 @@ impl Setting {
         Setting::Identity,
         Setting::Tunnel,
     ];
+
+    /// Whether the sink hears of the client by a PROXY header.
+    pub fn is_named(self) -> bool {
+        matches!(self, Setting::Identity | Setting::Tunnel)
+    }
 }
 
 /// One row: a profile, a size, what a peer must offer, and the CPU per message weir wants to reach against others.
@@ -192,7 +197,7 @@ pub fn good_clients(profile: Profile, octets: u32, load: &Load) -> Stream {
             weights: vec![(octets, 1)],
         },
         sources: Sources {
-            first: IpAddr::V4(CLIENTS_FIRST),
+            first: IpAddr::V4(Ipv4Addr::new(127, 4, 0, 1)),
             count: load.sessions.max(1),
         },
         helo: "client.test".to_owned(),
@@ -201,10 +206,6 @@ pub fn good_clients(profile: Profile, octets: u32, load: &Load) -> Stream {
         patience: Duration::from_secs(30),
     }
 }
-
-/// Where good clients come from; [`CLIENTS`] has all of them.
-const CLIENTS_FIRST: Ipv4Addr = Ipv4Addr::new(127, 4, 0, 1);
-pub const CLIENTS: &str = "127.4.0.0/16";
 
 /// Sessions that may be open at once in an open-loop run: beyond, a peer does not carry the rate.
 const OPEN_MAX: u32 = 2_000;
