@@ -184,7 +184,7 @@ pub struct Dedicated {
     asks: u32,
     /// Commands that went up and whose replies the client waits for.
     owed: u16,
-    /// When the upstream last gave one of them, or was asked for the first.
+    /// When the upstream last gave one of them, or was asked for the first; or when it was asked for itself.
     owed_since: Moment,
     /// Octets of a refused chunk that are still to be read over.
     swallow: u64,
@@ -618,6 +618,11 @@ impl Waiting {
         }
     }
 }
+
+const _: () = assert!(
+    size_of::<Dedicated>() <= 384,
+    "each session with an upstream of its own holds one"
+);
 
 #[cfg(any(test, fuzzing))]
 pub mod game;

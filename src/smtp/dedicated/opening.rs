@@ -15,6 +15,7 @@ impl Dedicated {
     pub(super) fn attach(&mut self, cx: &mut Cx<'_>) {
         self.leg = Leg::Asked;
         self.waiting = Waiting::Leg;
+        self.owed_since = cx.now;
         cx.acts.push_back(Act::Attach {
             needs: ExtensionSet::NONE,
             route: RouteId::default(),
@@ -63,6 +64,7 @@ impl Dedicated {
 
     pub(super) fn hello_passed(&mut self, cx: &mut Cx<'_>) {
         self.waiting = Waiting::Opening;
+        self.owed_since = cx.now;
         self.open_on(cx);
     }
 

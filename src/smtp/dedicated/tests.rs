@@ -412,3 +412,27 @@ fn a_demand_for_tls_waits_for_the_replies_before_it() {
     pair.reply("250 noop\r\n");
     assert!(pair.heard().starts_with("250 noop\r\n530 5.7.0"));
 }
+
+#[test]
+fn the_time_of_a_reply_begins_with_its_command() {
+    let manner = Manner {
+        introduces: true,
+        ..Manner::default()
+    };
+    let mut pair = Pair::started(manner, usize::MAX);
+    pair.trusted = true;
+    let within = pair.config.timeouts.rcpt_reply;
+    let later = core::time::Duration::from_secs(299);
+    pair.now = pair.now + later;
+    pair.introduction = b"XCLIENT ADDR=192.0.2.1\r\n".to_vec();
+    pair.say("EHLO c\r\n");
+    assert_eq!(pair.relay.deadline(), pair.now + within);
+    pair.reply("220 mx\r\n");
+    pair.reply("250 mx\r\n");
+    pair.now = pair.now + later;
+    pair.say("XCLIENT ADDR=192.0.2.2\r\n");
+    assert_eq!(
+        (pair.legs_made, pair.relay.deadline()),
+        (2, pair.now + within)
+    );
+}
