@@ -4,17 +4,20 @@
 //! cargo build --release -p weir-smtp --example relay_many
 //! valgrind --tool=callgrind target/release/examples/relay_many 10000 4096
 //! ```
-//! Arguments: messages (10000), octets of a body (4096), `patient` or `pipelined` (patient). One client keeps its session,
-//! one upstream its connection; the client sends by DATA, the upstream takes BDAT. A receive brings 16 KiB at most, and
-//! flights are copied to one buffer, as the shard does with small ones.
+//! Arguments: messages (10000), octets of a body (4096), `patient` or `pipelined` (patient), `shared` or `dedicated` (shared).
+//! One client keeps its session, one upstream its connection; the client sends by DATA, the upstream takes BDAT, or DATA
+//! where the connection is the client's own. A receive brings 16 KiB at most, and flights are copied to one buffer, as the
+//! shard does with small ones.
 
 use std::env;
 use std::sync::Arc;
 
 use weir_smtp::body::BareNewline;
+use weir_smtp::dedicated::{Dedicated, Manner};
+use weir_smtp::dialogue::Dialogue;
 use weir_smtp::extension::{OwnLimits, announce, parse_ehlo_reply, write_ehlo};
 use weir_smtp::gate::Verdict;
-use weir_smtp::outbound::{Outbound, Owed};
+use weir_smtp::outbound::{Opening, Outbound, Owed};
 use weir_smtp::pieces::{BufferId, Form, Piece};
 use weir_smtp::relay::{
     Act, Acts, Announced, Config, Cx, Input, LegId, Outcome, Relay, SparePool, Timeouts, UpstreamId,
@@ -32,7 +35,7 @@ struct Driver {
     announced: Announced,
     acts: Acts,
     spare: SparePool,
-    relay: Relay,
+    relay: Dialogue,
     leg: Outbound,
     attached: bool,
     out: Vec<u8>,
@@ -43,7 +46,7 @@ struct Driver {
 }
 
 impl Driver {
-    fn new() -> Driver {
+    fn new(dedicated: bool) -> Driver {
         let own = OwnLimits {
             message_size_max: 0,
             recipients_max: 100,
@@ -53,11 +56,11 @@ impl Driver {
         let mut text = Vec::new();
         write_ehlo(&mut text, b"weir.example", &caps);
         let now = Moment::from_micros(1_000_000);
-        let mut leg = Outbound::new(Arc::from(&b"weir.example"[..]));
-        for mut bytes in [&b"220 mx\r\n"[..], EHLO] {
-            while let Ok(Some(_)) = leg.handle_input(&mut bytes) {}
-            leg.poll_output().clear();
-        }
+        let hostname = Arc::from(&b"weir.example"[..]);
+        let leg = match dedicated {
+            true => Outbound::dedicated(hostname, Opening::Silent),
+            false => ready(hostname),
+        };
         Driver {
             now,
             config: Config {
@@ -73,7 +76,10 @@ impl Driver {
             announced: Announced { caps, text },
             acts: Acts::new(),
             spare: SparePool::default(),
-            relay: Relay::new(now),
+            relay: match dedicated {
+                true => Dialogue::Dedicated(Box::new(Dedicated::new(now, Manner::default()))),
+                false => Dialogue::Multiplexed(Relay::new(now)),
+            },
             leg,
             attached: false,
             out: Vec::with_capacity(512),
@@ -84,7 +90,7 @@ impl Driver {
         }
     }
 
-    fn call<T>(&mut self, call: impl FnOnce(&mut Relay, &mut Cx<'_>) -> T) -> T {
+    fn call<T>(&mut self, call: impl FnOnce(&mut Dialogue, &mut Cx<'_>) -> T) -> T {
         let mut cx = Cx {
             now: self.now,
             config: &self.config,
@@ -155,17 +161,35 @@ impl Driver {
             }
             pieces.release().for_each(drop);
             self.bytes_up += self.flight.len() as u64;
-            let mut answer: &[u8] = match self.flight.first() {
-                Some(b'B') => b"250 2.0.0 Ok: queued as 4F3A2B1C0D\r\n",
-                _ => b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n",
-            };
-            while let Some((owed, reply)) = self.leg.handle_input(&mut answer).expect("it is SMTP")
-            {
-                self.reply.clear();
-                self.reply.extend_from_slice(reply.text);
-                let code = reply.code;
-                self.hear(owed, code);
+            let answer = self.answer();
+            self.upstream_says(answer);
+        }
+    }
+
+    /// What an upstream says to the flight.
+    fn answer(&self) -> &'static [u8] {
+        const QUEUED: &[u8] = b"250 2.0.0 Ok: queued as 4F3A2B1C0D\r\n";
+        let ends = |end: &[u8]| self.flight.ends_with(end);
+        match &self.flight[..] {
+            [b'E', b'H', ..] => EHLO,
+            [b'B', ..] => QUEUED,
+            _ if ends(b"\r\n.\r\n") => QUEUED,
+            [b'D', b'A', b'T', b'A', ..] => b"354 go\r\n",
+            [b'M', ..] if ends(b"DATA\r\n") => b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 go\r\n",
+            [b'M', ..] if memchr::memmem::find(&self.flight, b"RCPT").is_some() => {
+                b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n"
             }
+            [b'M', ..] | [b'R', ..] => b"250 2.1.0 Ok\r\n",
+            _ => b"",
+        }
+    }
+
+    fn upstream_says(&mut self, mut bytes: &[u8]) {
+        while let Some((owed, reply)) = self.leg.handle_input(&mut bytes).expect("it is SMTP") {
+            self.reply.clear();
+            self.reply.extend_from_slice(reply.text);
+            let code = reply.code;
+            self.hear(owed, code);
         }
     }
 
@@ -176,6 +200,16 @@ impl Driver {
         self.reply = text;
         self.settle();
     }
+}
+
+/// A connection that has been opened.
+fn ready(hostname: Arc<[u8]>) -> Outbound {
+    let mut leg = Outbound::new(hostname);
+    for mut bytes in [&b"220 mx\r\n"[..], EHLO] {
+        while let Ok(Some(_)) = leg.handle_input(&mut bytes) {}
+        leg.poll_output().clear();
+    }
+    leg
 }
 
 fn main() {
@@ -197,9 +231,13 @@ fn main() {
         ]
     };
     let body = body(octets);
-    let mut driver = Driver::new();
+    let dedicated = arguments.get(4).is_some_and(|word| word == "dedicated");
+    let mut driver = Driver::new(dedicated);
     driver.call(|relay, cx| relay.start(cx));
     driver.settle();
+    if dedicated {
+        driver.upstream_says(b"220 mx\r\n");
+    }
     driver.client_says(b"EHLO client.example\r\n");
     for _ in 0..messages {
         for flight in envelope {
