@@ -4,6 +4,9 @@
 //! there, and they would be obeyed as if they had come inside TLS (RFC 3207, 6; CVE-2011-0411, CVE-2021-38371). What a machine has framed of
 //! them is its own business; what was received and not fed to it is the driver's. Both have to be nothing.
 
+#[cfg(any(test, fuzzing))]
+pub mod twins;
+
 /// Proof that a machine holds no plaintext that it would go on with, and its driver none that it would feed. A handshake is begun with it and
 /// consumes it; only the machines make one, out of the state they are in.
 #[derive(Debug, Eq, PartialEq)]
