@@ -16,6 +16,7 @@ use super::{check, config::Config, units::show_size};
 use crate::net::{Bounds, Limit};
 use crate::ring::{self, Support};
 use crate::rt;
+use crate::tls::UpstreamFiles;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,8 +86,14 @@ pub fn examine(config: &Config, cores: usize, now: i64) -> Vec<Point> {
     ));
     let hostname = &config.listening.hostname;
     points.extend(certificates::points(&config.tls.settings, hostname, now));
+    let files = UpstreamFiles::read(&config.tls.settings.upstream).ok();
     for target in &config.upstreams.upstreams {
-        points.extend(upstream::visit(target, &config.listening.hostname));
+        let wish = target.tls.as_ref();
+        let tls = wish.map(|wish| files.as_ref().map(|files| files.upstream_tls(wish)));
+        if let Some(None) = tls {
+            continue; // what is wrong with the files has been told
+        }
+        points.extend(upstream::visit(target, hostname, tls.flatten().as_ref()));
     }
     points
 }

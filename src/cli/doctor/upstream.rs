@@ -3,6 +3,7 @@
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream, ToSocketAddrs},
+    sync::Arc,
     time::Duration,
 };
 
@@ -11,16 +12,19 @@ use weir_smtp::{
     reply::ReplyReader,
 };
 
+use rustls::{ClientConnection, StreamOwned};
+
 use super::{Level, Point};
 use crate::cli::flags::upstreams::Upstream;
+use crate::tls::{UpstreamMode, UpstreamTls};
 
 /// For the connection and for each reply.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Nobody here is responsible for it (RFC 2606), so who takes mail for it takes mail for everybody.
 const FOREIGN: &str = "weir-relay-test@example.org";
 
-/// One point per address of the server.
-pub fn visit(upstream: &Upstream, hostname: &str) -> Vec<Point> {
+/// One point per address of the server, spoken to as weir would. `tls`: None in plaintext.
+pub fn visit(upstream: &Upstream, hostname: &str, tls: Option<&UpstreamTls>) -> Vec<Point> {
     let name = upstream.name();
     let addresses: Vec<SocketAddr> = match (upstream.host.as_str(), upstream.port).to_socket_addrs()
     {
@@ -34,13 +38,15 @@ pub fn visit(upstream: &Upstream, hostname: &str) -> Vec<Point> {
     };
     addresses
         .into_iter()
-        .flat_map(|address| judge(&name, address, ask(address, hostname)))
+        .flat_map(|address| judge(&name, address, ask(address, hostname, tls)))
         .collect()
 }
 
 /// What a visit brought.
 #[derive(Debug)]
 struct Visit {
+    /// The version of TLS; None: it was in plaintext.
+    secured: Option<&'static str>,
     capabilities: Capabilities,
     /// The reply to RCPT with a foreign domain.
     foreign: (u16, String),
@@ -59,7 +65,8 @@ fn judge(name: &str, address: SocketAddr, visit: io::Result<Visit>) -> Vec<Point
         }
     };
     let mut points = vec![Point::good(format!(
-        "upstream {name} at {address} answers and offers {}",
+        "upstream {name} at {address} answers in {} and offers {}",
+        visit.secured.unwrap_or("plaintext"),
         visit.capabilities.set
     ))];
     if !visit.capabilities.set.contains(ExtensionSet::PIPELINING) {
@@ -82,10 +89,31 @@ fn judge(name: &str, address: SocketAddr, visit: io::Result<Visit>) -> Vec<Point
     points
 }
 
-fn ask(address: SocketAddr, hostname: &str) -> io::Result<Visit> {
+fn ask(address: SocketAddr, hostname: &str, tls: Option<&UpstreamTls>) -> io::Result<Visit> {
     let mut dialogue = Dialogue::connect(address)?;
+    if let Some(tls) = tls.filter(|tls| tls.implicit) {
+        dialogue.secure(tls)?;
+    }
     dialogue.expect("the connection", 2)?;
-    let (_, ehlo) = dialogue.command(&format!("EHLO {hostname}"))?;
+    let hello = format!("EHLO {hostname}");
+    let mut ehlo = dialogue.command(&hello)?.1;
+    if let Some(tls) = tls.filter(|tls| !tls.implicit) {
+        let offered = parse_ehlo_reply(ehlo.as_bytes()).set;
+        match (offered.contains(ExtensionSet::STARTTLS), tls.mode) {
+            (true, _) => {
+                dialogue.stream.write_all(b"STARTTLS\r\n")?;
+                dialogue.expect("STARTTLS", 2)?;
+                dialogue.secure(tls)?;
+                ehlo = dialogue.command(&hello)?.1;
+            }
+            (false, UpstreamMode::May) => {}
+            (false, UpstreamMode::Require | UpstreamMode::Verify) => {
+                return Err(io::Error::other(
+                    "it offers no STARTTLS, and is not used without",
+                ));
+            }
+        }
+    }
     let capabilities = parse_ehlo_reply(ehlo.as_bytes());
     let mut foreign = dialogue.command("MAIL FROM:<>")?;
     if foreign.0 / 100 == 2 {
@@ -97,13 +125,43 @@ fn ask(address: SocketAddr, hostname: &str) -> io::Result<Visit> {
     dialogue.command("QUIT")?;
     let first_line = foreign.1.lines().next().unwrap_or_default().to_owned();
     Ok(Visit {
+        secured: dialogue.stream.version(),
         capabilities,
         foreign: (foreign.0, first_line),
     })
 }
 
+/// The bytes of a visit.
+enum Stream {
+    Plain(TcpStream),
+    Secured(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Stream {
+    fn version(&self) -> Option<&'static str> {
+        let Stream::Secured(stream) = self else {
+            return None;
+        };
+        stream.conn.protocol_version()?.as_str()
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Stream::Plain(stream) => stream.write_all(bytes),
+            Stream::Secured(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
+        }
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(stream) => stream.read(bytes),
+            Stream::Secured(stream) => stream.read(bytes),
+        }
+    }
+}
+
 struct Dialogue {
-    stream: TcpStream,
+    stream: Stream,
     reader: ReplyReader,
 }
 
@@ -113,9 +171,30 @@ impl Dialogue {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self {
-            stream,
+            stream: Stream::Plain(stream),
             reader: ReplyReader::new(),
         })
+    }
+
+    /// The handshake; nothing that was said before it is used after it.
+    fn secure(&mut self, tls: &UpstreamTls) -> io::Result<()> {
+        let Stream::Plain(stream) = &self.stream else {
+            unreachable!("a visit asks for TLS once");
+        };
+        let mut stream = stream.try_clone()?;
+        let told = |error: &dyn std::fmt::Display| {
+            io::Error::other(format!("the TLS handshake failed: {error}"))
+        };
+        let mut connection = ClientConnection::new(Arc::clone(&tls.config), tls.name.clone())
+            .map_err(|error| told(&error))?;
+        while connection.is_handshaking() {
+            connection
+                .complete_io(&mut stream)
+                .map_err(|error| told(&error))?;
+        }
+        self.stream = Stream::Secured(Box::new(StreamOwned::new(connection, stream)));
+        self.reader = ReplyReader::new();
+        Ok(())
     }
 
     fn command(&mut self, line: &str) -> io::Result<(u16, String)> {
@@ -173,6 +252,10 @@ mod tests {
     };
 
     use super::*;
+    use crate::tls::{
+        Material, Settings, UpstreamWish,
+        fixtures::{Folder, ecdsa},
+    };
 
     /// A mail server that answers each line with the next of these; returns the points about it.
     fn visited(replies: &'static [&'static str]) -> Vec<Point> {
@@ -195,7 +278,7 @@ mod tests {
             max: None,
             tls: None,
         };
-        let points = visit(&upstream, "mx.example");
+        let points = visit(&upstream, "mx.example", None);
         server.join().unwrap();
         points
     }
@@ -220,6 +303,78 @@ mod tests {
             points[1].what.contains("WOULD RELAY") && points[1].what.contains("250 2.1.5 take it"),
             "{points:?}"
         );
+    }
+
+    /// A visit to one that speaks TLS, from the first byte or after STARTTLS.
+    fn visited_in_tls(implicit: bool, mode: UpstreamMode, name: &str) -> Vec<Point> {
+        let folder = Folder::fresh();
+        let mut settings = Settings::default();
+        let pair = folder.pair("mx", &ecdsa(&["mx.example"]));
+        settings.upstream.authorities = Some(pair.certificate.clone());
+        settings.server.pairs.push(pair);
+        let material = Material::read(settings).unwrap();
+        let server = material.server_tls().unwrap();
+        let tls = material.upstream_tls(&UpstreamWish {
+            mode,
+            implicit,
+            name: name.to_owned().try_into().unwrap(),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serving = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            if !implicit {
+                for reply in ["220 x\r\n", "250-x\r\n250 STARTTLS\r\n", "220 go\r\n"] {
+                    stream.write_all(reply.as_bytes()).unwrap();
+                    if reply != "220 go\r\n" {
+                        assert!(stream.read(&mut [0; 512]).unwrap() > 0);
+                    }
+                }
+            }
+            let connection = rustls::ServerConnection::new(server.config).unwrap();
+            let mut stream = StreamOwned::new(connection, stream);
+            let greeting = implicit.then_some("220 x\r\n");
+            for reply in greeting
+                .into_iter()
+                .chain([EHLO, "550 no\r\n", "221 bye\r\n"])
+            {
+                // without a greeting of its own the client speaks first
+                if reply != "220 x\r\n" && stream.read(&mut [0; 512]).is_err() {
+                    return;
+                }
+                if stream.write_all(reply.as_bytes()).is_err() {
+                    return;
+                }
+            }
+        });
+        let upstream = Upstream {
+            host: "127.0.0.1".into(),
+            port,
+            weight: 1,
+            max: None,
+            tls: None,
+        };
+        let points = visit(&upstream, "weir.example", Some(&tls));
+        serving.join().unwrap();
+        points
+    }
+
+    #[test]
+    fn servers_are_visited_in_tls() {
+        for implicit in [true, false] {
+            let points = visited_in_tls(implicit, UpstreamMode::Verify, "mx.example");
+            assert!(
+                points[0].level == Level::Good && points[0].what.contains("answers in TLSv1_3"),
+                "{points:?}"
+            );
+            let points = visited_in_tls(implicit, UpstreamMode::Verify, "other.example");
+            assert!(
+                points[0].level == Level::Failure && points[0].what.contains("handshake failed"),
+                "{points:?}"
+            );
+        }
+        let points = visited_in_tls(true, UpstreamMode::Require, "other.example");
+        assert_eq!(points[0].level, Level::Good, "{points:?}");
     }
 
     #[test]
@@ -263,6 +418,6 @@ mod tests {
             max: None,
             tls: None,
         };
-        assert_eq!(visit(&upstream, "x")[0].level, Level::Failure);
+        assert_eq!(visit(&upstream, "x", None)[0].level, Level::Failure);
     }
 }
