@@ -6,6 +6,7 @@
 mod claimed;
 mod dedicated;
 mod drain;
+mod layer;
 mod parking;
 mod pool;
 mod probe;
@@ -48,6 +49,8 @@ struct Socket {
     sent: Vec<u8>,
     /// In so many sends.
     sends: usize,
+    /// Of the last of them.
+    flying: usize,
     sending: bool,
     armed: bool,
     closed: Option<Close>,
@@ -123,6 +126,7 @@ impl FakeWire {
             owner,
             sent: Vec::new(),
             sends: 0,
+            flying: 0,
             sending: false,
             armed: false,
             closed: None,
@@ -148,6 +152,7 @@ impl FakeWire {
         assert!(!socket.sending, "{slot:?}: one send at a time");
         socket.sending = true;
         socket.sends += 1;
+        socket.flying = bytes.len();
         socket.sent.extend_from_slice(bytes);
         let mut flight = flight;
         flight.clear();
@@ -590,7 +595,8 @@ impl Stage {
     /// It takes everything again, first what is under way.
     pub fn unstuff(&mut self, slot: SlotId) {
         self.world.wire.stuffed.retain(|stuffed| *stuffed != slot);
-        let taken = Due::Sent(slot, Ok(0), Vec::new());
+        let taken = self.world.wire.socket(slot).flying;
+        let taken = Due::Sent(slot, Ok(taken), Vec::new());
         self.world.wire.due.push_back(taken);
         self.settle();
     }

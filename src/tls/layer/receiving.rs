@@ -39,6 +39,10 @@ impl<W: Wire> Layer<W> {
         {
             self.secured(slot);
         }
+        if read.is_err() && !self.is_open(slot) {
+            // The handshake and the failure came in one: then there was no handshake.
+            plain.clear();
+        }
         let stored = self.store(slot, buffer, &plain);
         plain.clear();
         plain.shrink_to(2 * PLAIN_MAX);
@@ -49,6 +53,11 @@ impl<W: Wire> Layer<W> {
             Ok(progress) if progress.closed => self.end(slot, ReceiveEnd::Eof),
             Ok(_) => self.answer_look(slot),
         }
+    }
+
+    fn is_open(&mut self, slot: SlotId) -> bool {
+        self.channel(slot)
+            .is_some_and(|channel| channel.phase == Phase::Open)
     }
 
     /// What was received before the handshake began and belongs to it.
