@@ -436,3 +436,30 @@ fn the_time_of_a_reply_begins_with_its_command() {
         (2, pair.now + within)
     );
 }
+
+#[test]
+fn a_violation_is_answered_in_its_turn() {
+    whole_and_split(|step| {
+        for (line, code) in [
+            ("FOO\r\n", "500 5.5.2"),
+            ("RCPT TO:<>\r\n", "501 5.1.3"),
+            ("MAIL FROM:<b@c>\r\n", "503 5.5.1"),
+            ("ETRN x\r\n", "502 5.5.1"),
+            ("NOOP\n", "500 5.5.2"),
+        ] {
+            let mut pair = greeted(FULL, step);
+            pair.say(&["MAIL FROM:<a@b>\r\n", line, "RCPT TO:<c@d>\r\n"].concat());
+            assert_eq!(
+                (pair.heard().as_str(), pair.sent_up().as_str()),
+                ("", "MAIL FROM:<a@b>\r\n")
+            );
+            pair.reply("250 ok\r\n");
+            let heard = pair.heard();
+            assert!(
+                heard.starts_with("250 ok\r\n") && heard[8..].starts_with(code),
+                "{heard}"
+            );
+            assert_eq!(pair.sent_up(), "RCPT TO:<c@d>\r\n");
+        }
+    });
+}
