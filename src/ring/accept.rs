@@ -43,9 +43,11 @@ const _: () = assert!(ACCEPTS == u32::BITS as usize, "a bit for each");
 pub(super) struct Accepting {
     pub(super) listeners: Vec<Listener>,
     /// Slots that accepts may fill, and how many of them are filled or about to be.
-    room: usize,
+    pub(super) room: usize,
     pub(super) taken: usize,
     pub(super) armed: usize,
+    /// Above the place where the next socket is put that was not accepted into one.
+    pub(super) next_place: u32,
     /// Told the shard that the table is full; once per time it fills.
     told_full: bool,
     rest_until: Option<Moment>,
@@ -60,6 +62,7 @@ impl Accepting {
             room,
             taken: 0,
             armed: 0,
+            next_place: room as u32,
             told_full: false,
             rest_until: None,
             poll_first,
@@ -228,6 +231,12 @@ impl Ring {
         let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
         let destination = destination(&socket, how)?;
         Ok((self.place(socket)?, Some(destination)))
+    }
+
+    /// Whether the accept of this token takes a slot by itself.
+    pub(super) fn accepts_into_slots(&self, token: Token) -> bool {
+        let listener = &self.accepting.listeners[token.index as usize / ACCEPTS];
+        listener.intercept.is_none()
     }
 
     fn accepted(

@@ -24,7 +24,7 @@ impl Ring {
         let token = Token::unpack(completion.user_data());
         let result = completion.result();
         match token.op {
-            Op::Cancel | Op::Place => None,
+            Op::Cancel => None,
             Op::Accept => self.accept_done(token, result),
             Op::Doorbell => {
                 self.doorbell_armed = false;
@@ -73,7 +73,7 @@ impl Ring {
             }
             Op::Disconnect => None,
             Op::Extract => Some(self.extract_done(id, result)),
-            Op::Accept | Op::Close | Op::Cancel | Op::Doorbell | Op::Background | Op::Place => {
+            Op::Accept | Op::Close | Op::Cancel | Op::Doorbell | Op::Background => {
                 unreachable!("handled before")
             }
         };

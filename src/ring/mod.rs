@@ -152,8 +152,6 @@ pub struct Ring {
     doorbell: Doorbell,
     doorbell_value: Box<u64>,
     doorbell_armed: bool,
-    /// A descriptor on its way into the table, then the number of its slot.
-    placing: Box<RawFd>,
     watched: Vec<Watched>,
     small_buffers: bool,
     /// Whether slots can be taken out of the table with their sockets.
@@ -231,7 +229,6 @@ impl Ring {
             doorbell,
             doorbell_value: Box::new(0),
             doorbell_armed: false,
-            placing: Box::new(-1),
             watched: Vec::new(),
             small_buffers: true,
             gives_descriptors,

@@ -1,8 +1,9 @@
 //! Sockets into the table and out of it, as descriptors of the process.
 //!
-//! In, the kernel chooses the place among those of the accepts: one taken by number could be one that an accept has filled
-//! meanwhile, which we had not heard of yet. Out, the descriptor is a second name of the socket, and the slot closes
-//! without the peer noticing.
+//! In, the place is one of those of the accepts, and we choose it: the kernel's own choice could be one that a close has just
+//! emptied, and its completion, still on its way to us, would be taken for that of the newcomer. What accepts have filled
+//! by themselves stands in completions: they run in no other moment than inside our own calls. Out, the descriptor is a
+//! second name of the socket, and the slot closes without the peer noticing.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -14,9 +15,6 @@ use super::slots::Flag;
 use super::token::{Op, Token};
 use super::wire::{Close, Event, Owner, SlotId};
 
-/// IORING_FILE_INDEX_ALLOC: the kernel chooses.
-const ANY_PLACE: i32 = -1;
-
 /// Whether a slot can be given a descriptor (6.8).
 pub(super) fn gives_descriptors(submitter: &Submitter<'_>) -> bool {
     let mut known = Probe::new();
@@ -24,26 +22,43 @@ pub(super) fn gives_descriptors(submitter: &Submitter<'_>) -> bool {
 }
 
 impl Ring {
-    /// Puts a socket into the table and closes its descriptor. Enters the kernel once.
+    /// Puts a socket into the table, among those that were accepted, and closes its descriptor. Never while the table is full.
     pub(super) fn place(&mut self, socket: OwnedFd) -> io::Result<SlotId> {
-        *self.placing = socket.as_raw_fd();
-        let place = opcode::FilesUpdate::new(&raw mut *self.placing, 1)
-            .offset(ANY_PLACE)
-            .build();
-        self.push(place, Token::plain(Op::Place, 0));
-        let placed = loop {
-            // Runs within the call: only a full completion queue can make it take more than one.
+        // What was accepted by now has to be known, or its place would be taken from it.
+        while self.uring.submission().cq_overflow() {
             self.submit_early();
-            if let Some(result) = self.placed() {
-                break result;
-            }
-        };
-        if placed < 0 {
-            return Err(io::Error::from_raw_os_error(-placed));
         }
-        // The number of the slot stands where the number of the descriptor was.
-        let slot = u32::try_from(*self.placing).expect("a slot has a number");
-        Ok(SlotId(slot))
+        self.collect();
+        let id = self.empty_place()?;
+        self.uring
+            .submitter()
+            .register_files_update(id.0, &[socket.as_raw_fd()])?;
+        Ok(id)
+    }
+
+    /// A place that nobody has. The kernel fills them from the lowest for accepts, so we begin at the highest.
+    fn empty_place(&mut self) -> io::Result<SlotId> {
+        let room = self.accepting.room as u32;
+        for _ in 0..room {
+            let index = self.accepting.next_place.checked_sub(1).unwrap_or(room - 1);
+            self.accepting.next_place = index;
+            let id = SlotId(index);
+            if !self.slots.is_live(id) && !self.is_just_accepted(id) {
+                return Ok(id);
+            }
+        }
+        Err(io::Error::from_raw_os_error(libc::ENFILE))
+    }
+
+    /// Whether this slot is the result of an accept that nobody has looked at yet.
+    fn is_just_accepted(&self, id: SlotId) -> bool {
+        let mut left = self.batch[self.position..].iter();
+        left.any(|completion| {
+            let token = Token::unpack(completion.user_data());
+            token.op == Op::Accept
+                && completion.result() == id.0 as i32
+                && self.accepts_into_slots(token)
+        })
     }
 
     /// Asks for a descriptor of the slot's socket.
@@ -97,13 +112,5 @@ impl Ring {
         self.accepting.taken += 1;
         self.slots.open(id, owner).set(Flag::Accepted);
         Ok(id)
-    }
-
-    /// The result of [`Op::Place`], taken out of this turn's completions.
-    fn placed(&mut self) -> Option<i32> {
-        let wanted = Token::plain(Op::Place, 0).pack();
-        let mut left = self.batch[self.position..].iter();
-        let at = left.rposition(|completion| completion.user_data() == wanted)?;
-        Some(self.batch.remove(self.position + at).result())
     }
 }

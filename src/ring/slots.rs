@@ -171,6 +171,10 @@ impl Slots {
         slot.generation = slot.generation.wrapping_add(1) & GENERATION_MASK;
     }
 
+    pub(super) fn is_live(&self, id: SlotId) -> bool {
+        self.table[id.0 as usize].has(Flag::Live)
+    }
+
     pub(super) fn is_closing(&self, id: SlotId) -> bool {
         self.table[id.0 as usize].has(Flag::Closing)
     }

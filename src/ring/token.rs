@@ -28,13 +28,11 @@ pub(super) enum Op {
     Cancel,
     Doorbell,
     Background,
-    /// A descriptor into the table.
-    Place,
     /// A descriptor for a slot.
     Extract,
 }
 
-const OPS: [Op; 17] = [
+const OPS: [Op; 16] = [
     Op::Accept,
     Op::Connect,
     Op::Receive,
@@ -50,7 +48,6 @@ const OPS: [Op; 17] = [
     Op::Cancel,
     Op::Doorbell,
     Op::Background,
-    Op::Place,
     Op::Extract,
 ];
 

@@ -1,6 +1,7 @@
 //! A connection from one ring to another.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -117,4 +118,55 @@ fn sockets_come_in_while_completions_wait() {
     while heard < 6 {
         heard += second.until(|_, event| matches!(event, Event::Received { .. }).then_some(1));
     }
+}
+
+/// The kernel's own choice would be the place that the close has just emptied, before its end is told.
+#[test]
+fn a_socket_does_not_take_the_place_of_one_that_is_being_closed() {
+    let (mut first, mut second) = (Bench::new(), Bench::new());
+    for _ in 0..100 {
+        let (leaving, _peer) = second.pair();
+        let (slot, _other) = first.pair();
+        let socket = extract(&mut first, slot);
+        second.ring.close(leaving, Close::Now);
+        let adopted = second.ring.adopt(socket, Owner(1)).expect("room");
+        assert_ne!(adopted, leaving);
+        second.closed(leaving);
+        second.ring.close(adopted, Close::Now);
+        second.closed(adopted);
+    }
+    assert_eq!(second.ring.stats().stale, 0);
+}
+
+#[test]
+fn a_socket_does_not_take_the_place_of_one_that_was_just_accepted() {
+    let (mut first, mut second) = (Bench::new(), Bench::new());
+    let adopt = |first: &mut Bench, second: &mut Bench| {
+        let (slot, peer) = first.pair();
+        let socket = extract(first, slot);
+        (second.ring.adopt(socket, Owner(1)).expect("room"), peer)
+    };
+    let held: Vec<_> = (0..10).map(|_| second.pair()).collect();
+    let last = held.last().expect("ten").0;
+    // Sockets from elsewhere go downwards; the next would be put where the last of these is.
+    loop {
+        let (slot, _peer) = adopt(&mut first, &mut second);
+        second.ring.close(slot, Close::Now);
+        second.closed(slot);
+        if slot.0 == last.0 + 1 {
+            break;
+        }
+    }
+    second.ring.close(last, Close::Now);
+    second.closed(last);
+    let _peer = TcpStream::connect(second.address).expect("queued");
+    let now = second.now();
+    let until = now + Duration::from_secs(1);
+    second.ring.wait(now, until).expect("a turn");
+    let (adopted, mut far) = adopt(&mut first, &mut second);
+    assert_ne!(adopted, last);
+    assert_eq!(second.accepted(), last, "an accept took it, unseen");
+    second.ring.send(adopted, b"here".to_vec());
+    second.until(|_, event| matches!(event, Event::Sent { .. }).then_some(()));
+    far.read_exact(&mut [0; 4]).expect("it is the right one");
 }
