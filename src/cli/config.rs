@@ -50,6 +50,13 @@ impl Config {
         let identifying = flags.identity.read(&mut reader, purpose);
         let destined = identifying.intercept.is_some();
         let mode = flags.upstream_tls.mode(&mut reader);
+        if destined && mode.is_some() {
+            let fault = Fault::new(
+                "is not for --transparent: a destination has no name to ask for",
+                "leave it out; with --transparent-starttls tunnel clients and destinations have TLS of their own",
+            );
+            reader.wrong("--upstream-tls", &flags.upstream_tls.upstream_tls, fault);
+        }
         let upstreams = flags.upstreams.read(&mut reader, purpose, destined, mode);
         let config = Config {
             tls: Tls::read(flags, &mut reader, purpose, &upstreams.upstreams),
@@ -263,6 +270,10 @@ mod tests {
             ]),
             ["--queue-wait"]
         );
+        let words =
+            "--listen 127.0.0.1:25 --transparent tproxy --identity transparent --upstream-tls may";
+        let words: Vec<&str> = words.split(' ').collect();
+        assert_eq!(blamed(&words), ["--upstream-tls"]);
         assert_eq!(blamed(&["--demo", "--upstream", "mx"]), ["--demo"]);
         let path = ["--listen", "0.0.0.0:25", "--transparent", "tproxy"];
         assert_eq!(blamed(&path), ["--listen"], "who may send where?");
