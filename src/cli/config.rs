@@ -1,5 +1,7 @@
 //! The whole configuration: all flags read together, what does not fit together found, everything wrong told at once.
 
+use crate::route::Starttls;
+
 use super::{
     flags::{
         Flags, Purpose, clients::Clients, identity::Identifying, listen::Listening, logs::Logging,
@@ -113,6 +115,15 @@ impl Config {
                 "name the proxies with --trust",
             );
             reader.wrong("--listen", listener.address.to_string(), fault);
+        }
+        if self.identifying.starttls == Some(Starttls::Terminate)
+            && !self.tls.settings.server.has_certificate()
+        {
+            reader.wrong(
+                "--transparent-starttls",
+                "terminate",
+                super::flags::tls::needs_certificate(),
+            );
         }
         if self.upstreams.queue_wait > self.timeouts.end {
             let fault = Fault::new(
@@ -281,5 +292,11 @@ mod tests {
         assert!(read(&shown).is_ok());
         let both = [&shown[..], &["--upstream", "mx"]].concat();
         assert_eq!(blamed(&both), ["--upstream"]);
+        let ended = [&shown[..], &["--transparent-starttls", "terminate"]].concat();
+        assert_eq!(
+            blamed(&ended),
+            ["--transparent-starttls"],
+            "with which certificate?"
+        );
     }
 }

@@ -16,6 +16,7 @@ use crate::policy::{Finding, Standing};
 use crate::ring::{Close, SlotId, Wire};
 use crate::route::Tried;
 
+use super::dedicated::upstream_name;
 use super::introduction::{Introduction, told};
 use super::parking::Belongings;
 use super::pit::{Peer, Row};
@@ -98,7 +99,6 @@ impl<W: Wire> World<W> {
         session.standing = admission.standing;
         session.errors = admission.errors;
         session.listener = arrival.listener as u8;
-        session.relay = self.dialogue(session.listener);
         session.introduction = arrival.introduction;
         session.bytes_in = arrival.unread.len() as u64;
         let Some(key) = self.add_session(session) else {
@@ -160,6 +160,7 @@ impl<W: Wire> World<W> {
                 session.ended = Ended::Refused;
             }
         }
+        self.bind(key);
         self.welcome = Some(verdict);
         self.relay_call(key, |relay, cx| relay.start(cx));
         self.settle(key);
@@ -352,9 +353,8 @@ impl<W: Wire> World<W> {
         self.counters
             .replay_refusals
             .add(ended.replay_refused.into());
-        let upstream = ended
-            .upstream
-            .and_then(|id| self.upstream_names.get(usize::from(id.0)));
+        let name = |id| upstream_name(&self.upstream_names, &self.config.services, session, id);
+        let upstream = ended.upstream.map(name);
         let record = TransactionRecord {
             at: self.now,
             session: session.number,
@@ -366,7 +366,7 @@ impl<W: Wire> World<W> {
             recipients: ended.envelope.recipient_count() as u32,
             recipients_accepted: ended.envelope.accepted() as u32,
             size: ended.octets,
-            upstream: upstream.map_or("", String::as_str),
+            upstream: upstream.as_deref().unwrap_or_default(),
             outcome,
             reply: ended.reply,
             why: if ended.unheard { "unheard" } else { "" },

@@ -8,6 +8,7 @@
 //! A connection that was meant for another host goes there and nowhere else. All such hosts have one place in the table of
 //! upstreams, which stands for anywhere; what is known of each is `destinations.rs`'s.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use weir_smtp::dedicated::{Dedicated, Manner};
@@ -15,26 +16,33 @@ use weir_smtp::dialogue::Dialogue;
 use weir_smtp::extension::ExtensionSet;
 use weir_smtp::gate::{RouteId, Verdict};
 use weir_smtp::outbound::{LegLost, Opening, Outbound, TlsWanted};
-use weir_smtp::relay::{AttachFailure, LegId, Relay, UpstreamId};
+use weir_smtp::relay::{AttachFailure, LegId, UpstreamId};
+use weir_smtp::reply::ReplyText;
 use weir_smtp::texts;
 use weir_smtp::time::Moment;
-use weir_smtp::xclient::{ClientFacts, write_xclient};
+use weir_smtp::xclient::write_xclient;
 
 use crate::maillog::Value;
 use crate::metrics::{ClosedLeg, Way};
-use crate::net::{ClientTls, ProxyVersion, Spoken, write_proxy};
+use crate::net::{ClientTls, ProxyVersion, Service, Spoken, write_proxy};
 use crate::policy::Finding;
 use crate::ring::{Dial, Wire};
 use crate::route::{EndpointId, Failure, Identity, Starttls, Tried};
+use crate::tls::Version;
 
 use super::destinations::Shut;
 use super::leg::Duty;
 use super::pool::{OPENED_AT_ONCE, Room};
 use super::session::Session;
 use super::slab::Key;
+use super::told::facts_of;
 use super::waiters::Ticket;
 use super::who::Who;
 use super::world::World;
+
+/// For who has earned a stutter.
+pub(super) const COME_AGAIN: ReplyText =
+    ReplyText::fixed("421 4.3.2 Service currently unavailable, try again later\r\n");
 
 /// Where a session's own connection goes.
 enum Course {
@@ -47,16 +55,52 @@ enum Course {
 }
 
 impl<W: Wire> World<W> {
-    /// The machine for a client that has just come.
-    pub(super) fn dialogue(&self, listener: u8) -> Dialogue {
+    /// A client is about to be greeted: where connections are not shared, its session gets the machine for that. Who is
+    /// known to have earned a stutter gets no connection at all: weir answers it itself, from the pit and for nothing.
+    pub(super) fn bind(&mut self, key: Key) {
         if !self.config.is_dedicated() {
-            return Dialogue::Multiplexed(Relay::new(self.now));
+            return;
+        }
+        let now = self.now;
+        let Some((listener, stutters)) = self
+            .sessions
+            .get(key)
+            .map(|session| (session.listener, session.flags.stutter))
+        else {
+            return;
+        };
+        if stutters {
+            return;
         }
         let manner = Manner {
             starttls: self.starttls(listener),
             introduces: self.config.identity == Identity::Xclient,
         };
-        Dialogue::Dedicated(Box::new(Dedicated::new(self.now, manner)))
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.relay = Dialogue::Dedicated(Box::new(Dedicated::new(now, manner)));
+            session.relay.set_paced(session.flags.paced);
+        }
+    }
+
+    /// A client that has earned a stutter must not hold a server's connection while it is made to wait: it is told to come
+    /// again, and will be known then.
+    pub(super) fn part_from_offender(&mut self, key: Key) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let leaves = session.flags.stutter
+            && !session.flags.closing
+            && matches!(session.relay, Dialogue::Dedicated(_))
+            && session.relay.is_between_transactions();
+        if leaves {
+            self.relay_call(key, |relay, cx| relay.refuse(cx, &COME_AGAIN));
+            self.settle(key);
+        }
+    }
+
+    /// Whether a session that was greeted by weir itself, for its manners, wants mail taken: there is nobody to take it.
+    pub(super) fn has_no_server(&self, session: &Session) -> bool {
+        self.config.is_dedicated() && matches!(session.relay, Dialogue::Multiplexed(_))
     }
 
     /// Whether client and server come to terms on TLS themselves.
@@ -286,6 +330,7 @@ impl<W: Wire> World<W> {
     /// The header for a session's own connection.
     fn preface_of(&self, session: &Session) -> Option<Vec<u8>> {
         let client = SocketAddr::from(session.peer);
+        let tls = session.slot.and_then(|slot| self.wire.facts(slot));
         let here = self
             .config
             .dedicated
@@ -294,7 +339,10 @@ impl<W: Wire> World<W> {
         let spoken = Spoken {
             client,
             destination: session.destination().or(here.copied()).unwrap_or(client),
-            tls: None,
+            tls: tls.map(|facts| match facts.version {
+                Version::Tls12 => "TLSv1.2",
+                Version::Tls13 => "TLSv1.3",
+            }),
             name: None,
         };
         preface(self.config.identity, Some(&spoken))
@@ -459,15 +507,7 @@ impl<W: Wire> World<W> {
         let Some(leg) = self.legs.get_mut(leg_key) else {
             return;
         };
-        let introduction = session.introduction.as_deref();
-        let facts = ClientFacts {
-            address: session.peer.into(),
-            name: introduction.and_then(|it| it.name.as_deref()),
-            helo: session.relay.helo(),
-            esmtp: session.relay.is_esmtp(),
-            destination: session.destination(),
-            login: introduction.and_then(|it| it.login.as_deref()),
-        };
+        let facts = facts_of(session);
         let mut commands = Vec::new();
         let understood = leg.outbound.capabilities().xclient;
         if !write_xclient(&mut commands, &facts, understood) {
@@ -516,6 +556,22 @@ fn preface(identity: Identity, spoken: Option<&Spoken<'_>>) -> Option<Vec<u8>> {
     let mut header = Vec::new();
     write_proxy(&mut header, version, spoken);
     Some(header)
+}
+
+/// What stands in the log for an upstream: its name, or the host that the client has chosen itself.
+pub(super) fn upstream_name<'a>(
+    names: &'a [String],
+    services: &[Service],
+    session: &Session,
+    upstream: UpstreamId,
+) -> Cow<'a, str> {
+    let service = services[usize::from(session.listener)];
+    match session.destination() {
+        Some(to) if service.intercept.is_some() => to.to_string().into(),
+        _ => names
+            .get(usize::from(upstream.0))
+            .map_or("".into(), |name| name.as_str().into()),
+    }
 }
 
 impl Session {

@@ -382,7 +382,6 @@ impl<W: Wire> World<W> {
                 self.sessions_seen += 1;
                 let mut session =
                     Session::new(row.since, self.sessions_seen, tenant.slot, tenant.peer);
-                session.relay = self.dialogue(tenant.listener);
                 session.flags.sending = teasing;
                 session
             }

@@ -100,7 +100,6 @@ impl<W: Wire> World<W> {
         session.standing = admission.standing;
         session.errors = admission.errors;
         session.listener = arrival.listener as u8;
-        session.relay = self.dialogue(session.listener);
         session.introduction = arrival.introduction;
         session.secrecy = Secrecy::First;
         session.close_at = self.now + self.config.smtp.timeouts.handshake;

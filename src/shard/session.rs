@@ -347,6 +347,7 @@ impl<W: Wire> World<W> {
         self.hear_the_end(key);
         self.weigh_errors(key);
         self.leave_if_sent_off(key);
+        self.part_from_offender(key);
         if self.park_if_due(key) {
             return;
         }

@@ -377,3 +377,37 @@ fn a_drain_tells_idle_clients_and_closes_their_connections() {
     stage.sleep(Duration::from_secs(1));
     assert!(stage.world.is_over());
 }
+
+#[test]
+fn who_has_earned_a_stutter_holds_no_server() {
+    let mut config = speaking(Identity::ProxyV1);
+    let on = "non-smtp=stutter"
+        .parse()
+        .expect("a finding and its action");
+    let actions = [on].into_iter().collect();
+    config.policy = Arc::new(policy::Config {
+        actions,
+        ..policy::Config::default()
+    });
+    let mut stage = Stage::new(config, 1, 10);
+    let client = stage.client();
+    let leg = stage.legs(1)[0];
+    hello(&mut stage, client, leg);
+    stage.say(client, "GET / HTTP/1.1\r\n");
+    stage.sleep(Duration::from_secs(20));
+    assert!(stage.heard(client).contains("421 4.3.2 "));
+    assert_eq!(stage.heard(leg), "QUIT\r\n");
+    stage.say(leg, "221 2.0.0 Bye\r\n");
+    assert!(stage.legs(1).is_empty());
+
+    // It comes again, and speaks with weir alone.
+    stage.clients -= 1;
+    let again = stage.client();
+    stage.sleep(Duration::from_secs(60));
+    assert!(stage.legs(1).is_empty());
+    assert!(stage.heard(again).starts_with("220"));
+    stage.say(again, "EHLO c.example\r\n");
+    stage.sleep(Duration::from_secs(300));
+    assert!(stage.heard(again).contains("250"), "byte by byte");
+    assert!(stage.legs(1).is_empty());
+}
