@@ -26,7 +26,7 @@
 //!
 //! Files: `dedicated/opening.rs` greeting and EHLO, `keywords.rs` what of an EHLO reply passes, `commands.rs` what each
 //! command does, `envelope.rs` MAIL and RCPT, `message.rs` bodies, `chunks.rs` those that come by BDAT, `auth.rs`,
-//! `claims.rs` XCLIENT, `starttls.rs`, `endings.rs` time, hang-ups and refusals, `transaction.rs` what lives from MAIL to the final reply.
+//! `claims.rs` XCLIENT, `starttls.rs`, `endings.rs` time, hang-ups and refusals, `state.rs` where a session stands, `transaction.rs` what lives from MAIL to the final reply.
 
 mod auth;
 mod chunks;
@@ -38,6 +38,7 @@ mod keywords;
 mod message;
 mod opening;
 mod starttls;
+mod state;
 mod transaction;
 
 use alloc::boxed::Box;
@@ -60,6 +61,7 @@ use crate::texts;
 use crate::time::Moment;
 use crate::violation::Violation;
 
+use state::{Leg, Phase, Waiting};
 use transaction::Transaction;
 
 /// What becomes of the client's STARTTLS.
@@ -82,74 +84,6 @@ pub struct Manner {
     pub starttls: Way,
     /// Before the client's first EHLO goes up the driver has something to say: see [`Act::Introduce`].
     pub introduces: bool,
-}
-
-#[derive(Copy, Clone, Eq, PartialEq, Debug)]
-enum Phase {
-    /// No greeting yet.
-    Connecting,
-    /// The greeting was a refusal: only QUIT is served.
-    Unwelcome,
-    /// Greeted, no HELO yet.
-    Greeted,
-    /// Between transactions.
-    Ready,
-    /// The upstream has asked something in an AUTH exchange.
-    Auth,
-    /// After MAIL.
-    Envelope,
-    /// Inside DATA.
-    Data,
-    /// After a BDAT chunk that was not the last.
-    BetweenChunks,
-    /// Inside a BDAT chunk.
-    Chunk,
-    /// The body is complete; its reply is owed.
-    Final,
-    /// The client's bytes and the upstream's pass weir unread.
-    Tunnel,
-    /// Close has been asked for; nothing more is read.
-    Closing,
-}
-
-/// What is awaited before the client's next line is read.
-#[derive(Copy, Clone, Eq, PartialEq, Debug)]
-enum Waiting {
-    Nothing,
-    /// All replies that are owed: the next one is weir's, or belongs to a command that stands alone.
-    Replies,
-    /// The reply to a command behind which nothing is read.
-    Reply,
-    /// An upstream connection, and its greeting.
-    Leg,
-    /// The leg's own opening: then the client's EHLO goes up.
-    Opening,
-    /// Until the leg's queue has drained or its parts of a chunk are answered.
-    Stream,
-    /// The replies to all parts of a chunk that is whole.
-    Parts,
-    Connect(AskId),
-    Helo(AskId),
-    StartTls(AskId),
-    /// Whether what was claimed by XCLIENT counts.
-    Claim,
-    /// The end of the handshake: nothing is read and nothing said until then.
-    Handshake,
-    Mail(AskId),
-    Rcpt(AskId, u16),
-    Data(AskId),
-    /// The first BDAT: the chunk's size stays with the transaction.
-    Chunk(AskId),
-    EndOfHeaders(AskId),
-    /// A bare newline in a chunk that is not the last.
-    ChunkNewline(AskId),
-    /// One of the questions at the end of the body.
-    End(AskId),
-    FinalReply(AskId),
-    /// About the line that is next in the input.
-    Line(AskId),
-    /// The upstream's final reply.
-    Final,
 }
 
 /// A refusal of weir's own, and whether the session ends with it.
@@ -197,16 +131,6 @@ pub struct Dedicated {
     ended: Option<Box<Transaction>>,
     /// The last transaction, for the next one.
     spare: Option<Box<Transaction>>,
-}
-
-#[derive(Copy, Clone, Eq, PartialEq, Debug)]
-enum Leg {
-    No,
-    /// `Act::Attach` is out.
-    Asked,
-    Yes(LegId),
-    /// Given back or lost: there will be no other.
-    Gone,
 }
 
 impl Dedicated {
@@ -587,35 +511,6 @@ impl Dedicated {
 
     fn bare_lf_refused(&self, cx: &Cx<'_>, terminator: Terminator) -> bool {
         terminator == Terminator::BareLf && cx.config.bare_newline == BareNewline::Reject
-    }
-}
-
-impl Waiting {
-    fn asks(self) -> Option<AskId> {
-        match self {
-            Self::Connect(id)
-            | Self::Helo(id)
-            | Self::StartTls(id)
-            | Self::Mail(id)
-            | Self::Rcpt(id, _)
-            | Self::Data(id)
-            | Self::Chunk(id)
-            | Self::ChunkNewline(id)
-            | Self::EndOfHeaders(id)
-            | Self::End(id)
-            | Self::FinalReply(id)
-            | Self::Line(id) => Some(id),
-            Self::Nothing
-            | Self::Replies
-            | Self::Reply
-            | Self::Leg
-            | Self::Opening
-            | Self::Claim
-            | Self::Handshake
-            | Self::Stream
-            | Self::Parts
-            | Self::Final => None,
-        }
     }
 }
 
