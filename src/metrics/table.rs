@@ -340,6 +340,8 @@ label_values! {
         ConnectFailed = "connect_failed",
         /// Its handshake failed, or it does not speak TLS and has to.
         Tls = "tls",
+        /// It sent plaintext behind its 220 to STARTTLS: somebody wants that taken for protected.
+        Injection = "tls_injection",
         /// Another shard was short of connections to this upstream.
         Yielded = "yielded",
         Drain = "drain",

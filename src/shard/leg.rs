@@ -369,6 +369,9 @@ impl<W: Wire> World<W> {
         // transaction, if it will not even have the one before undone.
         let ended = matches!(why, LegLost::Closed | LegLost::Refused421);
         let stale = leg.uses > 1 && (ended || leg.reset == Reset::Ahead);
+        if why == LegLost::Injection {
+            self.log_injection(endpoint);
+        }
         self.close_leg(key, Some(reason));
         match duty {
             Duty::Attached(session) => {
@@ -518,7 +521,8 @@ pub(super) fn outcome_of(code: u16) -> Outcome {
 fn closed_by(why: LegLost) -> ClosedLeg {
     match why {
         LegLost::Closed => ClosedLeg::Peer,
-        LegLost::Protocol | LegLost::Injection => ClosedLeg::Protocol,
+        LegLost::Protocol => ClosedLeg::Protocol,
+        LegLost::Injection => ClosedLeg::Injection,
         LegLost::Timeout => ClosedLeg::Timeout,
         LegLost::NoTls => ClosedLeg::Tls,
         LegLost::Refused421 | LegLost::Unwelcome => ClosedLeg::Refused421,

@@ -111,6 +111,13 @@ impl<W: Wire> World<W> {
         self.pump(key);
     }
 
+    pub(super) fn log_injection(&mut self, endpoint: EndpointId) {
+        if let Some(endpoint) = self.routes.get(endpoint) {
+            let fields = [("address", Value::Address(endpoint.addr))];
+            self.log.event(self.now, "upstream_tls_injection", &fields);
+        }
+    }
+
     fn log_leg_failure(&mut self, key: Key, error: &io::Error) {
         let endpoint = self.legs.get(key).map(|leg| leg.endpoint);
         if let Some(endpoint) = endpoint.and_then(|endpoint| self.routes.get(endpoint)) {

@@ -170,6 +170,8 @@ fn what_is_glued_behind_the_220_loses_the_connection() {
     stage.say(leg, "220 go\r\n250 evil\r\n");
     assert!(stage.closed(leg).is_some());
     assert!(stage.heard_octets(leg).is_empty(), "no handshake is begun");
+    let closes = stage.counters.upstream_closes.at(0, ClosedLeg::Injection);
+    assert_eq!(closes.value(), 1);
 }
 
 #[test]
