@@ -26,7 +26,8 @@
 //!
 //! Files: `dedicated/opening.rs` greeting and EHLO, `keywords.rs` what of an EHLO reply passes, `commands.rs` what each
 //! command does, `envelope.rs` MAIL and RCPT, `message.rs` bodies, `chunks.rs` those that come by BDAT, `auth.rs`,
-//! `claims.rs` XCLIENT, `starttls.rs`, `endings.rs` time, hang-ups and refusals, `state.rs` where a session stands, `transaction.rs` what lives from MAIL to the final reply.
+//! `claims.rs` XCLIENT, `starttls.rs`, `endings.rs` time, hang-ups and refusals, `state.rs` where a session stands,
+//! `transaction.rs` what lives from MAIL to the final reply. `game.rs` is for tests and fuzzing.
 
 mod auth;
 mod chunks;
