@@ -48,10 +48,10 @@ impl<W: Wire> World<W> {
     ) {
         self.counters.sessions_accepted.inc();
         if self.drain.is_on() {
-            return self.turn_away(slot, Refusal::Drain, &texts::SHUTDOWN);
+            return self.turn_away(listener, slot, Refusal::Drain, &texts::SHUTDOWN);
         }
         if self.is_full() || !self.shared.client_enters() {
-            return self.turn_away(slot, Refusal::Full, &texts::OVERLOAD);
+            return self.turn_away(listener, slot, Refusal::Full, &texts::OVERLOAD);
         }
         let arrival = Arrival {
             listener,
@@ -122,7 +122,7 @@ impl<W: Wire> World<W> {
     pub(super) fn add_session(&mut self, session: Session) -> Option<Key> {
         let standing = session.standing;
         let errors = session.errors;
-        let slot = session.slot;
+        let (slot, listener) = (session.slot, session.listener.into());
         match self.sessions.insert(session) {
             Ok(key) => {
                 if let Some(slot) = slot {
@@ -136,7 +136,7 @@ impl<W: Wire> World<W> {
                 self.policy.disconnected(standing, errors, self.now);
                 self.shared.client_leaves();
                 if let Some(slot) = slot {
-                    self.turn_away(slot, Refusal::Full, &texts::OVERLOAD);
+                    self.turn_away(listener, slot, Refusal::Full, &texts::OVERLOAD);
                 }
                 None
             }
@@ -168,8 +168,18 @@ impl<W: Wire> World<W> {
     }
 
     /// One line instead of a session.
-    pub(super) fn turn_away(&mut self, slot: SlotId, why: Refusal, reply: &ReplyText) {
+    pub(super) fn turn_away(
+        &mut self,
+        listener: usize,
+        slot: SlotId,
+        why: Refusal,
+        reply: &ReplyText,
+    ) {
         self.counters.sessions_refused.at(why).inc();
+        if self.is_implicit(listener) && !self.wire.is_secure(slot) {
+            // It waits for a handshake and would not understand.
+            return self.close_slot(slot, Close::Now);
+        }
         let mut words = self.flights.take(reply.as_bytes().len());
         words.extend_from_slice(reply.as_bytes());
         self.wire.send(slot, words);

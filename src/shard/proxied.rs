@@ -106,7 +106,7 @@ impl<W: Wire> World<W> {
     }
 
     fn add_proxied(&mut self, arrival: Arrival, stage: Stage) -> Option<Key> {
-        let slot = arrival.slot;
+        let (slot, listener) = (arrival.slot, arrival.listener);
         let entry = Proxied {
             arrival,
             since: self.now,
@@ -119,7 +119,7 @@ impl<W: Wire> World<W> {
             }
             Err(_) => {
                 self.shared.client_leaves();
-                self.turn_away(slot, Refusal::Full, &texts::OVERLOAD);
+                self.turn_away(listener, slot, Refusal::Full, &texts::OVERLOAD);
                 None
             }
         }
@@ -255,7 +255,7 @@ impl<W: Wire> World<W> {
             () => None,
         };
         if let Some((why, reply)) = refusal {
-            return self.turn_away(slot, why, reply);
+            return self.turn_away(letter.listener, slot, why, reply);
         }
         letter.place.keep();
         self.admit(Arrival {
@@ -317,7 +317,13 @@ impl<W: Wire> World<W> {
             return false;
         };
         self.shared.client_leaves();
-        self.turn_away(entry.arrival.slot, Refusal::Drain, &texts::SHUTDOWN);
+        let arrival = entry.arrival;
+        self.turn_away(
+            arrival.listener,
+            arrival.slot,
+            Refusal::Drain,
+            &texts::SHUTDOWN,
+        );
         true
     }
 

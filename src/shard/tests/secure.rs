@@ -13,6 +13,7 @@ use crate::net::{ClientTls, Service};
 use crate::policy::{self, Action, Finding};
 use crate::ring::{Close, SlotId};
 use crate::shard::config::WorldConfig;
+use crate::shard::mail::Mail;
 use crate::tls::ServerTls;
 use crate::tls::testing::{client_config, name, server_config};
 
@@ -291,6 +292,26 @@ fn handshakes_beyond_the_rate_are_put_off() {
     assert_eq!(stage.closed(first), None);
     assert!(stage.closed(again).is_some(), "not worth a handshake");
     assert!(stage.heard_octets(again).is_empty());
+}
+
+/// Who begins with a handshake is not told in the clear that weir goes down, and who is in one hears it inside TLS.
+#[test]
+fn a_drain_says_nothing_in_the_clear() {
+    let mut stage = Stage::new(with_tls(ClientTls::Implicit), 1, 10);
+    let slot = stage.client();
+    let drain = Mail::Drain {
+        grace: Duration::from_secs(60),
+    };
+    stage.world.handle_mail(stage.now, drain);
+    let late = stage.client();
+    assert!(stage.closed(late).is_some() && stage.heard_octets(late).is_empty());
+    assert!(stage.heard_octets(slot).is_empty());
+    let mut client = Client::new(slot, client_config(&[&TLS13]));
+    let heard = client.heard(&mut stage);
+    assert!(heard.starts_with("421 "), "{heard}");
+    assert!(client.has_been_told_the_end());
+    stage.settle();
+    stage.assert_empty();
 }
 
 #[test]
