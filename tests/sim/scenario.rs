@@ -145,7 +145,24 @@ impl Scenario {
         if chance.one_in(5) {
             scenario.squeeze(chance);
         }
+        if Chance::new(seed ^ 0x3d3d).one_in(5) {
+            scenario.dedicate();
+        }
         scenario
+    }
+
+    /// Each client has an upstream connection of its own, under its own address. What it says out of order goes up as it
+    /// is, and it waits for an upstream's reply where weir would have given one itself.
+    fn dedicate(&mut self) {
+        self.config.identity = weir::route::Identity::Transparent;
+        self.bears.lateness = true;
+        self.bears.policy = true;
+        for upstream in &mut self.upstreams {
+            let later = upstream.offers_later.iter_mut();
+            for offers in later.chain([&mut upstream.offers]) {
+                offers.takes_nonsense = true;
+            }
+        }
     }
 
     /// Fewer connections than clients, who say much at once; and servers that do not like to begin anew.

@@ -29,6 +29,8 @@ pub struct Offers {
     pub dsn: bool,
     pub size: Option<u64>,
     pub enhanced: bool,
+    /// Its clients are strangers, who may say anything at any time.
+    pub takes_nonsense: bool,
 }
 
 impl Offers {
@@ -43,6 +45,7 @@ impl Offers {
             dsn: true,
             size: Some(50_000_000),
             enhanced: true,
+            takes_nonsense: false,
         }
     }
 
@@ -58,6 +61,7 @@ impl Offers {
             dsn: chance.percent(60),
             size: chance.percent(70).then_some(20_000_000),
             enhanced: chance.percent(70),
+            takes_nonsense: false,
         }
     }
 
@@ -181,6 +185,13 @@ impl Server {
         format!("u{}.{}", self.index, tokens)
     }
 
+    /// What weir never says of its own accord.
+    fn nonsense(&self, what: &str) {
+        if !self.offers.borrow().takes_nonsense {
+            self.wrong(what);
+        }
+    }
+
     fn wrong(&self, what: &str) {
         let index = self.index;
         self.ledger
@@ -277,7 +288,7 @@ impl Talk {
                 Err(Over::Fin)
             }
             _ => {
-                self.server.wrong(&format!("got {line:?}"));
+                self.server.nonsense(&format!("got {line:?}"));
                 self.say("500 5.5.2 what", "nonsense").await
             }
         }
@@ -301,7 +312,7 @@ impl Talk {
     async fn mail(&mut self, line: &str) -> Result<(), Over> {
         if !self.hello || self.envelope.is_some() {
             self.server
-                .wrong(&format!("got {line:?} where MAIL has no place"));
+                .nonsense(&format!("got {line:?} where MAIL has no place"));
         }
         let Some((sender, parameters)) = path(line, "MAIL FROM:") else {
             self.server.wrong(&format!("cannot read {line:?}"));
@@ -351,7 +362,7 @@ impl Talk {
         self.check_parameters(line, parameters);
         if self.envelope.is_none() {
             if !self.offers.pipelining {
-                self.server.wrong("got RCPT without MAIL");
+                self.server.nonsense("got RCPT without MAIL");
             }
             return self
                 .answer("503 5.5.1 MAIL first", "RCPT", Mood::Well)
@@ -373,7 +384,7 @@ impl Talk {
             .is_some_and(|envelope| !envelope.recipients.is_empty());
         if !some {
             self.server
-                .wrong(&format!("got {verb} without a recipient"));
+                .nonsense(&format!("got {verb} without a recipient"));
         }
         some
     }
