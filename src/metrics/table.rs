@@ -79,6 +79,7 @@ metrics! {
 
     // TLS
     tls_handshakes: Matrix<TlsLeg, Handshake>, Sum, "weir_tls_handshakes_total", "TLS handshakes that came to their end, by side, version and whether the session was resumed. One that is resumed costs about a quarter.";
+    tls_handshake_micros: Counter, Shard, "weir_tls_handshake_microseconds_total", "Time the shard spent in TLS handshakes, of both sides, failed ones included. By weir_tls_handshakes_total: what one costs; 1,000,000 a second would be the whole core. --rate-handshakes limits one client.";
     tls_failures: Matrix<TlsLeg, TlsFailure>, Sum, "weir_tls_failures_total", "TLS handshakes that failed and TLS connections that broke the rules, by side and reason.";
     tls_cut: Vector<TlsLeg>, Sum, "weir_tls_cut_total", "TLS connections that ended without close_notify. Clients that hang up so in the middle of a message lose it.";
     tls_injections: Counter, Sum, "weir_tls_injections_total", "Sessions in which octets came behind STARTTLS and in front of the handshake. They are thrown away. Above 0: somebody tries.";

@@ -59,6 +59,9 @@ impl<W: Wire> World<W> {
         counters
             .held_bytes
             .set(self.wire.held_chunks() as u64 * 16 * 1024);
+        counters
+            .tls_handshake_micros
+            .mirror(self.wire.shaking().as_micros() as u64);
         counters.tls_sessions.set(self.wire.secure_slots() as u64);
         counters.sessions_idle.set(self.idle_sessions as u64);
     }

@@ -186,7 +186,8 @@ async fn run(common: Arc<Common>, shard: usize) {
         counters: counters.clone(),
         log: crew.log,
     };
-    let world = World::new(setup, ring, clock.now());
+    let mut world = World::new(setup, ring, clock.now());
+    world.measure_handshakes_by(clock);
     report(&common, Ok(()));
     let mut shard = Shard {
         world,

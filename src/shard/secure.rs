@@ -23,6 +23,7 @@ use crate::ring::{Group, SlotId, Wire};
 use crate::tls::{Begin, Connection, Facts, Failure, Version};
 
 use super::arrivals::Arrival;
+use super::clock::Clock;
 use super::pit::Peer;
 use super::session::Session;
 use super::slab::Key;
@@ -302,6 +303,11 @@ impl<W: Wire> World<W> {
 
 /// The books of both sides.
 impl<W: Wire> World<W> {
+    /// What handshakes cost shows in the metrics from now on.
+    pub(super) fn measure_handshakes_by(&mut self, clock: Clock) {
+        self.wire.measure_by(move || clock.now());
+    }
+
     pub(super) fn count_handshake(&self, leg: TlsLeg, facts: Facts) {
         let kind = match (facts.version, facts.resumed) {
             (Version::Tls12, false) => Handshake::Tls12,

@@ -20,8 +20,10 @@ mod sending;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
 use weir_smtp::starttls::PlaintextDrained;
+use weir_smtp::time::Moment;
 
 use crate::ring::{BufferId, Event, Group, Owner, ReceiveEnd, SlotId, Wire};
 
@@ -50,6 +52,9 @@ pub struct Layer<W> {
     dirty: Vec<SlotId>,
     /// What all connections carry together.
     carried: usize,
+    /// Tells the time, for [`Layer::shaking`]; before somebody gives it one it stands still.
+    meter: Box<dyn Fn() -> Moment>,
+    shaking: Duration,
     /// Scratch: plaintext of one receive, or of one record to be sent.
     plain: Vec<u8>,
     spare: Vec<Vec<u8>>,
@@ -98,6 +103,8 @@ impl<W: Wire> Layer<W> {
             events: VecDeque::new(),
             dirty: Vec::new(),
             carried: 0,
+            meter: Box::new(|| Moment::ZERO),
+            shaking: Duration::ZERO,
             plain: Vec::new(),
             spare: Vec::new(),
         }
@@ -118,6 +125,7 @@ impl<W: Wire> Layer<W> {
             receiving,
         } = begin;
         debug_assert!(self.channel(slot).is_none(), "{slot:?}: TLS inside TLS");
+        let begun = (self.meter)();
         let mut channel = Box::new(Channel::new(connection, owner, group, receiving));
         if !receiving {
             self.wire.start_receive(slot, group);
@@ -126,6 +134,7 @@ impl<W: Wire> Layer<W> {
             true => Ok(()),
             false => channel.connection.start(&mut channel.pending),
         };
+        self.shaking += (self.meter)().since(begun);
         self.put(slot, channel);
         match started {
             Ok(()) => self.touch(slot),
@@ -227,6 +236,16 @@ impl<W: Wire> Layer<W> {
     /// Connections inside TLS or on the way there.
     pub fn secure_slots(&self) -> usize {
         self.channels.len() - self.free.len()
+    }
+
+    /// Gives it a clock: what handshakes cost is worth knowing, and only they are measured.
+    pub fn measure_by(&mut self, meter: impl Fn() -> Moment + 'static) {
+        self.meter = Box::new(meter);
+    }
+
+    /// Time that was spent in handshakes.
+    pub fn shaking(&self) -> Duration {
+        self.shaking
     }
 
     /// Octets that unfinished records hold.

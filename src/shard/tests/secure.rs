@@ -1,11 +1,14 @@
 //! Clients that come to TLS, by STARTTLS and before the greeting: rustls itself at the other end.
 
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, SupportedProtocolVersion};
+
+use weir_smtp::time::Moment;
 
 use super::{Stage, settings};
 use crate::metrics::{Handshake, TlsFailure, TlsLeg};
@@ -328,6 +331,25 @@ fn handshakes_are_counted_by_version_and_resumption() {
         let count = stage.counters.tls_handshakes.at(TlsLeg::Client, kind);
         assert_eq!(count.value(), 1, "{}", kind.word());
     }
+}
+
+#[test]
+fn the_time_of_handshakes_is_measured_and_no_other() {
+    let mut stage = Stage::new(with_tls(ClientTls::Implicit), 1, 10);
+    let looks = Cell::new(0);
+    stage.world.wire.measure_by(move || {
+        looks.set(looks.get() + 1000);
+        Moment::from_micros(looks.get())
+    });
+    let slot = stage.client();
+    let mut client = Client::new(slot, client_config(&[&TLS13]));
+    client.heard(&mut stage);
+    stage.sleep(Duration::from_secs(2));
+    // Its beginning, the hello, the client's last flight.
+    assert_eq!(stage.counters.tls_handshake_micros.value(), 3000);
+    client.say(&mut stage, "EHLO c.example\r\n");
+    stage.sleep(Duration::from_secs(2));
+    assert_eq!(stage.counters.tls_handshake_micros.value(), 3000);
 }
 
 /// A client that stutters keeps its TLS in the pit, and is closed where too many do.

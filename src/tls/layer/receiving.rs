@@ -24,9 +24,13 @@ impl<W: Wire> Layer<W> {
         let mut plain = std::mem::take(&mut self.plain);
         let input = &mut self.wire.buffer_mut(buffer)[..len as usize];
         let before = channel.connection.carried();
+        let begun = (channel.phase == Phase::Handshake).then(&self.meter);
         let read = channel
             .connection
             .read(input, &mut plain, &mut channel.pending);
+        if let Some(begun) = begun {
+            self.shaking += (self.meter)().since(begun);
+        }
         let carries = channel.connection.carried();
         self.carried = self.carried + carries - before;
         let waits_for_too_much = carries > before && self.carried > CARRIED_MAX;
