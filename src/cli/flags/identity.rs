@@ -44,7 +44,8 @@ pub struct Flags {
     /// What becomes of STARTTLS: tunnel, terminate or refuse
     ///
     /// For connections that are not shared by clients. tunnel: the client and its server talk TLS with each other, and weir moves bytes that it cannot read; limits of
-    /// connections, byte rates and durations stay in force. terminate: weir answers with its own certificate. refuse: 454, the
+    /// connections, byte rates and durations stay in force. terminate: weir answers with its own certificate
+    /// (with --transparent it goes on to the server in the clear). refuse: 454, the
     /// keyword is still shown.
     ///
     /// Range: tunnel, terminate, refuse. Default: with --transparent tunnel; else as --tls says. Cost: of tunnel, what is in it
