@@ -216,6 +216,35 @@ fn tlvs() -> impl Strategy<Value = Vec<(u8, Vec<u8>)>> {
     proptest::collection::vec((kind, proptest::collection::vec(any::<u8>(), 0..100)), 0..5)
 }
 
+#[test]
+fn what_weir_itself_sends_is_read() {
+    use crate::net::{ProxyVersion, Spoken, write_proxy};
+    for (client, destination) in [
+        ("192.0.2.7:54321", "198.51.100.25:25"),
+        ("[2001:db8::7]:1", "[2001:db8::25]:25"),
+    ] {
+        let spoken = Spoken {
+            client: client.parse().expect("an address"),
+            destination: destination.parse().expect("an address"),
+            tls: Some("TLSv1.3"),
+            name: Some("mx.example"),
+        };
+        for version in [ProxyVersion::Text, ProxyVersion::Binary] {
+            let mut header = Vec::new();
+            write_proxy(&mut header, version, Some(&spoken));
+            let told = read(&header);
+            assert_eq!(told.client, ends_of(client, destination));
+            if version == ProxyVersion::Binary {
+                assert_eq!(told.authority, Some(b"mx.example".as_slice()));
+                assert!(told.secured);
+            }
+            header.clear();
+            write_proxy(&mut header, version, None);
+            assert_eq!(read(&header), Header::default());
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn lines_of_others_are_read(client: [u8; 16], destination: [u8; 16], ports: [u16; 2]) {

@@ -343,7 +343,12 @@ impl<W: Wire> World<W> {
                 Version::Tls12 => "TLSv1.2",
                 Version::Tls13 => "TLSv1.3",
             }),
-            name: None,
+            // What the proxy in front of weir was asked for; more than it told is not known.
+            name: session
+                .introduction
+                .as_ref()
+                .and_then(|told| told.authority.as_deref())
+                .and_then(|name| str::from_utf8(name).ok()),
         };
         preface(self.config.identity, Some(&spoken))
     }
