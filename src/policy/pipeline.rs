@@ -105,10 +105,6 @@ impl Standing {
         self.relay_from = true;
         self
     }
-
-    pub const fn is_relay_from(self) -> bool {
-        self.relay_from
-    }
 }
 
 /// The answer to a new connection.

@@ -338,25 +338,6 @@ impl Routes {
         })
     }
 
-    /// When the next ejected address of a set comes back: who waits for one tries again then.
-    pub fn next_return(&self, route: RouteId) -> Option<Moment> {
-        let planned = self
-            .endpoints
-            .iter()
-            .filter(|endpoint| !endpoint.retired && endpoint.route == route);
-        planned
-            .filter_map(|endpoint| endpoint.health.ejected_until())
-            .min()
-    }
-
-    /// Whether any address could be chosen now: for readiness.
-    pub fn is_any_up(&mut self, now: Moment) -> bool {
-        let config = self.config;
-        self.endpoints
-            .iter_mut()
-            .any(|endpoint| !endpoint.retired && endpoint.health.share(&config, now) > 0)
-    }
-
     /// None: no such address, or long gone.
     pub fn get(&self, id: EndpointId) -> Option<&Endpoint> {
         self.endpoints.get(usize::from(id.0))
@@ -523,8 +504,6 @@ mod tests {
         assert_eq!(choose(&mut routes, at(0)), Ok(addr(2)));
         assert!(routes.failed(EndpointId(1), Failure::Refused, at(500)));
         assert_eq!(choose(&mut routes, at(600)), Err(AttachFailure::NoUpstream));
-        assert!(!routes.is_any_up(at(600)));
-        assert_eq!(routes.next_return(ROUTE), Some(at(1000)));
         assert_eq!(choose(&mut routes, at(1000)), Ok(addr(1)));
         // The first has its whole share again when the second comes back with a tenth.
         routes.failed(EndpointId(1), Failure::Refused, at(31_000));

@@ -11,4 +11,4 @@ pub mod upstream;
 pub use choose::{Endpoint, EndpointId, Probed, Routes, Tried};
 pub use health::Failure;
 pub use identity::{Identity, Starttls};
-pub use upstream::{Planned, Roster, Spec};
+pub use upstream::Planned;

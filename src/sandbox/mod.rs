@@ -1,7 +1,7 @@
 //! What weir gives up once its ports are open: the user it was started as, capabilities, new privileges, most of the files.
 //!
 //! [`enter`] is called by the only thread there is; threads that come later have what it left. What is still needed is said by
-//! [`Needs`], which cli fills from the flags in one table.
+//! [`Need`]s, which cli gathers from the flags in one table.
 
 mod fence;
 

@@ -43,7 +43,6 @@ pub enum RecipientState {
 pub(crate) struct Recipient {
     argument: Text,
     mailbox: Text,
-    domain: Text,
     pub(crate) state: RecipientState,
     pub(crate) route: RouteId,
     /// When RCPT was read: its reply is due a fixed time after.
@@ -56,10 +55,8 @@ pub struct Envelope {
     arena: Vec<u8>,
     mail_path: Text,
     mail_mailbox: Text,
-    mail_domain: Text,
     mail_params: Text,
     body: BodyType,
-    size: Option<u64>,
     smtputf8: bool,
     uses: ExtensionSet,
     pub(crate) recipients: Vec<Recipient>,
@@ -73,11 +70,6 @@ impl Envelope {
         self.text(self.mail_mailbox)
     }
 
-    /// The domain of the reverse-path; empty for the null sender.
-    pub fn sender_domain(&self) -> &[u8] {
-        self.text(self.mail_domain)
-    }
-
     /// The reverse-path as it was written, brackets included.
     pub fn mail_path(&self) -> &[u8] {
         self.text(self.mail_path)
@@ -86,11 +78,6 @@ impl Envelope {
     /// The parameters of MAIL as they were written.
     pub fn mail_params(&self) -> &[u8] {
         self.text(self.mail_params)
-    }
-
-    /// `SIZE=`, if stated.
-    pub fn stated_size(&self) -> Option<u64> {
-        self.size
     }
 
     /// MAIL declared SMTPUTF8.
@@ -117,18 +104,9 @@ impl Envelope {
         self.text(self.recipients[usize::from(index)].mailbox)
     }
 
-    /// The domain of recipient `index`; empty for `<postmaster>`.
-    pub fn recipient_domain(&self, index: u16) -> &[u8] {
-        self.text(self.recipients[usize::from(index)].domain)
-    }
-
     /// All that followed `TO:` for recipient `index`, verbatim.
     pub fn recipient_argument(&self, index: u16) -> &[u8] {
         self.text(self.recipients[usize::from(index)].argument)
-    }
-
-    pub fn recipient_state(&self, index: u16) -> RecipientState {
-        self.recipients[usize::from(index)].state
     }
 
     /// Recipients the upstream took.
@@ -139,20 +117,11 @@ impl Envelope {
             .count()
     }
 
-    /// The forward-paths the upstream took, in order.
-    pub fn accepted_recipients(&self) -> impl Iterator<Item = &[u8]> {
-        self.recipients
-            .iter()
-            .filter(|r| r.state == RecipientState::Accepted)
-            .map(|r| self.text(r.mailbox))
-    }
-
     pub(crate) fn set_mail(&mut self, args: &MailArgs<'_>) {
         self.mail_path = self.store(args.path.whole);
-        (self.mail_mailbox, self.mail_domain) = self.locate(&args.path, self.mail_path);
+        self.mail_mailbox = mailbox(&args.path, self.mail_path);
         self.mail_params = self.store(args.params);
         self.body = args.body;
-        self.size = args.size;
         self.smtputf8 = args.smtputf8;
         self.uses = args.uses;
     }
@@ -163,12 +132,10 @@ impl Envelope {
             start: argument.start + offset_in(args.argument, args.path.whole) as u32,
             len: args.path.whole.len() as u16,
         };
-        let (mailbox, domain) = self.locate(&args.path, whole);
         self.uses = self.uses.union(args.uses);
         self.recipients.push(Recipient {
             argument,
-            mailbox,
-            domain,
+            mailbox: mailbox(&args.path, whole),
             state: RecipientState::Asked(ask),
             route: RouteId::default(),
             since: now,
@@ -202,7 +169,6 @@ impl Envelope {
         self.refusals.clear();
         self.refusals.shrink_to(0);
         self.uses = ExtensionSet::default();
-        self.size = None;
     }
 
     fn text(&self, text: Text) -> &[u8] {
@@ -218,14 +184,13 @@ impl Envelope {
             len: bytes.len() as u16,
         }
     }
+}
 
-    /// Mailbox and domain as ranges of the stored path `whole`.
-    fn locate(&self, path: &Path<'_>, whole: Text) -> (Text, Text) {
-        let part = |inner: &[u8]| Text {
-            start: whole.start + offset_in(path.whole, inner) as u32,
-            len: inner.len() as u16,
-        };
-        (part(path.mailbox), part(path.domain))
+/// The mailbox of a path, as a range of that path where it is stored.
+fn mailbox(path: &Path<'_>, whole: Text) -> Text {
+    Text {
+        start: whole.start + offset_in(path.whole, path.mailbox) as u32,
+        len: path.mailbox.len() as u16,
     }
 }
 

@@ -7,7 +7,7 @@
 //! *in place* and lets both spans be read as one.
 //!
 //! **Buffers** are opaque numbers. A list that keeps a reference to one says so by [`Pieces::keep`]; whoever empties the list takes the
-//! references out by [`Pieces::drain_kept`] and gives them back to the driver.
+//! references out by [`Pieces::release`] and gives them back to the driver.
 
 use alloc::vec::Vec;
 
@@ -229,10 +229,6 @@ impl Pieces {
 
     pub fn kept(&self) -> &[BufferId] {
         &self.kept
-    }
-
-    pub fn drain_kept(&mut self) -> impl Iterator<Item = BufferId> + '_ {
-        self.kept.drain(..)
     }
 
     /// Empties the list; capacities stay.

@@ -13,6 +13,7 @@ use crate::cli::{
     units::Fault,
 };
 use crate::metrics::UPSTREAMS_MAX;
+use crate::route::upstream::WEIGHT_MAX;
 use crate::tls::UpstreamWish;
 
 #[derive(Args, Clone, Debug)]
@@ -314,7 +315,7 @@ fn upstream(typed: &str, general: Mode) -> Result<Upstream, Fault> {
         };
         let n = value.and_then(|value| value.parse::<u32>().ok());
         match (key, n) {
-            ("weight", Some(n)) if (1..=1000).contains(&n) => upstream.weight = n,
+            ("weight", Some(n)) if (1..=u32::from(WEIGHT_MAX)).contains(&n) => upstream.weight = n,
             ("max", Some(n)) if n <= 100_000 => upstream.max = Some(n),
             _ if tls.take(key, value) => {}
             _ => return Err(unknown(part)),
