@@ -17,6 +17,7 @@ use super::{
 use crate::net::ClientTls;
 use crate::tls::{
     Certificate, ClientCertificates, FileFault, Material, Oldest, Settings, UpstreamMode,
+    UpstreamWish,
 };
 
 /// What was meant, with the files read.
@@ -36,7 +37,9 @@ impl Tls {
         upstreams: &[Upstream],
     ) -> Tls {
         let clients = flags.tls.read(reader);
-        let (verifies, hybrid) = (any_verified(upstreams), clients.server.hybrid);
+        let wishes = upstreams.iter().filter_map(|known| known.tls.as_ref());
+        let verifies = UpstreamWish::any_verified(wishes);
+        let hybrid = clients.server.hybrid;
         let settings = Settings {
             server: clients.server.clone(),
             upstream: flags.upstream_tls.read(reader, verifies, hybrid),
@@ -64,16 +67,6 @@ impl Tls {
             reader.wrong(flag, listener, needs_certificate());
         }
     }
-}
-
-/// Whether certificates of any upstream are verified.
-pub fn any_verified(upstreams: &[Upstream]) -> bool {
-    let wishes = upstreams
-        .iter()
-        .filter_map(|upstream| upstream.tls.as_ref());
-    wishes
-        .into_iter()
-        .any(|wish| wish.mode == UpstreamMode::Verify)
 }
 
 /// The plan: what clients are offered, and with which certificates.
@@ -208,7 +201,7 @@ fn blame(reader: &mut Reader, flags: &Flags, fault: FileFault) {
     reader.wrong(
         flag_of(flags, &path),
         path.display().to_string(),
-        Fault::new(why, "name a file that does"),
+        Fault::new(why, "mend the file, or name another"),
     );
 }
 

@@ -1,7 +1,7 @@
 //! Certificates and all else that TLS is made from: watched, read again, and told to the shards.
 //!
-//! Files are looked at every [`LOOK`]; a changed one has everything read again, all or nothing. What does not do is
-//! tried again at each look until it does, and told of once, and again when the reason becomes another.
+//! Files are looked at every [`LOOK`]; a changed one has everything read again, all or nothing. What cannot be used
+//! is tried again at each look until it can, and logged once, and again when the reason becomes another.
 
 use std::{
     collections::BTreeMap,
@@ -12,11 +12,11 @@ use std::{
 use super::{Target, process};
 use crate::metrics::certificates::Certificates as Readings;
 use crate::shard::Mail;
-use crate::tls::{Changed, Material, UpstreamMode, tickets};
+use crate::tls::{Changed, Material, UpstreamWish, tickets};
 
 /// How often files are looked at.
 pub const LOOK: Duration = Duration::from_secs(5);
-/// How often certificates that end soon are told of.
+/// How often certificates that end soon are logged.
 const REMIND: Duration = Duration::from_secs(86_400);
 
 pub struct Certificates {
@@ -134,10 +134,7 @@ impl Certificates {
 }
 
 fn verifies(targets: &[Target]) -> bool {
-    let wishes = targets.iter().filter_map(|target| target.tls.as_ref());
-    wishes
-        .into_iter()
-        .any(|wish| wish.mode == UpstreamMode::Verify)
+    UpstreamWish::any_verified(targets.iter().filter_map(|target| target.tls.as_ref()))
 }
 
 /// Seconds since 1970.
@@ -175,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_tells_what_does_not_do() {
+    fn a_reload_tells_what_cannot_be_used() {
         let folder = Folder::fresh();
         let pair = folder.pair("mx", &ecdsa(&["mx.example"]));
         let key = pair.key.display().to_string();

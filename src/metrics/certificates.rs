@@ -10,7 +10,7 @@ pub struct Certificates {
     /// Readings after the one at the start, by result.
     pub passed: u64,
     pub failed: u64,
-    /// Whether a file does not do now.
+    /// Whether a file cannot be used now.
     pub failing: bool,
 }
 

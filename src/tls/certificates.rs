@@ -1,4 +1,4 @@
-//! weir's own certificates: pairs of files, what is in them, and whether they do.
+//! weir's own certificates: pairs of files, what is in them, and whether it can be used.
 //!
 //! A pair is loaded whole or not at all: the chain parses, the key belongs to it. Which names it stands for is what its
 //! subjectAltName says; the common name counts for nothing (RFC 9525, 2).
@@ -18,7 +18,7 @@ use super::validity::{Validity, validity};
 /// Pairs in a folder: the metrics have a line for each.
 pub const PAIRS_MAX: usize = 1000;
 
-/// From this long before its end an operator hears of it daily.
+/// From this long before its end an operator hears of it daily, in seconds.
 pub const EXPIRES_SOON: i64 = 14 * 86_400;
 
 /// Two files, which may be one and the same.

@@ -43,6 +43,14 @@ pub struct UpstreamWish {
     pub name: ServerName<'static>,
 }
 
+impl UpstreamWish {
+    /// Whether any of these needs roots to verify a certificate.
+    pub fn any_verified<'a>(wishes: impl IntoIterator<Item = &'a UpstreamWish>) -> bool {
+        let mut wishes = wishes.into_iter();
+        wishes.any(|wish| wish.mode == UpstreamMode::Verify)
+    }
+}
+
 /// With what an upstream is spoken to.
 #[derive(Clone, Debug)]
 pub struct UpstreamTls {
@@ -109,7 +117,7 @@ impl UpstreamFiles {
         self.roots.roots == other.roots.roots && chain(self) == chain(other)
     }
 
-    /// Reads all files; tells of all that do not do.
+    /// Reads all files. Err: all that cannot be used.
     pub fn read(settings: &UpstreamSettings) -> Result<UpstreamFiles, Vec<FileFault>> {
         let provider = provider(settings.hybrid);
         let mut faults = Vec::new();

@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 /// Larger than any chain, key or file of roots (Debian's has 220 KiB).
 const FILE_MAX: u64 = 4 << 20;
 
-/// Why a file does not do.
+/// Why a file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileFault {
     pub path: PathBuf,
@@ -36,7 +36,7 @@ impl fmt::Display for FileFault {
     }
 }
 
-/// The whole file.
+/// The whole file, up to 4 MiB.
 pub fn read(path: &Path) -> Result<Vec<u8>, FileFault> {
     let fault = |error: io::Error| FileFault::new(path, format!("cannot be read: {error}"));
     let mut content = Vec::new();

@@ -1,17 +1,16 @@
 //! Everything that is made from files, for both legs, and how it is read again.
 //!
-//! Reading again is all or nothing: a file that does not do leaves everything as it was, and is told of. What a careful
-//! operator would not have replaced is not replaced: a new certificate that is not valid now does not do either.
-//! One that has expired in its place is another matter: it stays, because mail servers
-//! hardly ever look, and a restart must not fail for it.
+//! Reading again is all or nothing: one file that cannot be used leaves everything as it was. A certificate that is new and not
+//! valid now counts as such a file: no careful operator would have put it there. One that has expired in its place stays in
+//! use, because mail servers hardly ever look, and a restart must not fail for it.
+
+use std::path::PathBuf;
 
 use super::certificates::{Certificate, Standing};
 use super::client::{UpstreamFiles, UpstreamSettings, UpstreamTls, UpstreamWish};
 use super::files::{self, FileFault, Stamp};
 use super::server::{ServerFiles, ServerSettings, ServerTls};
 use super::tickets::TicketKeys;
-
-use std::path::PathBuf;
 
 /// What the flags say, of both legs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,7 +46,7 @@ pub struct Changed {
 }
 
 impl Material {
-    /// Reads all files; tells of all that do not do.
+    /// Reads all files. Err: all that cannot be used.
     pub fn read(settings: Settings) -> Result<Material, Vec<FileFault>> {
         let stamps = stamps(&settings);
         let (server, upstream) = read(&settings)?;
@@ -104,7 +103,8 @@ impl Material {
         self.settings.paths().next().is_some()
     }
 
-    /// Reads everything again. `verifies`: whether any upstream is verified now; `now`: seconds since 1970.
+    /// Reads everything again. `verifies`: whether any upstream is verified now; `now`: seconds since 1970. Err: all files that
+    /// cannot be used; nothing has changed.
     pub fn read_again(&mut self, verifies: bool, now: i64) -> Result<Changed, Vec<FileFault>> {
         let mut settings = self.settings.clone();
         settings.upstream.verifies = verifies;
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_do_leaves_everything_and_is_mended_later() {
+    fn what_cannot_be_used_leaves_everything_and_is_mended_later() {
         let folder = Folder::fresh();
         let old = ecdsa(&["mx.example"]);
         let new = ecdsa(&["mx.example"]);

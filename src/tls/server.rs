@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -108,7 +109,7 @@ pub struct ServerFiles {
 }
 
 impl ServerFiles {
-    /// Reads all files; tells of all that do not do.
+    /// Reads all files. Err: all that cannot be used.
     pub fn read(settings: &ServerSettings) -> Result<ServerFiles, Vec<FileFault>> {
         let mut faults = Vec::new();
         let provider = provider(settings.hybrid);
@@ -202,7 +203,7 @@ type Verifier = (Option<Arc<dyn ClientCertVerifier>>, Vec<u8>);
 /// Who looks at clients' certificates, and what sessions are bound to.
 fn verifier(
     clients: &ClientCertificates,
-    provider: &Arc<rustls::crypto::CryptoProvider>,
+    provider: &Arc<CryptoProvider>,
 ) -> Result<Verifier, FileFault> {
     let Some(path) = clients.authorities() else {
         return Ok((None, b"off".to_vec()));

@@ -23,10 +23,10 @@ use rustls::server::ProducesTickets;
 
 use super::files::{self, FileFault};
 
-/// How often keys of weir's own moves on: a ticket is good for one to two such times.
+/// How often weir's own keys move on: a ticket is good for one to two such times.
 pub const ROTATION: std::time::Duration = std::time::Duration::from_secs(12 * 3600);
 
-/// Told to clients. RFC 8446 allows seven days.
+/// Seconds, told to clients. RFC 8446 (4.6.1) allows seven days.
 const LIFETIME: u32 = 24 * 3600;
 /// Old, sealing, next.
 const OWN_KEYS: usize = 3;
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn key_files_that_do_not_do_are_told_without_their_content() {
+    fn bad_key_files_are_told_without_their_content() {
         let folder = Folder::fresh();
         let bad = "0123456789abcdef".repeat(4);
         for (content, why) in [

@@ -99,7 +99,7 @@ impl Flags {
                 None => "--identity",
             };
             let remedy = "leave it out, or name a mail server with --upstream instead of --demo";
-            reader.wrong(flag, "", Fault::new("is nothing for --demo", remedy));
+            reader.wrong(flag, "", Fault::new("is not for --demo", remedy));
         }
         if meant.intercept.is_some()
             && matches!(meant.identity, Identity::Received | Identity::Xforward)

@@ -32,7 +32,7 @@ pub struct Flags {
     /// The names in its subjectAltName decide who is shown it (SNI): the exact name, else a wildcard of one label, else the first
     /// certificate of all. Two for the same name, ECDSA and RSA, serve side by side, ECDSA where the client can check it.
     /// Files are looked at every 5s and read again when they change, and at SIGHUP; connections
-    /// from then on see the new ones. If any file does not do (damaged, key of another certificate, expired) all stays
+    /// from then on see the new ones. If any file cannot be used (damaged, key of another certificate, expired) all stays
     /// as it was, and the log and weir_tls_reload_failing say so. A certificate that expires in its place stays in use: most mail
     /// servers never look, and a restart must not fail for it. weir warns from 14 days before.
     ///
@@ -230,7 +230,7 @@ impl Flags {
             }
             (None, Some(authorities)) if self.has_certificate() => {
                 let fault = Fault::new(
-                    "is for nothing: no client is asked",
+                    "has no use: no client is asked",
                     "add --tls-client-certs ask or require, or leave it out",
                 );
                 reader.wrong("--tls-client-ca", authorities.display().to_string(), fault);

@@ -31,8 +31,8 @@ pub struct Flags {
     /// On listeners with ,proxy every connection from --trust has to begin with one; who has not sent it by then, or sends
     /// anything else, is dropped. Connections that only open and close (health checks) are counted, not logged.
     ///
-    /// Unit: duration. Range: 100ms to 1min. Cost: a socket and some 200 bytes per connection that waits.
-    #[arg(long, value_name = "TIME", default_value = "5s")]
+    /// Range: 100ms to 1min. Cost: a socket and some 200 bytes per connection that waits.
+    #[arg(long, value_name = "DURATION", default_value = "5s")]
     pub proxy_timeout: String,
 }
 

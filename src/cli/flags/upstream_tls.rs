@@ -15,7 +15,7 @@ pub struct Flags {
     /// How upstreams are spoken to: off, may, require or verify
     ///
     /// off: in plaintext. may: STARTTLS where it is offered, plaintext where it is not; any certificate will do. require: no mail
-    /// without TLS; any certificate will do, so it keeps out who only listens, not who stands in between. verify: no mail
+    /// without TLS; any certificate will do, so it protects against eavesdroppers, not against somebody in between. verify: no mail
     /// without TLS and a certificate for the upstream's name that leads to --upstream-ca. A failed handshake or
     /// verification counts as a failed connection; there is no plaintext after it. tls=HOW behind an --upstream overrides it there.
     ///
@@ -83,13 +83,13 @@ impl Flags {
 
 /// What stands behind the address of an upstream: `,tls=HOW`, `,implicit-tls`, `,sni=NAME`.
 #[derive(Clone, Debug, Default)]
-pub struct Additions {
+pub struct Options {
     mode: Option<Mode>,
     implicit: bool,
     name: Option<ServerName<'static>>,
 }
 
-impl Additions {
+impl Options {
     /// Takes one that is about TLS; false: it is about something else, or makes no sense.
     pub fn take(&mut self, key: &str, value: Option<&str>) -> bool {
         match (key, value) {
@@ -170,14 +170,14 @@ mod tests {
     }
 
     #[test]
-    fn additions_overrule_the_general_flag() {
+    fn options_overrule_the_general_flag() {
         use UpstreamMode::*;
         let wish = |parts: &[(&str, Option<&str>)], general: Mode| {
-            let mut additions = Additions::default();
+            let mut options = Options::default();
             for (key, value) in parts {
-                assert!(additions.take(key, *value), "{key}");
+                assert!(options.take(key, *value), "{key}");
             }
-            additions.wish("mx.example", general).ok().unwrap()
+            options.wish("mx.example", general).ok().unwrap()
         };
         let mode = |parts, general| wish(parts, general).map(|wish| (wish.mode, wish.implicit));
         let implicit: &[(&str, Option<&str>)] = &[("implicit-tls", None)];
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn additions_that_make_no_sense_are_refused() {
+    fn options_that_make_no_sense_are_refused() {
         for (key, value) in [
             ("tls", Some("perhaps")),
             ("tls", None),
@@ -206,16 +206,16 @@ mod tests {
             ("implicit-tls", Some("yes")),
             ("weight", Some("3")),
         ] {
-            assert!(!Additions::default().take(key, value), "{key} {value:?}");
+            assert!(!Options::default().take(key, value), "{key} {value:?}");
         }
-        let mut additions = Additions::default();
-        assert!(additions.take("tls", Some("off")) && additions.take("implicit-tls", None));
-        assert!(additions.wish("mx.example", None).is_err());
+        let mut options = Options::default();
+        assert!(options.take("tls", Some("off")) && options.take("implicit-tls", None));
+        assert!(options.wish("mx.example", None).is_err());
         assert!(
-            Additions::default()
+            Options::default()
                 .wish("a..b", Some(UpstreamMode::May))
                 .is_err()
         );
-        assert!(Additions::default().wish("a..b", None).is_ok());
+        assert!(Options::default().wish("a..b", None).is_ok());
     }
 }

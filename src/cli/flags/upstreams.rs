@@ -7,7 +7,7 @@ use clap::Args;
 use crate::cli::{
     flags::{
         Purpose,
-        upstream_tls::{Additions, Mode},
+        upstream_tls::{Mode, Options},
     },
     reader::{Reader, Zero},
     units::Fault,
@@ -307,7 +307,7 @@ fn upstream(typed: &str, general: Mode) -> Result<Upstream, Fault> {
         max: None,
         tls: None,
     };
-    let mut tls = Additions::default();
+    let mut tls = Options::default();
     for part in parts {
         let (key, value) = match part.split_once('=') {
             Some((key, value)) => (key.trim(), Some(value.trim())),
@@ -327,8 +327,8 @@ fn upstream(typed: &str, general: Mode) -> Result<Upstream, Fault> {
 
 fn unknown(part: &str) -> Fault {
     Fault::new(
-        format!("has the unknown addition {part:?}"),
-        "additions are ,weight=N (1 to 1000) ,max=N ,tls=off|may|require|verify ,implicit-tls and ,sni=NAME",
+        format!("has the unknown option {part:?}"),
+        "options are ,weight=N (1 to 1000) ,max=N ,tls=off|may|require|verify ,implicit-tls and ,sni=NAME",
     )
 }
 
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_has_a_host_a_port_and_additions() {
+    fn an_upstream_has_a_host_a_port_and_options() {
         for (typed, name, weight, max) in [
             ("mx1.example", "mx1.example:25", 1, None),
             ("127.0.0.1:2526,weight=3", "127.0.0.1:2526", 3, None),
