@@ -55,7 +55,7 @@ pub fn points(settings: &Settings, hostname: &str, now: i64) -> Vec<Point> {
 fn readable<T>(what: &str, path: &Path, read: Result<T, files::FileFault>) -> Point {
     match read {
         Ok(_) => Point::good(format!("{what} {}: readable", path.display())),
-        Err(fault) => Point::failure(fault.to_string(), "name a file that does"),
+        Err(fault) => Point::failure(fault.to_string(), "mend the file, or name another"),
     }
 }
 
