@@ -41,7 +41,13 @@ impl<W: Wire> World<W> {
         };
         let before: SocketAddr = session.peer.into();
         let mut introduction = session.introduction.take().unwrap_or_default();
+        let destination = introduction.destination;
         let client = introduce(&mut introduction, before, claim);
+        let service = self.config.services[usize::from(session.listener)];
+        if service.intercept.is_some() {
+            // Where this connection goes is what the packets say.
+            introduction.destination = destination;
+        }
         session.introduction = Some(introduction);
         session.peer = client.into();
         let verdict = match client.ip() == before.ip() {

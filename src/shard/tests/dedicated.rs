@@ -411,3 +411,71 @@ fn who_has_earned_a_stutter_holds_no_server() {
     assert!(stage.heard(again).contains("250"), "byte by byte");
     assert!(stage.legs(1).is_empty());
 }
+
+fn trusting(mut config: WorldConfig) -> WorldConfig {
+    let mut trust = policy::access::Networks::default();
+    trust.insert("198.51.100.0/24".parse().expect("a network"), ());
+    config.proxied.trust = Arc::new(trust);
+    config
+}
+
+#[test]
+fn a_trusted_peer_speaks_for_a_client_over_a_new_connection() {
+    for identity in [Identity::ProxyV1, Identity::Xclient] {
+        let mut stage = Stage::new(trusting(speaking(identity)), 1, 10);
+        let client = stage.client();
+        let first = stage.legs(1)[0];
+        stage.say(first, "220 mx.example ESMTP\r\n");
+        stage.say(client, "EHLO peer.example\r\n");
+        if identity == Identity::Xclient {
+            stage.say(first, "250-mx.example\r\n250 XCLIENT ADDR\r\n");
+            stage.say(first, "220 mx.example ESMTP\r\n");
+        }
+        stage.say(first, "250-mx.example\r\n250 PIPELINING\r\n");
+        assert!(stage.heard(client).contains("XCLIENT NAME ADDR PORT"));
+        stage.heard(first);
+        stage.say(client, "XCLIENT ADDR=203.0.113.7 PORT=4711\r\n");
+        assert_eq!(stage.heard(first), "QUIT\r\n");
+        stage.say(first, "221 2.0.0 Bye\r\n");
+        let second = stage.legs(1)[0];
+        stage.say(second, "220 mx.example again\r\n");
+        assert_eq!(stage.heard(client), "220 mx.example again\r\n");
+        stage.say(client, "EHLO c.example\r\n");
+        match identity {
+            Identity::Xclient => {
+                stage.say(second, "250-mx.example\r\n250 XCLIENT ADDR\r\n");
+                assert!(
+                    stage
+                        .heard(second)
+                        .ends_with("XCLIENT ADDR=203.0.113.7\r\n")
+                );
+                stage.say(second, "220 mx.example ESMTP\r\n");
+                assert_eq!(stage.heard(second), "EHLO c.example\r\n");
+            }
+            _ => {
+                let told = stage.heard(second);
+                assert!(told.starts_with("PROXY TCP4 203.0.113.7 "), "{told}");
+                assert!(told.ends_with("EHLO c.example\r\n"), "{told}");
+            }
+        }
+        stage.reset(client);
+        assert!(stage.legs(1).is_empty());
+        assert_eq!(stage.shared.upstream_open(0), 0);
+        stage.assert_empty();
+    }
+}
+
+#[test]
+fn a_claim_does_not_lead_an_intercepted_connection_elsewhere() {
+    let mut stage = in_path(trusting(intercepting()));
+    let client = stage.arrive_for(Some(host(1)));
+    stage.settle();
+    let leg = to(&mut stage, host(1))[0];
+    hello(&mut stage, client, leg);
+    stage.say(client, "XCLIENT DESTADDR=203.0.113.2 ADDR=192.0.2.77\r\n");
+    assert!(to(&mut stage, host(2)).is_empty());
+    let second = to(&mut stage, host(1));
+    let dial = second.last().map(|leg| stage.world.wire.socket(*leg).dial);
+    let from = dial.flatten().and_then(|dial| dial.from);
+    assert_eq!(from, Some(SocketAddr::from(([192, 0, 2, 77], 0))));
+}
