@@ -37,8 +37,8 @@ pub struct Flags {
     /// address, which it may trust more than the client's: then --relay-domains or --relay-from has to be given (any, if no
     /// destination does).
     ///
-    /// Range: tproxy, redirect. Default: off. Cost: an upstream connection per client.
-    #[arg(long, value_name = "HOW")]
+    /// Range: tproxy, redirect; nothing means tproxy. Default: off. Cost: an upstream connection per client.
+    #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "tproxy")]
     pub transparent: Option<String>,
 
     /// What becomes of STARTTLS: tunnel, terminate or refuse
@@ -58,7 +58,7 @@ pub struct Flags {
     /// Without it a rule that intercepts what this host sends itself would give weir its own connections back (needs
     /// CAP_NET_ADMIN).
     ///
-    /// Range: 1 to 4294967295, or 0: no mark. Cost: none.
+    /// Range: 1 to 4294967295 (or 0x1 to 0xffffffff), or 0: no mark. Cost: none.
     #[arg(long, value_name = "N", default_value = "0")]
     pub transparent_mark: String,
 }
@@ -151,12 +151,21 @@ impl Flags {
                 .map(|typed| reader.choice("--transparent-starttls", typed, &starttls)),
             mark: reader.count(
                 "--transparent-mark",
-                &self.transparent_mark,
+                &decimal(&self.transparent_mark),
                 1..=u32::MAX,
                 Zero::Lifts,
             ),
         }
     }
+}
+
+/// Packet rules write marks as 0x25; what is not such a number stays as it is, for the reader to complain of.
+fn decimal(typed: &str) -> String {
+    let digits = typed
+        .strip_prefix("0x")
+        .or_else(|| typed.strip_prefix("0X"));
+    let number = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    number.map_or_else(|| typed.into(), |number| number.to_string())
 }
 
 #[cfg(test)]
@@ -190,6 +199,11 @@ mod tests {
         let meant = relay(&["--transparent", "tproxy", "--transparent-mark", "37"]).unwrap();
         assert!(meant.is_dedicated());
         assert_eq!((meant.starttls, meant.mark), (Some(Starttls::Tunnel), 37));
+        let mark = |typed| relay(&["--transparent-mark", typed]).map(|meant| meant.mark);
+        assert_eq!(mark("0x7702").unwrap(), 0x7702);
+        for wrong in ["0x", "0x100000000", "7702h", "0x-1"] {
+            assert_eq!(testing::blamed(mark(wrong)), ["--transparent-mark"]);
+        }
     }
 
     #[test]
