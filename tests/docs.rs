@@ -23,7 +23,8 @@ fn generated_pages_are_current() {
 #[test]
 fn flags_named_in_prose_exist() {
     let help = print(&["--help"]) + &print(&["docs", "flags"]);
-    let known: BTreeSet<&str> = flags(&help).into_iter().collect();
+    let script = fs::read_to_string("tuning/transparent/weir-transparent").expect("it is there");
+    let known: BTreeSet<&str> = flags(&help).into_iter().chain(flags(&script)).collect();
     assert!(
         known.contains("--listen"),
         "the help names no --listen: is it still the help?"
