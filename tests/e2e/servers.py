@@ -68,11 +68,11 @@ class SmtpSink:
 
 
 class Postfix:
-    """A Postfix of its own: smtpd, queue manager, delivery into one maildir."""
+    """A Postfix of its own: smtpd, queue manager, delivery into one maildir. `addresses`: it has port 25 of all these."""
 
-    def __init__(self, case, postscreen=False, **settings):
+    def __init__(self, case, postscreen=False, addresses=None, **settings):
         need_root("Postfix")
-        self.port = free_port()
+        self.port = 25 if addresses else free_port()
         self.base = os.path.join(case.folder, "postfix")
         self.config = os.path.join(self.base, "etc")
         queue, data, self.box = (os.path.join(self.base, n) for n in ("queue", "data", "box"))
@@ -91,8 +91,8 @@ class Postfix:
             "daemon_directory": sbin,
             "mail_owner": "postfix",
             "setgid_group": "postdrop",
-            "inet_interfaces": "127.0.0.1",
-            "inet_protocols": "ipv4",
+            "inet_interfaces": ", ".join(addresses or ["127.0.0.1"]),
+            "inet_protocols": "all" if addresses else "ipv4",
             "myhostname": "postfix.test",
             "mydestination": "",
             "mynetworks": "127.0.0.0/8",
@@ -124,7 +124,7 @@ class Postfix:
             door = "1 postscreen\nsmtpd pass - - n - - smtpd\ndnsblog unix - - n - 0 dnsblog\ntlsproxy unix - - n - 0 tlsproxy"
         with open(os.path.join(self.config, "master.cf"), "w") as file:
             file.write(
-                f"127.0.0.1:{self.port} inet n - n - {door}\n"
+                f"{'' if addresses else '127.0.0.1:'}{self.port} inet n - n - {door}\n"
                 "pickup unix n - n 60 1 pickup\ncleanup unix n - n - 0 cleanup\nqmgr unix n - n 300 1 qmgr\n"
                 "rewrite unix - - n - - trivial-rewrite\nbounce unix - - n - 0 bounce\ndefer unix - - n - 0 bounce\n"
                 "trace unix - - n - 0 bounce\nverify unix - - n - 1 verify\nflush unix n - n 1000? 0 flush\n"
