@@ -1,30 +1,17 @@
-//! The effective plan: what weir would do with these flags, and the memory it may come to need.
+//! The effective plan: what weir would do with these flags.
 
 use std::fmt::Write as _;
 
 use super::{
     config::Config,
     flags::relay::Unasked,
-    needs, tls,
+    needs, sizes, tls,
     units::{show, show_size},
 };
-use crate::maillog::PENDING_MAX;
 use crate::net::{Intercept, Steer};
 use crate::policy::{Finding, relay::RelayDomains};
 use crate::route::{Identity, Starttls};
 use crate::shard::pit;
-
-/// User memory of an idle session, and of one in a transaction without its body: docs/PERFORMANCE.md measures both.
-const SESSION_IDLE: u64 = 640;
-const SESSION_BUSY: u64 = 4096;
-/// A pooled upstream connection with its reply reader.
-const LEG: u64 = 2048;
-/// A TLS session on either side, between two records.
-const TLS_SESSION: u64 = 9 << 10;
-/// An entry of the table of client addresses with its index.
-const CLIENT: u64 = 69;
-/// A receive buffer.
-const BUFFER: u64 = 16 << 10;
 
 /// The plan as text, for `weir check` and for the log at start.
 pub fn plan(config: &Config, cores: usize) -> String {
@@ -66,7 +53,7 @@ pub fn plan(config: &Config, cores: usize) -> String {
     ] {
         let _ = writeln!(out, "{topic:<11}{}", words.replace('\n', "\n           "));
     }
-    let (total, rows) = memory(config, shards as u64);
+    let (total, rows) = sizes::memory(config, shards as u64);
     let _ = writeln!(
         out,
         "memory     at most {} in user space, each part at its limit:",
@@ -86,52 +73,6 @@ impl Config {
     pub fn shards(&self, cores: usize) -> usize {
         self.listening.shards.unwrap_or(cores).clamp(1, SHARDS_MAX)
     }
-}
-
-/// User memory in the worst case.
-pub fn memory_max(config: &Config, shards: usize) -> u64 {
-    memory(config, shards as u64).0
-}
-
-/// Slots one shard's file table should have: all clients may happen to come to one shard.
-pub fn slots_wanted(config: &Config) -> u64 {
-    max_clients(config) + slots_reserved(config)
-}
-
-fn max_clients(config: &Config) -> u64 {
-    match config.listening.connections_max {
-        0 => 1 << 16,
-        max => u64::from(max),
-    }
-}
-
-/// Slots kept for upstream connections, probes and services.
-pub fn slots_reserved(config: &Config) -> u64 {
-    const BESIDES: u64 = 64;
-    const UNLIMITED_POOL: u64 = 1024;
-    let upstreams = &config.upstreams;
-    let max = |max: u32| {
-        if max == 0 {
-            UNLIMITED_POOL
-        } else {
-            u64::from(max)
-        }
-    };
-    let legs: u64 = upstreams
-        .upstreams
-        .iter()
-        .map(|upstream| max(upstream.max.unwrap_or(upstreams.pool_max)))
-        .sum();
-    if config.identifying.is_dedicated() {
-        // As many as clients, where the upstreams take that many.
-        let clients = max_clients(config);
-        let legs = match config.identifying.intercept {
-            Some(_) => clients,
-            None => legs,
-        };
-        return legs.min(clients) + BESIDES;
-    }
-    legs.max(max(upstreams.pool_max)).min(1 << 14) + BESIDES
 }
 
 /// What a mask of shards can hold; also the range of --shards.
@@ -384,95 +325,6 @@ fn timeouts(config: &Config) -> String {
     )
 }
 
-/// The worst case: every limit reached at once. The kernel's socket buffers come on top.
-fn memory(config: &Config, shards: u64) -> (u64, Vec<(&'static str, u64, String)>) {
-    let listening = &config.listening;
-    let connections = u64::from(listening.connections_max);
-    let upstreams = &config.upstreams;
-    let legs: u64 = upstreams
-        .upstreams
-        .iter()
-        .map(|upstream| u64::from(upstream.max.unwrap_or(upstreams.pool_max)))
-        .sum();
-    let legs = match config.identifying.intercept {
-        _ if config.running.demo => u64::from(upstreams.pool_max),
-        Some(_) => connections,
-        None => legs,
-    };
-    let pit_rows = match config.tarpit.pit_max {
-        0 => connections,
-        max => u64::from(max).min(connections.max(1)),
-    };
-    let pit_row = (pit::ROW_BYTES + 16) as u64;
-    // A client is either a session or a row; a session with an open transaction needs an upstream sooner or later, or waits.
-    let busy = connections.min(legs + u64::from(upstreams.queue_max) * shards);
-    let mut rows = vec![
-        (
-            "client receive buffers",
-            shards * u64::from(listening.client_buffers) * BUFFER,
-            format!("{shards} shards x {} x 16 KiB", listening.client_buffers),
-        ),
-        (
-            "upstream receive buffers",
-            shards * u64::from(listening.upstream_buffers) * BUFFER,
-            format!("{shards} shards x {} x 16 KiB", listening.upstream_buffers),
-        ),
-        (
-            "held bodies",
-            config.messages.hold_memory,
-            "--hold-memory".into(),
-        ),
-        (
-            "sessions",
-            (connections - busy) * SESSION_IDLE,
-            format!("{} idle x {SESSION_IDLE} B", connections - busy),
-        ),
-        (
-            "transactions",
-            busy * SESSION_BUSY,
-            format!("{busy} x {SESSION_BUSY} B"),
-        ),
-        (
-            "upstream connections",
-            legs * LEG,
-            format!("{legs} x {LEG} B"),
-        ),
-        (
-            "pit",
-            pit_rows * pit_row,
-            format!("{pit_rows} rows x {pit_row} B, instead of as many sessions"),
-        ),
-        (
-            "client addresses",
-            shards * u64::from(config.clients.clients_max) * CLIENT,
-            format!(
-                "{shards} shards x {} x {CLIENT} B",
-                config.clients.clients_max
-            ),
-        ),
-        (
-            "lists",
-            config.clients.access.memory() as u64 + config.relaying.relay.from.memory() as u64,
-            "networks".into(),
-        ),
-        (
-            "log",
-            shards * 3 * PENDING_MAX as u64,
-            format!("{shards} shards x 3 x 256 KiB"),
-        ),
-    ];
-    for (what, sessions) in [
-        ("TLS with clients", tls::sessions_max(config)),
-        ("TLS with upstreams", tls::legs_max(config)),
-    ] {
-        if sessions > 0 {
-            let how = format!("{sessions} sessions x {}", show_size(TLS_SESSION));
-            rows.push((what, sessions * TLS_SESSION, how));
-        }
-    }
-    (rows.iter().map(|(_, bytes, _)| bytes).sum(), rows)
-}
-
 /// Choices that may not be meant.
 pub fn warnings(config: &Config, shards: usize, cores: usize) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -602,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_added_up() {
+    fn the_plan_names_the_memory() {
         let plan = plan_of(&["--demo", "--shards", "2", "--hold-memory", "1GiB"]);
         assert!(
             plan.contains("8.0 MiB  client receive buffers (2 shards x 256 x 16 KiB)"),
@@ -612,18 +464,6 @@ mod tests {
             plan.contains("1.0 GiB  held bodies (--hold-memory)"),
             "{plan}"
         );
-        let (total, rows) = {
-            let (Some(Wanted::Run(flags)), _) = parse(["--demo".to_owned()]) else {
-                panic!()
-            };
-            memory(
-                &Config::read(&flags, Purpose::Relay, "h", Vec::new())
-                    .ok()
-                    .unwrap(),
-                2,
-            )
-        };
-        assert_eq!(total, rows.iter().map(|row| row.1).sum::<u64>());
     }
 
     #[test]

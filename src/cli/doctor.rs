@@ -12,7 +12,7 @@ use std::{
     fs, io,
 };
 
-use super::{check, config::Config, units::show_size};
+use super::{config::Config, sizes, units::show_size};
 use crate::net::{Bounds, Limit};
 use crate::ring::{self, Support};
 use crate::rt;
@@ -64,7 +64,7 @@ pub fn examine(config: &Config, cores: usize, now: i64) -> Vec<Point> {
     ));
     points.push(memory(
         &read("/proc/meminfo"),
-        check::memory_max(config, shards),
+        sizes::memory_max(config, shards),
     ));
     points.push(backlog(
         &read("/proc/sys/net/core/somaxconn"),
@@ -275,7 +275,7 @@ fn files(bounds: io::Result<Bounds>, config: &Config) -> Point {
     let Ok(bounds) = bounds else {
         return Point::warning("the open-file limit cannot be read", "see ulimit -n");
     };
-    let wanted = check::slots_wanted(config) + FILES_BESIDES;
+    let wanted = sizes::slots_wanted(config) + FILES_BESIDES;
     let shown = if bounds.hard == u64::MAX {
         "unlimited".into()
     } else {

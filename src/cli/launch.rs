@@ -9,10 +9,10 @@ use std::{
 use weir_smtp::relay as smtp;
 
 use super::{
-    check,
     config::Config,
     flags::{Flags, Purpose, listener::Listener, upstreams::Upstream},
     reader::{Reader, Wrong},
+    sizes,
 };
 use crate::control::{self, About, Lists, Target};
 use crate::net::{ListenerConfig, Service, SocketOptions, Steer};
@@ -152,12 +152,12 @@ impl Config {
     }
 
     fn ring(&self, shards: usize, open_files: u64) -> RingConfig {
-        let slots = check::slots_wanted(self).min(open_files).min(SLOTS_MAX) as usize;
+        let slots = sizes::slots_wanted(self).min(open_files).min(SLOTS_MAX) as usize;
         let held = usize::try_from(self.messages.hold_memory).unwrap_or(usize::MAX);
         RingConfig {
             slots,
             // With few files clients and upstreams share them evenly.
-            reserve: (check::slots_reserved(self) as usize).min(slots / 2),
+            reserve: (sizes::slots_reserved(self) as usize).min(slots / 2),
             completions: slots.next_power_of_two().clamp(4096, COMPLETIONS_MAX) as u32,
             client_buffers: self.listening.client_buffers.into(),
             upstream_buffers: self.listening.upstream_buffers.into(),

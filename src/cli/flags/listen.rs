@@ -29,6 +29,7 @@ pub struct Flags {
     ///
     /// Range: 1 to 16 addresses, those of --listen-tls included. Default: none (with --demo 127.0.0.1:2525). Cost: one
     /// socket per address and shard.
+    #[allow(rustdoc::broken_intra_doc_links)] // an IPv6 address in brackets is no link
     #[arg(
         long,
         value_name = "ADDR:PORT[,tls=HOW][,proxy]",
