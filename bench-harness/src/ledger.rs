@@ -1,6 +1,6 @@
 //! What was sent held against what arrived, message by message.
 //!
-//! Every message carries a line ([`stamp`]) that says which one it is and what its content must be. Both ends keep two bits a message:
+//! Every message carries a line ([`stamp()`]) that says which one it is and what its content must be. Both ends keep two bits a message:
 //! the source its fate ([`Sent`]), the sink how often it was seen ([`Arrived`]); [`reconcile`] makes an [`Integrity`] of the two.
 //! Numbers of one process are dense, from 0, so that ten million messages cost 2.5 MB at either end.
 

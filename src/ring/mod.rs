@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Read [`wire`] for what can be asked and what is told, `completions` for what the kernel answers, `closing` for how slots end.
-//! This is the unsafe island of weir: whatever the kernel reads or writes after a call has returned lies in [`mapping`]s and boxes that the ring owns
+//! This is the unsafe island of weir: whatever the kernel reads or writes after a call has returned lies in mappings and boxes that the ring owns
 //! and that outlive the operation. The ring belongs to one thread, which has to make it (IORING_SETUP_SINGLE_ISSUER).
 
 mod accept;
