@@ -76,18 +76,42 @@ impl Endpoint {
         self.retired
     }
 
-    /// Whether it is that address, spoken to in the same way: what is known of it, and connections to it, are good for that way only.
-    fn is_at(&self, addr: SocketAddr, tls: &Option<UpstreamTls>) -> bool {
-        let alike = match (&self.tls, tls) {
-            (Some(own), Some(other)) => own.is_like(other),
-            (own, other) => own.is_none() && other.is_none(),
-        };
-        self.addr == addr && alike
+    pub fn approach(&self) -> Approach {
+        Approach {
+            addr: self.addr,
+            tls: self.tls.clone(),
+        }
+    }
+
+    /// Whether it is that address, spoken to in the same way.
+    pub fn is_at(&self, approach: &Approach) -> bool {
+        self.addr == approach.addr && are_alike(&self.tls, &approach.tls)
     }
 
     /// Whether its own EHLO carries what a transaction uses. One never heard of carries nothing.
     fn qualifies(&self, needs: ExtensionSet) -> bool {
         needs.is_empty() || self.caps.is_some_and(|caps| caps.set.contains(needs))
+    }
+}
+
+/// An address and how it is spoken to. What is known of one way, and connections made in it, are good for that way only: a
+/// server may offer other things inside TLS, and a handshake that fails is nothing to those who need none.
+#[derive(Clone, Debug)]
+pub struct Approach {
+    pub addr: SocketAddr,
+    pub tls: Option<UpstreamTls>,
+}
+
+impl Approach {
+    pub fn is_like(&self, other: &Approach) -> bool {
+        self.addr == other.addr && are_alike(&self.tls, &other.tls)
+    }
+}
+
+fn are_alike(one: &Option<UpstreamTls>, other: &Option<UpstreamTls>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one.is_like(other),
+        (one, other) => one.is_none() && other.is_none(),
     }
 }
 
@@ -149,10 +173,14 @@ impl Routes {
     }
 
     fn plan_endpoint(&mut self, upstream: &Planned, addr: SocketAddr) {
+        let approach = Approach {
+            addr,
+            tls: upstream.tls.clone(),
+        };
         let known = self
             .endpoints
             .iter_mut()
-            .find(|known| known.upstream == upstream.id && known.is_at(addr, &upstream.tls));
+            .find(|known| known.upstream == upstream.id && known.is_at(&approach));
         if let Some(known) = known {
             (known.retired, known.weight, known.route) = (false, upstream.weight, upstream.route);
             known.tls = upstream.tls.clone();
@@ -169,7 +197,7 @@ impl Routes {
             caps: self
                 .endpoints
                 .iter()
-                .find(|other| other.is_at(addr, &upstream.tls))
+                .find(|other| other.is_at(&approach))
                 .and_then(|other| other.caps),
             active: 0,
             connections: 0,
@@ -304,10 +332,10 @@ impl Routes {
         self.at(id).caps.replace(caps) != Some(caps)
     }
 
-    /// The outcome of a probe, from whichever shard made it.
+    /// The outcome of a probe, from whichever shard made it: it counts for all who speak to that address in that way.
     pub fn probed(
         &mut self,
-        addr: SocketAddr,
+        approach: &Approach,
         outcome: Option<Capabilities>,
         now: Moment,
     ) -> Probed {
@@ -315,7 +343,7 @@ impl Routes {
         for endpoint in self
             .endpoints
             .iter_mut()
-            .filter(|endpoint| endpoint.addr == addr)
+            .filter(|endpoint| endpoint.is_at(approach))
         {
             match outcome {
                 Some(caps) => {
@@ -396,6 +424,25 @@ mod tests {
 
     fn addr(number: u8) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, number], 25))
+    }
+
+    fn plain(number: u8) -> Approach {
+        Approach {
+            addr: addr(number),
+            tls: None,
+        }
+    }
+
+    fn secured(mode: UpstreamMode) -> Option<UpstreamTls> {
+        let name = "mx.example".to_owned().try_into().expect("a name");
+        let wish = UpstreamWish {
+            mode,
+            implicit: false,
+            name,
+        };
+        let settings = Settings::default();
+        let material = Material::read(settings).expect("no files are named");
+        Some(material.upstream_tls(&wish))
     }
 
     fn planned(id: u16, weight: u16, addresses: &[u8]) -> Planned {
@@ -540,16 +587,6 @@ mod tests {
 
     #[test]
     fn another_way_of_tls_is_another_endpoint() {
-        let tls = |mode| {
-            let name = "mx.example".to_owned().try_into().expect("a name");
-            let wish = UpstreamWish {
-                mode,
-                implicit: false,
-                name,
-            };
-            let settings = Settings::default();
-            Some(Material::read(settings).unwrap().upstream_tls(&wish))
-        };
         let plan = |tls: &Option<UpstreamTls>| {
             let tls = tls.clone();
             [Planned {
@@ -561,26 +598,29 @@ mod tests {
         let id = EndpointId(0);
         routes.opened(id);
         assert!(routes.heard(id, caps(ExtensionSet::DSN)));
-        let (first, newer) = (tls(UpstreamMode::Require), tls(UpstreamMode::Require));
+        let (first, newer) = (
+            secured(UpstreamMode::Require),
+            secured(UpstreamMode::Require),
+        );
         routes.set_plan(&plan(&first));
         assert!(
             routes.get(id).unwrap().is_retired(),
             "the connection in plaintext"
         );
-        let secured = EndpointId(1);
-        assert!(routes.get(secured).unwrap().capabilities().is_none());
-        routes.heard(secured, caps(ExtensionSet::DSN));
+        let other = EndpointId(1);
+        assert!(routes.get(other).unwrap().capabilities().is_none());
+        routes.heard(other, caps(ExtensionSet::DSN));
         assert_ne!(first, newer, "other tickets");
         routes.set_plan(&plan(&newer));
-        let endpoint = routes.get(secured).unwrap();
+        let endpoint = routes.get(other).unwrap();
         assert!(!endpoint.is_retired() && endpoint.capabilities().is_some());
         assert_eq!(
             endpoint.tls(),
             newer.as_ref(),
             "newer files, the same endpoint"
         );
-        routes.set_plan(&plan(&tls(UpstreamMode::May)));
-        let endpoint = routes.get(secured).unwrap();
+        routes.set_plan(&plan(&secured(UpstreamMode::May)));
+        let endpoint = routes.get(other).unwrap();
         assert!(
             endpoint.capabilities().is_none(),
             "it took the vacant place"
@@ -588,16 +628,40 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_tells_all_endpoints_of_its_address() {
+    fn a_probe_tells_all_endpoints_of_its_address_and_way() {
         let mut routes = routes(&[planned(0, 1, &[1]), planned(1, 1, &[1, 2])]);
-        assert!(routes.probed(addr(1), None, at(0)).ejected);
+        assert!(routes.probed(&plain(1), None, at(0)).ejected);
         assert_eq!(choose(&mut routes, at(0)), Ok(addr(2)));
-        let probed = routes.probed(addr(1), Some(caps(ExtensionSet::DSN)), at(10));
+        let probed = routes.probed(&plain(1), Some(caps(ExtensionSet::DSN)), at(10));
         assert!(probed.returned && probed.caps_changed && !probed.ejected);
         assert_eq!(
-            routes.probed(addr(1), Some(caps(ExtensionSet::DSN)), at(20)),
+            routes.probed(&plain(1), Some(caps(ExtensionSet::DSN)), at(20)),
             Probed::default()
         );
+    }
+
+    #[test]
+    fn what_was_learned_in_one_way_is_not_believed_of_another() {
+        let upstream = |id, tls| Planned {
+            tls,
+            ..planned(id, 1, &[1])
+        };
+        let inside = secured(UpstreamMode::Require);
+        let mut routes = routes(&[upstream(0, None), upstream(1, inside.clone())]);
+        let by_tls = Approach {
+            addr: addr(1),
+            tls: inside,
+        };
+        let known =
+            |routes: &Routes, id| routes.get(EndpointId(id)).unwrap().capabilities().copied();
+        let rich = caps(ExtensionSet::REQUIRETLS.union(ExtensionSet::EIGHTBITMIME));
+        assert!(routes.probed(&by_tls, Some(rich), at(0)).caps_changed);
+        assert_eq!((known(&routes, 0), known(&routes, 1)), (None, Some(rich)));
+        routes.probed(&plain(1), Some(caps(NONE)), at(0));
+        assert_eq!(known(&routes, 1), Some(rich));
+        assert!(routes.probed(&by_tls, None, at(0)).ejected);
+        assert!(routes.is_usable(EndpointId(0), NONE, at(0)));
+        assert!(!routes.is_usable(EndpointId(1), NONE, at(0)));
     }
 
     #[test]
@@ -625,7 +689,7 @@ mod tests {
                 let id = EndpointId(number);
                 match kind {
                     0 => drop(routes.failed(id, Failure::Connect, now)),
-                    1 => drop(routes.probed(addr(number as u8 + 1), Some(caps(NONE)), now)),
+                    1 => drop(routes.probed(&plain(number as u8 + 1), Some(caps(NONE)), now)),
                     2 => now = now + Duration::from_millis(millis),
                     3 if routes.get(id).unwrap().active() > 0 => routes.end(id),
                     4 => {

@@ -8,7 +8,7 @@ pub mod health;
 pub mod identity;
 pub mod upstream;
 
-pub use choose::{Endpoint, EndpointId, Probed, Routes, Tried};
+pub use choose::{Approach, Endpoint, EndpointId, Probed, Routes, Tried};
 pub use health::Failure;
 pub use identity::{Identity, Starttls};
 pub use upstream::Planned;

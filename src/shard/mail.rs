@@ -11,6 +11,7 @@ use weir_smtp::extension::Capabilities;
 
 use crate::policy::access::Access;
 use crate::policy::relay::Relay;
+use crate::route::Approach;
 use crate::tls::{ServerTls, UpstreamTls};
 
 use super::proxied::HandOver;
@@ -48,7 +49,7 @@ pub enum Mail {
     End,
     /// The shard that probes tells all (itself included) how an endpoint did.
     Probed {
-        address: SocketAddr,
+        approach: Approach,
         result: Result<Capabilities, ProbeFailure>,
     },
     /// Another shard waits for a connection to this upstream: close an idle one, if there is one.

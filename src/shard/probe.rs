@@ -12,7 +12,7 @@ use weir_smtp::outbound::{LegLost, Owed};
 use crate::maillog::Value;
 use crate::metrics::{ClosedLeg, Probe};
 use crate::ring::Wire;
-use crate::route::{EndpointId, Failure};
+use crate::route::{Approach, Endpoint, EndpointId, Failure};
 
 use super::leg::Duty;
 use super::mail::{Mail, ProbeFailure, To};
@@ -60,7 +60,7 @@ impl<W: Wire> World<W> {
         }
         let routes = &self.routes;
         let present =
-            |address: &SocketAddr| routes.iter().any(|(_, endpoint)| endpoint.addr == *address);
+            |approach: &Approach| routes.iter().any(|(_, endpoint)| endpoint.is_at(approach));
         self.introduced.retain(present);
         self.probe_endpoints(|new| new);
     }
@@ -71,7 +71,12 @@ impl<W: Wire> World<W> {
             .iter()
             .filter(|(_, endpoint)| !endpoint.is_retired() && !endpoint.is_anywhere());
         let probes: Vec<(EndpointId, Errand)> = endpoints
-            .map(|(id, endpoint)| (id, !self.introduced.contains(&endpoint.addr)))
+            .map(|(id, endpoint)| {
+                (
+                    id,
+                    !self.introduced.iter().any(|known| endpoint.is_at(known)),
+                )
+            })
             .filter(|(_, new)| wanted(*new))
             // What it relays for weir's own address is no question where it sees the client's.
             .map(|(id, new)| match new && self.config.tests_relaying() {
@@ -149,12 +154,13 @@ impl<W: Wire> World<W> {
     }
 
     fn probe_done(&mut self, endpoint: EndpointId, result: Result<Capabilities, ProbeFailure>) {
-        let Some(address) = self.routes.get(endpoint).map(|endpoint| endpoint.addr) else {
+        let Some(approach) = self.routes.get(endpoint).map(Endpoint::approach) else {
             return;
         };
         let upstream = self.upstream_of(endpoint);
-        if result.is_ok() && !self.introduced.contains(&address) {
-            self.introduced.push(address);
+        let known = self.introduced.iter().any(|one| one.is_like(&approach));
+        if result.is_ok() && !known {
+            self.introduced.push(approach.clone());
         }
         let word = if result.is_ok() {
             Probe::Passed
@@ -162,29 +168,36 @@ impl<W: Wire> World<W> {
             Probe::Failed
         };
         self.counters.upstream_probes.at(upstream, word).inc();
-        self.outgoing
-            .push_back((To::Others, Mail::Probed { address, result }));
-        self.probed(address, result);
+        let told = approach.clone();
+        self.outgoing.push_back((
+            To::Others,
+            Mail::Probed {
+                approach: told,
+                result,
+            },
+        ));
+        self.probed(&approach, result);
     }
 
     /// What a probe found, on every shard.
     pub(super) fn probed(
         &mut self,
-        address: SocketAddr,
+        approach: &Approach,
         result: Result<Capabilities, ProbeFailure>,
     ) {
-        let news = self.routes.probed(address, result.ok(), self.now);
+        let address = approach.addr;
+        let news = self.routes.probed(approach, result.ok(), self.now);
         if let Err(why) = result
             && news.ejected
         {
             self.log_endpoint("upstream_ejected", address, why.word());
-            self.count_upstreams_at(address, |counters, upstream| {
+            self.count_upstreams_at(approach, |counters, upstream| {
                 counters.upstream_ejections.at(upstream).inc()
             });
         }
         if news.returned {
             self.log_endpoint("upstream_returned", address, "probe");
-            self.count_upstreams_at(address, |counters, upstream| {
+            self.count_upstreams_at(approach, |counters, upstream| {
                 counters.upstream_returns.at(upstream).inc()
             });
         }
@@ -221,13 +234,13 @@ impl<W: Wire> World<W> {
 
     fn count_upstreams_at(
         &self,
-        address: SocketAddr,
+        approach: &Approach,
         count: impl Fn(&crate::metrics::Counters, usize),
     ) {
         for (_, endpoint) in self
             .routes
             .iter()
-            .filter(|(_, endpoint)| endpoint.addr == address)
+            .filter(|(_, endpoint)| endpoint.is_at(approach))
         {
             count(&self.counters, endpoint.upstream.0.into());
         }

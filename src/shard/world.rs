@@ -11,7 +11,6 @@
 //! its owner gone does nothing. A step that panics ends its owner, with what it is attached to, and nobody else.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -25,7 +24,7 @@ use crate::policy::Policy;
 use crate::policy::access::Access;
 use crate::policy::overload::Ladder;
 use crate::ring::{BufferId, Close, Event, Part, Wire};
-use crate::route::Routes;
+use crate::route::{Approach, Routes};
 use crate::tls::{Layer, ServerTls};
 
 use super::ahead::Ahead;
@@ -129,7 +128,7 @@ pub struct World<W: Wire> {
     /// Names of the upstreams by number, for the log.
     pub(super) upstream_names: Vec<String>,
     /// Endpoints that a probe has spoken to, and asked whether they relay for the world.
-    pub(super) introduced: Vec<SocketAddr>,
+    pub(super) introduced: Vec<Approach>,
     /// The answer to the connect gate of the session that is just being greeted.
     pub(super) welcome: Option<Verdict>,
     /// Slots whose end is awaited.
@@ -364,7 +363,7 @@ impl<W: Wire> World<W> {
             Mail::Tls(tls) => self.tls = Some(tls),
             Mail::Drain { grace } => self.begin_drain(grace),
             Mail::End => self.end_at_once(),
-            Mail::Probed { address, result } => self.probed(address, result),
+            Mail::Probed { approach, result } => self.probed(&approach, result),
             Mail::Starving { upstream } => self.yield_connection(upstream.into()),
             Mail::PermitFree { .. } => self.open_for_waiters(),
             Mail::HandOver(letter) => {

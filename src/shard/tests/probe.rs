@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::shard::mail::ProbeFailure;
+use crate::tls::testing::{client_config, name};
+use crate::tls::{UpstreamMode, UpstreamTls};
 
 /// The shard that probes, asking every ten seconds.
 fn prober(servers: u8) -> Stage {
@@ -91,6 +93,65 @@ fn what_all_upstreams_offer_is_announced() {
         .iter()
         .all(|(to, mail)| *to == To::Others && matches!(mail, Mail::Probed { result: Ok(_), .. }));
     assert!(all && told.len() == 2, "the other shards hear it too");
+}
+
+#[test]
+fn what_a_server_offers_in_plaintext_is_not_believed_of_it_inside_tls() {
+    let mut stage = prober(1);
+    let plain = stage.legs(1)[0];
+    let spec = |name: &str, tls| UpstreamSpec {
+        name: name.into(),
+        weight: 1,
+        max: 10,
+        addresses: vec![server(1)],
+        tls,
+    };
+    let tls = UpstreamTls {
+        mode: UpstreamMode::Require,
+        implicit: false,
+        name: name(),
+        config: client_config(&[&rustls::version::TLS13]),
+    };
+    let table = vec![
+        spec("mx1.example:25", None),
+        spec("mx2.example:25", Some(tls)),
+    ];
+    let mail = Mail::Upstreams(table.into());
+    stage.world.handle_mail(stage.now, mail);
+    stage.settle();
+    let legs = stage.legs(1);
+    assert_eq!(legs.len(), 2, "the other way is asked too");
+    answer(&mut stage, plain, &["8BITMIME"]);
+    let told = stage.posted();
+    assert!(
+        !ehlo(&mut stage).contains("8BITMIME"),
+        "the way through TLS has not been heard"
+    );
+    // Another shard hears the same.
+    let mut other = Stage::new(settings(), 1, 10);
+    for (_, mail) in told {
+        other.world.handle_mail(other.now, mail);
+    }
+    assert!(ehlo(&mut other).contains("8BITMIME"));
+    let without = answer(&mut stage, legs[1], &[]);
+    assert_eq!(without, "", "no TLS, no use");
+    let refused = |mail: &Mail| {
+        let failed = matches!(
+            mail,
+            Mail::Probed {
+                result: Err(ProbeFailure::Refused),
+                ..
+            }
+        );
+        failed && matches!(mail, Mail::Probed { approach, .. } if approach.tls.is_some())
+    };
+    assert!(stage.posted().iter().any(|(_, mail)| refused(mail)));
+    assert!(
+        ehlo(&mut stage).contains("8BITMIME"),
+        "who speaks in plaintext has heard nothing bad of it"
+    );
+    assert_eq!(stage.counters.upstream_ejections.at(0).value(), 0);
+    assert_eq!(stage.counters.upstream_ejections.at(1).value(), 1);
 }
 
 #[test]
