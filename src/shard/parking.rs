@@ -124,8 +124,6 @@ impl<W: Wire> World<W> {
     /// A new client has to hold its tongue first: the first line of the greeting, and a row.
     pub(super) fn park_newcomer(&mut self, arrival: Arrival, admission: Admission, wait: Duration) {
         let slot = arrival.slot;
-        // With a connection of its own the greeting is the server's, and comes when the wait is over.
-        let teasing = !self.config.is_dedicated();
         let tenant = Tenant {
             slot,
             peer: arrival.peer.into(),
@@ -134,15 +132,20 @@ impl<W: Wire> World<W> {
             listener: arrival.listener as u8,
             parked_before: 0,
             why: None,
-            parked: Belongings::Newcomer { teasing },
+            // Nothing is on its way yet: whom the pit has no room for is told so at once.
+            parked: Belongings::Newcomer { teasing: false },
         };
         self.introductions.put(slot, arrival.introduction);
         let row = Row::hold(tenant, None, self.now, self.now + wait);
         let Some(id) = self.park_row(row) else { return };
         self.wire.set_owner(slot, Who::Row(id).owner());
         self.count_sessions();
-        if !teasing {
+        // With a connection of its own the greeting is the server's, and comes when the wait is over.
+        if self.config.is_dedicated() {
             return;
+        }
+        if let Some(row) = self.pit.get_mut(id) {
+            row.tenant.parked = Belongings::Newcomer { teasing: true };
         }
         let mut teaser = self.flights.take(0);
         texts::write_teaser(&mut teaser, &self.config.smtp.hostname);

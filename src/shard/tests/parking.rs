@@ -4,6 +4,7 @@ use super::*;
 use crate::metrics::PitEnd;
 use crate::policy::Actions;
 use crate::shard::parking::LOOKS_PER_TURN;
+use crate::shard::pit::Overflow;
 
 fn waiting(span: u64) -> Stage {
     let mut config = settings();
@@ -110,6 +111,21 @@ fn a_full_pit_drops_the_oldest() {
     assert_eq!(stage.world.pit.len(), 2);
     stage.sleep(Duration::from_secs(6));
     assert_eq!(stage.code(clients[2]), "220");
+}
+
+#[test]
+fn a_full_pit_that_refuses_says_so_at_once() {
+    let mut config = settings();
+    config.session.greet_wait = Duration::from_secs(5);
+    config.pit.rows_max = 2;
+    config.pit.overflow = Overflow::Refuse;
+    let mut stage = Stage::new(config, 1, 10);
+    let clients = [stage.client(), stage.client(), stage.client()];
+    assert_eq!(stage.code(clients[2]), "421");
+    assert!(stage.closed(clients[2]).is_some());
+    assert_eq!(stage.world.sessions.len(), 0);
+    stage.sleep(Duration::from_secs(6));
+    assert_eq!(stage.code(clients[0]), "220");
 }
 
 #[test]
