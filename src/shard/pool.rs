@@ -20,10 +20,10 @@ use crate::route::{EndpointId, Routes};
 
 use super::leg::{Duty, Leg, Reset};
 use super::mail::{Mail, To};
-use super::session::Want;
 use super::shared::shards_in;
 use super::slab::{Key, Slab};
 use super::waiters::{Class, Full, Judgement, Ticket};
+use super::want::Want;
 use super::who::{Chore, Who};
 use super::world::World;
 

@@ -4,27 +4,21 @@
 //! acts drained (some lead to further calls), then [`World::finish_step`]: what was gathered for the upstream goes out
 //! as one flight, what was gathered for the client as one flight, and the earliest deadline is armed.
 //!
-//! Input is `intake.rs`'s business. Replies gather in `out` while a send is under way, a delay is running, or the next
-//! reply to the client's flight is still to be made: then they leave in one send (RFC 2920, 3.2), a second later at most.
+//! Input is `intake.rs`'s business, the socket `socket.rs`'s.
 
-use std::io;
 use std::time::Duration;
 
 use weir_smtp::dialogue::Dialogue;
-use weir_smtp::extension::ExtensionSet;
-use weir_smtp::gate::RouteId;
 use weir_smtp::limits::REPLIES_GATHERED_MAX;
 use weir_smtp::pieces::BufferId;
-use weir_smtp::relay::{Act, Cx, Gone, Relay, UpstreamId};
+use weir_smtp::relay::{Act, Cx, Gone, Relay};
 use weir_smtp::texts;
 use weir_smtp::time::Moment;
 
-use crate::metrics::{Counters, Ended, ReplyClass, Way};
+use crate::metrics::Ended;
 use crate::policy::errors::Errors;
-use crate::policy::pace::Pace;
 use crate::policy::{Finding, Standing};
-use crate::ring::{Close, Group, ReceiveEnd, SlotId, Wire};
-use crate::route::Tried;
+use crate::ring::{SlotId, Wire};
 
 use super::house::smtp_config;
 use super::intake::Pending;
@@ -34,7 +28,7 @@ use super::pit::Peer;
 use super::replies::{SharedText, TEXT_MAX};
 use super::secure::{self, Secrecy};
 use super::slab::Key;
-use super::waiters::Ticket;
+use super::want::Want;
 use super::who::Who;
 use super::world::World;
 
@@ -132,42 +126,6 @@ pub struct Flags {
     pub tunnelled: bool,
 }
 
-/// The upstream connection a session waits for, and what it must not be.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Want {
-    pub ticket: Ticket,
-    pub needs: ExtensionSet,
-    pub route: RouteId,
-    pub since: Moment,
-    /// Milliseconds after `since`: when it is looked whether waiting is still worth it.
-    pub patience: u32,
-    /// Milliseconds that the transaction waited, all attaches together.
-    pub waited: u32,
-    /// Endpoints that failed this transaction.
-    pub tried: Tried,
-    /// The upstream that has accepted recipients of it.
-    pub prefer: Option<UpstreamId>,
-}
-
-impl Want {
-    /// How long it is worth waiting.
-    pub fn be_patient_for(&mut self, span: Duration) {
-        self.patience = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
-    }
-
-    pub fn until(&self) -> Moment {
-        self.since + Duration::from_millis(self.patience.into())
-    }
-
-    /// A wait has ended, with a connection or without: it is added to the transaction's.
-    pub fn waited_until(&mut self, now: Moment) -> Duration {
-        let waited = now.since(self.since);
-        let millis = u32::try_from(waited.as_millis()).unwrap_or(u32::MAX);
-        self.waited = self.waited.saturating_add(millis);
-        waited
-    }
-}
-
 impl Session {
     pub fn new(now: Moment, number: u64, slot: SlotId, peer: Peer) -> Session {
         Session {
@@ -221,7 +179,7 @@ impl Session {
     }
 
     /// The next reply to what the client has sent comes from an upstream or from policy: what has gathered may go with it.
-    fn may_gather(&self) -> bool {
+    pub(super) fn may_gather(&self) -> bool {
         let flags = self.flags;
         self.relay.owes_reply()
             && !(flags.prompt || flags.closing || flags.paced || flags.stutter)
@@ -376,47 +334,6 @@ impl<W: Wire> World<W> {
         self.finish_step(key);
     }
 
-    /// A body that goes up while it comes in holds an upstream connection, so it has to come along. Time in which weir
-    /// itself does not read is not the client's.
-    fn keep_pace(&mut self, key: Key, leg_key: Key) {
-        let Some(session) = self.sessions.get(key) else {
-            return;
-        };
-        if !session.relay.is_streaming() {
-            // Its end has gone up: from now on it is the upstream that takes its time.
-            if let Some(leg) = self.legs.get_mut(leg_key)
-                && leg.pace.take().is_some()
-            {
-                leg.due = Moment::NEVER;
-            }
-            return;
-        }
-        if !self.legs.get(leg_key).is_some_and(|leg| leg.own) {
-            self.enter_streams(key);
-        }
-        let Some(session) = self.sessions.get(key) else {
-            return;
-        };
-        let reading = session.relay.wants_input() && session.pause_until <= self.now;
-        let Some(leg) = self.legs.get_mut(leg_key) else {
-            return;
-        };
-        if leg.broken {
-            return;
-        }
-        let config = self.policy.config().pace;
-        let pace = leg
-            .pace
-            .get_or_insert_with(|| Pace::start(&config, self.now));
-        if reading {
-            pace.resume(self.now)
-        } else {
-            pace.pause(self.now)
-        }
-        leg.due = pace.deadline(&config);
-        self.arm_leg(leg_key);
-    }
-
     /// weir goes down and this session's transaction is over.
     fn leave_if_sent_off(&mut self, key: Key) {
         let Some(session) = self.sessions.get_mut(key) else {
@@ -429,130 +346,6 @@ impl<W: Wire> World<W> {
             session.ended = Ended::Drain;
             self.relay_call(key, |relay, cx| relay.refuse(cx, &texts::SHUTDOWN));
             self.settle(key);
-        }
-    }
-}
-
-/// Counts the replies of a flight by class.
-fn count_replies(counters: &Counters, flight: &[u8]) {
-    for line in flight.split_inclusive(|byte| *byte == b'\n') {
-        let class = match line {
-            [_, _, _, b'-', ..] => continue,
-            [b'2', ..] => ReplyClass::Positive,
-            [b'3', ..] => ReplyClass::Intermediate,
-            [b'4', ..] => ReplyClass::Transient,
-            _ => ReplyClass::Permanent,
-        };
-        counters.replies.at(class).inc();
-    }
-}
-
-/// What ended a session, by its last reply: the relay closes for few reasons, and each has words of its own.
-fn ended_by(out: &[u8]) -> Ended {
-    let whole = out.strip_suffix(b"\r\n").unwrap_or(out);
-    let last = whole
-        .rsplit(|byte| *byte == b'\n')
-        .next()
-        .unwrap_or_default();
-    match last {
-        [b'2', b'2', b'1', ..] => Ended::Quit,
-        _ if out.ends_with(texts::TIMEOUT.as_bytes()) => Ended::Timeout,
-        _ if out.ends_with(texts::TOO_MANY_MESSAGES.as_bytes()) => Ended::Limit,
-        _ => Ended::Dropped,
-    }
-}
-
-/// The socket: what goes out, what comes in, how it ends.
-impl<W: Wire> World<W> {
-    /// Sends what has gathered, unless a send is under way, a delay is running, or it may wait for the next reply.
-    pub(super) fn flush(&mut self, key: Key) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let Some(slot) = session.slot else {
-            session.out.clear();
-            return self.flights.relieve(&mut session.out);
-        };
-        if session.out.is_empty() {
-            return self.flights.relieve(&mut session.out);
-        }
-        if session.flags.sending
-            || session.flags.parking
-            || session.secrecy.is_shaking()
-            || (session.hold_until > self.now && !session.flags.closing)
-        {
-            return;
-        }
-        if session.may_gather() {
-            if !session.flags.gathering {
-                session.flags.gathering = true;
-                self.gathering.push(key);
-            }
-            return;
-        }
-        session.flags.prompt = false;
-        let bytes = std::mem::take(&mut session.out);
-        count_replies(&self.counters, &bytes);
-        session.bytes_out += bytes.len() as u64;
-        session.flags.sending = true;
-        self.counters
-            .client_bytes
-            .at(Way::Out)
-            .add(bytes.len() as u64);
-        if session.flags.closing {
-            // Inside TLS these words say themselves that they are the last.
-            self.wire.send_last(slot, bytes);
-        } else {
-            self.wire.send(slot, bytes);
-        }
-    }
-
-    /// Once a second: replies that wait for the next one have waited long enough. Most sessions on the list have gone on
-    /// since; no timer is armed for any of them.
-    pub(super) fn let_gathered_go(&mut self) {
-        while let Some(key) = self.gathering.pop() {
-            self.step(Who::Session(key));
-            if let Some(session) = self.sessions.get_mut(key) {
-                session.flags.gathering = false;
-                session.flags.prompt = !session.out.is_empty();
-                self.flush(key);
-            }
-        }
-    }
-
-    pub(super) fn client_sent(&mut self, key: Key, result: io::Result<usize>, flight: Vec<u8>) {
-        self.flights.give_back(flight);
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        session.flags.sending = false;
-        match result {
-            Ok(_) => {
-                if session.secrecy.is_asked() && session.out.is_empty() {
-                    self.begin_secrecy(key);
-                }
-                self.feed(key)
-            }
-            Err(_) => self.client_lost(key),
-        }
-    }
-
-    pub(super) fn client_receive_ended(&mut self, key: Key, why: ReceiveEnd) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        session.flags.receiving = false;
-        match why {
-            // Armed again after `NoBuffers`, a receive waits until a buffer has come back.
-            ReceiveEnd::Stopped | ReceiveEnd::NoBuffers => self.finish_step(key),
-            ReceiveEnd::Eof => {
-                session.flags.eof = true;
-                self.finish_step(key);
-            }
-            ReceiveEnd::Reset(error) => {
-                self.client_cut(key, &error);
-                self.client_lost(key)
-            }
         }
     }
 
@@ -582,83 +375,6 @@ impl<W: Wire> World<W> {
             self.relay_call(key, |relay, cx| relay.handle_client_gone(cx, Gone::Eof));
             self.settle(key);
         }
-    }
-
-    /// Nothing can be said to this client any more. A message whose end has gone up is waited for all the same.
-    pub(super) fn client_lost(&mut self, key: Key) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let Some(slot) = session.slot.take() else {
-            return;
-        };
-        if !session.flags.closing {
-            session.ended = Ended::ClientReset;
-        }
-        self.close_slot(slot, Close::Now);
-        self.drop_intake(key);
-        self.relay_step(key, |relay, cx| relay.handle_client_gone(cx, Gone::Reset));
-    }
-
-    pub(super) fn go_on_receiving(&mut self, key: Key) {
-        let most = self.intake_max();
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let flags = session.flags;
-        if flags.receiving || flags.eof || flags.closing || flags.parking {
-            return;
-        }
-        if session.intake.len() >= most || session.pause_until > self.now {
-            return;
-        }
-        // What it has sent already will get a reply that stutters: to arm a receive now would be to cancel it then.
-        if session.flags.stutter
-            && !session.intake.is_empty()
-            && session.relay.is_between_transactions()
-        {
-            return;
-        }
-        if let Some(slot) = session.slot {
-            session.flags.receiving = true;
-            self.wire.start_receive(slot, Group::Client);
-        }
-    }
-
-    pub(super) fn pause_receiving(&mut self, key: Key) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        if let Some(slot) = session.slot.filter(|_| session.flags.receiving) {
-            self.wire.stop_receive(slot);
-        }
-    }
-
-    /// Closes the socket once the last words are out, and forgets the session once its relay has nothing left to do.
-    /// True if the session is gone.
-    fn dismiss_if_done(&mut self, key: Key) -> bool {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return true;
-        };
-        // Who may still be sending must not lose our last words to a reset; who has ended its stream is simply closed.
-        let linger = !session.flags.eof;
-        // To close in the middle of a send would do as well, but the buffer of that flight would not come back.
-        let over = !session.flags.sending || session.close_at <= self.now;
-        if session.flags.closing
-            && session.out.is_empty()
-            && over
-            && let Some(slot) = session.slot.take()
-        {
-            self.close_slot(slot, if linger { Close::Linger } else { Close::Now });
-        }
-        let Some(session) = self.sessions.get(key) else {
-            return true;
-        };
-        if session.slot.is_some() || !session.relay.is_finished() {
-            return false;
-        }
-        self.end_session(key);
-        true
     }
 
     /// More input than one turn's share: the rest is read in the next one.
@@ -729,6 +445,21 @@ impl<W: Wire> World<W> {
             self.settle(key);
         }
         self.feed(key);
+    }
+}
+
+/// What ended a session, by its last reply: the relay closes for few reasons, and each has words of its own.
+fn ended_by(out: &[u8]) -> Ended {
+    let whole = out.strip_suffix(b"\r\n").unwrap_or(out);
+    let last = whole
+        .rsplit(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    match last {
+        [b'2', b'2', b'1', ..] => Ended::Quit,
+        _ if out.ends_with(texts::TIMEOUT.as_bytes()) => Ended::Timeout,
+        _ if out.ends_with(texts::TOO_MANY_MESSAGES.as_bytes()) => Ended::Limit,
+        _ => Ended::Dropped,
     }
 }
 

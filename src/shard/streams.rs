@@ -8,9 +8,11 @@
 //! Streams of one client are counted in the shard that serves it, all streams over all shards.
 
 use hashbrown::HashMap;
+use weir_smtp::time::Moment;
 
 use crate::net::ClientPrefix;
 use crate::policy::clients::ClientKey;
+use crate::policy::pace::Pace;
 use crate::ring::Wire;
 
 use super::mail::UpstreamSpec;
@@ -133,6 +135,47 @@ impl<W: Wire> World<W> {
             self.shared.stream_ends();
             self.counters.streams.set(self.streams.here.into());
         }
+    }
+
+    /// A body that goes up while it comes in holds an upstream connection, so it has to come along. Time in which weir
+    /// itself does not read is not the client's.
+    pub(super) fn keep_pace(&mut self, key: Key, leg_key: Key) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        if !session.relay.is_streaming() {
+            // Its end has gone up: from now on it is the upstream that takes its time.
+            if let Some(leg) = self.legs.get_mut(leg_key)
+                && leg.pace.take().is_some()
+            {
+                leg.due = Moment::NEVER;
+            }
+            return;
+        }
+        if !self.legs.get(leg_key).is_some_and(|leg| leg.own) {
+            self.enter_streams(key);
+        }
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let reading = session.relay.wants_input() && session.pause_until <= self.now;
+        let Some(leg) = self.legs.get_mut(leg_key) else {
+            return;
+        };
+        if leg.broken {
+            return;
+        }
+        let config = self.policy.config().pace;
+        let pace = leg
+            .pace
+            .get_or_insert_with(|| Pace::start(&config, self.now));
+        if reading {
+            pace.resume(self.now)
+        } else {
+            pace.pause(self.now)
+        }
+        leg.due = pace.deadline(&config);
+        self.arm_leg(leg_key);
     }
 }
 
