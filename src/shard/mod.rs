@@ -6,6 +6,7 @@ mod claimed;
 pub mod clock;
 pub mod config;
 mod dedicated;
+mod departures;
 mod destinations;
 mod drain;
 pub mod flights;
