@@ -23,18 +23,34 @@ impl Dedicated {
         if !self.announced.contains(ExtensionSet::CHUNKING) {
             return self.violation(cx, Violation::NotImplemented);
         }
-        if !self.may_begin_body(cx) {
-            return;
-        }
-        let limit = cx.config.message_size_max;
-        if limit != 0 && size > limit {
-            return self.violation(cx, Violation::MessageTooBig);
+        if !self.may_begin_chunks(cx, size) {
+            return self.chunk_refused();
         }
         let tx = self.tx_mut();
         tx.chunk_left = size;
         tx.chunk_last = last;
         let id = self.ask(cx, Stage::Data);
         self.waiting = Waiting::Chunk(id);
+    }
+
+    /// Is there something the first chunk could belong to? Answers the client if not.
+    fn may_begin_chunks(&mut self, cx: &mut Cx<'_>, size: u64) -> bool {
+        if !self.may_begin_body(cx) {
+            return false;
+        }
+        let limit = cx.config.message_size_max;
+        let fits = limit == 0 || size <= limit;
+        if !fits {
+            self.violation(cx, Violation::MessageTooBig);
+        }
+        fits
+    }
+
+    /// A client that pipelines has sent the next chunk already: it must not begin a message of its own.
+    pub(super) fn chunk_refused(&mut self) {
+        if let Some(tx) = self.tx.as_mut() {
+            tx.chunk_refused = true;
+        }
     }
 
     /// Policy has nothing against the first chunk.

@@ -237,6 +237,10 @@ impl Dedicated {
             self.violation(cx, Violation::NeedMail);
             return false;
         };
+        if tx.chunk_refused {
+            self.violation(cx, Violation::BadSequence);
+            return false;
+        }
         if tx.may_have_recipients() {
             return true;
         }
@@ -291,6 +295,7 @@ impl Dedicated {
             }
             Waiting::Mail(_) => self.tx_mut().refused = true,
             Waiting::Rcpt(_, index) => self.tx_mut().refuse(index),
+            Waiting::Chunk(_) => self.chunk_refused(),
             _ => {}
         }
         if self.owed > 0 {

@@ -54,6 +54,8 @@ pub(super) struct Transaction {
     pub(super) headers_asked: bool,
     /// It comes by BDAT.
     pub(super) chunked: bool,
+    /// A chunk of it was refused: what still comes is the rest of a message, and no message (RFC 3030, 2).
+    pub(super) chunk_refused: bool,
     pub(super) chunk_left: u64,
     pub(super) chunk_last: bool,
     /// Parts of the present chunk that went up as chunks of their own and were not answered yet.
@@ -88,6 +90,7 @@ impl Default for Transaction {
             end_step: EndStep::BareNewline,
             headers_asked: false,
             chunked: false,
+            chunk_refused: false,
             chunk_left: 0,
             chunk_last: false,
             parts_owed: 0,

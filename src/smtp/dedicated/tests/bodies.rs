@@ -1,5 +1,6 @@
 //! Stories of a message: by DATA, by BDAT, lost on its way, refused.
 
+use alloc::format;
 use alloc::string::String;
 
 use super::super::pair::{FULL, PLAIN};
@@ -250,4 +251,22 @@ fn a_body_waits_for_the_leg_to_take_it() {
     assert_eq!(pair.sent_up(), [&body, ".\r\n"].concat());
     pair.reply("250 ok\r\n");
     pair.nothing_leaked();
+}
+
+#[test]
+fn what_follows_a_refused_chunk_is_no_message_of_its_own() {
+    whole_and_split(|step| {
+        let mut pair = greeted(FULL, step);
+        envelope(&mut pair);
+        pair.say(&format!("BDAT 100001\r\n{}", "x".repeat(100_001)));
+        assert!(pair.heard().starts_with("552 5.3.4"));
+        pair.say("BDAT 5 LAST\r\nrest.");
+        assert!(pair.heard().starts_with("503 5.5.1"));
+        assert_eq!(pair.sent_up(), "");
+        pair.say("RSET\r\n");
+        pair.reply("250 ok\r\n");
+        assert_eq!(pair.heard(), "250 ok\r\n");
+        assert_eq!(pair.outcomes, [Outcome::Abandoned]);
+        pair.nothing_leaked();
+    });
 }
