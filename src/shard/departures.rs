@@ -81,38 +81,25 @@ impl<W: Wire> World<W> {
             Outcome::Abandoned | Outcome::Lost => metrics::Outcome::Abandoned,
         };
         let lasted = self.now.since(ended.started);
-        let answer = ended
-            .end_of_data
-            .map(|end| self.now.since(end))
-            .unwrap_or_default();
+        let answer = ended.end_of_data.map(|end| self.now.since(end));
+        let body = ended.end_of_data.map(|_| match ended.streamed {
+            true => Body::Streamed,
+            false => Body::Held,
+        });
         let counters = &self.counters;
         counters.transactions.inc();
         counters.transaction_seconds.observe(lasted);
         counters.messages.at(outcome).inc();
-        if ended.end_of_data.is_some() {
-            counters
-                .bodies
-                .at(if ended.streamed {
-                    Body::Streamed
-                } else {
-                    Body::Held
-                })
-                .inc();
+        if let (Some(body), Some(answer)) = (body, answer) {
+            counters.bodies.at(body).inc();
             counters.final_reply_seconds.observe(answer);
         }
-        match outcome {
-            metrics::Outcome::Accepted => {
-                counters.message_bytes.add(ended.octets);
-                self.policy.accepted(session.standing, self.now);
-            }
-            metrics::Outcome::Deferred
-            | metrics::Outcome::Rejected
-            | metrics::Outcome::Abandoned => {}
+        if outcome == metrics::Outcome::Accepted {
+            counters.message_bytes.add(ended.octets);
+            self.policy.accepted(session.standing, self.now);
         }
-        self.counters.given_back.add(ended.given_back.into());
-        self.counters
-            .replay_refusals
-            .add(ended.replay_refused.into());
+        counters.given_back.add(ended.given_back.into());
+        counters.replay_refusals.add(ended.replay_refused.into());
         let name = |id| upstream_name(&self.upstream_names, &self.config.services, session, id);
         let upstream = ended.upstream.map(name);
         let record = TransactionRecord {
@@ -130,17 +117,11 @@ impl<W: Wire> World<W> {
             outcome,
             reply: ended.reply,
             why: if ended.unheard { "unheard" } else { "" },
-            body: ended.end_of_data.map(|_| {
-                if ended.streamed {
-                    Body::Streamed
-                } else {
-                    Body::Held
-                }
-            }),
+            body,
             lasted,
             queue_wait: Duration::from_millis(session.want.waited.into()),
             data: ended.data_took(),
-            answer,
+            answer: answer.unwrap_or_default(),
             tls: session.secrecy.facts().map(tls_words),
         };
         let all = 0..ended.envelope.recipient_count() as u16;
