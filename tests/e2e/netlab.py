@@ -1,7 +1,7 @@
 """A small network of namespaces: a client host, a router and a server host, joined by veth pairs, IPv4 and IPv6.
 
     client 10.91.1.2, fd91:1::2  --  10.91.1.1  router  10.91.2.1  --  10.91.2.2, fd91:2::2 server
-    (and all of 10.91.64.0/22, fd91:64::/64: any may be bound)         (and 10.91.2.3, 10.91.2.4)
+    (and all of 10.91.64.0/22, and fd91:64::1)                          (and 10.91.2.3, 10.91.2.4)
 
 A thread is in one namespace at a time (setns(2)), and what it starts, processes, threads and sockets, belongs there.
 Namespaces carry the pid of the test run in their names; those whose run is gone are removed by the next.
@@ -80,7 +80,7 @@ class Lab:
             self.client,
             f"addr add {self.CLIENT4}/24 dev c0", f"addr add {self.CLIENT6}/64 dev c0 nodad",
             f"route add default via {self.ROUTER4}", f"-6 route add default via {self.ROUTER6}",
-            "route add local 10.91.64.0/22 dev lo", "-6 route add local fd91:64::/64 dev lo",
+            "route add local 10.91.64.0/22 dev lo", "-6 addr add fd91:64::1/128 dev lo nodad",
         )
         self._ip(
             self.router,

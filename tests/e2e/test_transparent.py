@@ -1,20 +1,24 @@
 """weir in the path: a client host, a router that runs weir, a server host with a real Postfix, each a network namespace."""
 
+import asyncio
 import glob
+import json
 import os
 import re
 import shutil
+import signal
 import smtplib
 import ssl
-import subprocess
+import sys
 import tempfile
+import threading
 import time
 import unittest
 
 import netlab
 from netlab import inside
 from servers import DovecotAuth, Postfix, program
-from weirtest import Case, Client, Closed, Process, Upstream, Weir, first_difference, message, wait_until
+from weirtest import Case, Client, Closed, Process, Weir, first_difference, message, wait_listening, wait_until
 
 IDENTITY = ("--identity", "transparent", "--transparent-mark", "0x7702")
 FROM_CLIENTS = ("--clients-if", "r0")
@@ -30,13 +34,17 @@ class OnRouter(Weir):
     """weir on the router (or another host); its admin page is asked there."""
 
     def __init__(self, host, *flags, **options):
-        self.host = host
+        self.host, self.flags = host, flags
         with inside(host):
             super().__init__(*flags, listen=["0.0.0.0:{port}", "[::]:{port}"], relay=False, **options)
 
     def get(self, path):
         with inside(self.host):
             return super().get(path)
+
+    def again(self):
+        """The same weir once more: its ports are what the rules know."""
+        return OnRouter(self.host, *self.flags, port=self.port, folder=os.path.dirname(self.log_path))
 
 
 class Hosts:
@@ -121,8 +129,8 @@ class Transparent(Case):
         self.addCleanup(self.lab.rules, "down", where=host)
         return self.lab.rules("up", *options, where=host).stdout
 
-    def intercept(self, *flags, rules=FROM_CLIENTS, way="tproxy", identity=IDENTITY):
-        weir = self.weir("--transparent", way, *identity, *flags)
+    def intercept(self, *flags, rules=FROM_CLIENTS, way="tproxy", identity=IDENTITY, **options):
+        weir = self.weir("--transparent", way, *identity, *flags, **options)
         self.rules(*rules, "--listen-port", weir.port, "--flavour", way)
         return weir
 
@@ -142,8 +150,8 @@ class Transparent(Case):
 
     def assert_seen(self, address):
         """Postfix heard it from the client's own address, and from nobody else's."""
-        wait_until(lambda: f"connect from unknown[{address}]" in self.postfix_log(), f"{address} in Postfix's log")
-        others = set(re.findall(r"connect from \S+\[([^]]+)\]", self.postfix_log())) - {address, "127.0.0.1", "::1"}
+        wait_until(lambda: f": connect from unknown[{address}]" in self.postfix_log(), f"{address} in Postfix's log")
+        others = set(re.findall(r": connect from \S+\[([^]]+)\]", self.postfix_log())) - {address, "127.0.0.1", "::1"}
         self.assertEqual(others, set())
 
 
@@ -284,5 +292,302 @@ class Tls(Transparent):
             client.quit()
 
 
+class Failing(Transparent):
+    """What becomes of mail when somebody is not there."""
+
+    def attempts(self, seconds, until=lambda: False):
+        """A message after the other, each on a connection of its own: how many were accepted, and what happened to the others."""
+        accepted, lost, end = 0, [], time.monotonic() + seconds
+        while time.monotonic() < end and not until():
+            try:
+                with self.client(hello="client.test", patience=8) as session:
+                    reply = session.data(body("attempt"))
+                    accepted += reply.code == 250
+                    if reply.code != 250:
+                        lost.append(repr(reply))
+            except (OSError, Closed, AssertionError) as error:
+                lost.append(repr(error))
+        return accepted, lost
+
+    def restart(self, fail):
+        weir = self.intercept(rules=(*FROM_CLIENTS, "--fail", fail))
+        before, lost = self.attempts(1)
+        self.assertTrue(before > 0 and not lost, (before, lost))
+        weir.stop()
+        down = self.attempts(2)
+        again = OnRouter.again(weir)
+        self.weirs.append(again)
+        self.addCleanup(self._end, again)
+        after, lost = self.attempts(1)
+        self.assertTrue(after > 0 and not lost, (after, lost))
+        self.assertGreaterEqual(again.metric("weir_messages_total", outcome="accepted"), after)
+        return before, down, after
+
+    def test_fail_open_mail_goes_on_while_weir_restarts(self):
+        before, (down, lost), after = self.restart("open")
+        self.assertTrue(down > 0 and not lost, (down, lost))
+        self.delivered(before + down + after)
+        self.assert_seen(self.lab.CLIENT4)
+
+    def test_fail_closed_nobody_gets_past_a_weir_that_is_down(self):
+        before, (down, lost), after = self.restart("closed")
+        self.assertEqual((down, {word for word in lost if "refused" not in word}), (0, set()))
+        self.delivered(before + after)
+
+    def test_what_was_made_past_weir_goes_on_past_it(self):
+        with self.client(hello="client.test") as session:
+            self.intercept()
+            self.assertEqual(session.data(body("past")).code, 250)
+        self.assertEqual(self.weirs[0].metric("weir_sessions_accepted_total"), 0)
+
+    def test_under_load_a_restart_drains(self):
+        weir = self.intercept()
+        counted = []
+        traffic = threading.Thread(target=lambda: counted.append(self.attempts(6)))
+        traffic.start()
+        for _ in range(2):
+            time.sleep(1)
+            weir.signal(signal.SIGTERM)
+            self.assertEqual(weir.wait(), 0)
+            weir = OnRouter.again(weir)
+            self.weirs.append(weir)
+            self.addCleanup(self._end, weir)
+        traffic.join(30)
+        [(accepted, lost)] = counted
+        # A connection that had reached the listener, and was not accepted yet, is reset with it.
+        self.assertTrue(accepted > 10 and len(lost) <= 2, (accepted, lost))
+        self.delivered(accepted)
+
+    def test_a_server_that_is_down_costs_nobody_time(self):
+        weir = self.intercept("--upstream-connect-timeout", "2s")
+        with inside(self.lab.server):
+            other = self.upstream(host=self.lab.SECOND4, port=25)
+        silent = "10.91.2.99"  # no such host: nothing answers, not even with a reset
+        for down, patience in ((self.lab.EMPTY4, 1), (silent, 4)):
+            began = time.monotonic()
+            for _ in range(4):
+                with self.client(down, greeting=False) as session:
+                    self.assertRegex(session.rest(), rb"^421 4\.4\.1 ")
+                # The first may have tried; who comes after it hears at once.
+                took, began = time.monotonic() - began, time.monotonic()
+                self.assertLess(took, patience)
+                patience = 1
+                with self.client(self.lab.SECOND4, hello="client.test") as session:
+                    self.assertEqual(session.data(message("other")).code, 250)
+                self.assertLess(time.monotonic() - began, 1)
+                began = time.monotonic()
+        self.assertEqual(len(other.messages), 8)
+        self.assertEqual(weir.metric("weir_destinations_dead"), 2)
+        self.assertGreater(weir.metric("weir_destinations_spared_total"), 0)
+        # It is back: seen after the pause.
+        with inside(self.lab.server):
+            self.upstream(host=self.lab.EMPTY4, port=25)
+
+        def back():
+            with self.client(self.lab.EMPTY4, greeting=False) as session:
+                return session.line().startswith(b"220 ")
+
+        wait_until(back, "the server to be used again", 30, 0.5)
+
+
+class Many(Transparent):
+    """Subscribers: many, and some that ask for much."""
+
+    def test_a_thousand_subscribers_at_once(self):
+        weir = self.intercept("--max-connections", "4000", files=8192)
+        with inside(self.lab.server):
+            server = self.process([sys.executable, os.path.abspath(__file__), "serve", self.lab.SECOND4], "server")
+            wait_listening(25, self.lab.SECOND4)
+        with inside(self.lab.client):
+            sources = [f"10.91.{64 + number // 250}.{1 + number % 250}" for number in range(1000)]
+            results = asyncio.run(subscribers(sources, self.lab.SECOND4))
+        self.assertEqual([result for result in results if result != "250"], [])
+        self.assertEqual(weir.metric("weir_messages_total", outcome="accepted"), 1000)
+        self.assertEqual(weir.metric("weir_findings_total", finding="intercept-loop"), 0)
+        server.signal(signal.SIGTERM)
+        server.wait()
+        # By the server's own count: who was connected at the same time, and from where.
+        [told] = [json.loads(line) for line in server.log().splitlines() if line.startswith("{")] or [server.log()]
+        self.assertEqual((told["most"], sorted(peer for peer in told["peers"] if peer.startswith("10.91.6"))), (1000, sorted(sources)))
+
+    def test_limits_count_by_prefix(self):
+        self.intercept("--client-prefix", "24/64", "--client-concurrency", "3")
+        held = [self.client(source=f"10.91.64.{host}") for host in (1, 2, 3)]
+        with self.client(source="10.91.64.4", greeting=False) as fourth:
+            self.assertRegex(fourth.rest(), rb"^421 ")
+        with self.client(source="10.91.65.4", hello="client.test") as elsewhere:
+            elsewhere.quit()
+        held.append(self.client(self.lab.SERVER6, source="fd91:64::1"))
+        for session in held:
+            session.quit()
+        wait_until(lambda: self.client(source="10.91.64.5", greeting=False).line().startswith(b"220"), "a place in the prefix")
+
+    def test_connections_to_weir_itself_end(self):
+        weir = self.intercept()
+        for address in (self.lab.ROUTER4, "10.91.2.1", self.lab.ROUTER6):
+            with self.client(address, port=weir.port, greeting=False) as session:
+                self.assertRegex(session.rest(), rb"^421 4\.4\.6 ", address)
+        self.assertEqual(weir.metric("weir_findings_total", finding="intercept-loop"), 3)
+
+    def test_the_routers_own_port_is_its_own(self):
+        weir = self.intercept()
+        for address in (self.lab.ROUTER4, "10.91.2.1", self.lab.ROUTER6):
+            with self.assertRaises(ConnectionRefusedError):
+                self.client(address)
+        self.assertEqual(weir.metric("weir_sessions_accepted_total"), 0)
+
+    def test_rules_that_give_weir_its_own_connections_back(self):
+        weir = self.weir("--transparent", "redirect", "--relay-domains", "any", host=self.lab.server)
+        # No mark, and everything that this host sends is taken.
+        self.rules("--clients-here", "--flavour", "redirect", "--listen-port", weir.port, host=self.lab.server)
+        with inside(self.lab.server), Client(25, host=self.lab.CLIENT4, greeting=False) as session:
+            self.assertRegex(session.rest(), rb"^421 ")
+        self.assertGreater(weir.metric("weir_findings_total", finding="intercept-loop"), 0)
+        self.assertLess(weir.metric("weir_sessions_accepted_total"), 100)
+
+
+class OneHost(Transparent):
+    """weir where the server is, and where clients are."""
+
+    def test_a_server_on_this_host_sees_the_client(self):
+        for way in ("tproxy", "redirect"):
+            with self.subTest(way):
+                self.a_server_on_this_host(way)
+
+    def a_server_on_this_host(self, way):
+        before = len(self.postfix.messages())
+        rules = ("--servers", f"{self.lab.SERVER4},{self.lab.SERVER6}", "--servers-here")
+        weir = self.weir("--transparent", way, *IDENTITY, host=self.lab.server)
+        self.rules(*rules, "--listen-port", weir.port, "--flavour", way, host=self.lab.server)
+        for server, client in ((self.lab.SERVER4, self.lab.CLIENT4), (self.lab.SERVER6, self.lab.CLIENT6)):
+            self.log_start = len(self.postfix.log())
+            with self.client(server, hello="client.test") as session:
+                self.assertEqual(session.data(body("here", 200_000)).code, 250)
+                session.quit()
+            self.assert_seen(client)
+        self.assertEqual(weir.metric("weir_messages_total", outcome="accepted"), 2)
+        self.delivered(before + 2)
+
+    def test_programs_of_this_host_are_clients(self):
+        weir = self.weir("--transparent", "redirect", "--transparent-mark", "0x7702", "--relay-domains", "any", host=self.lab.client)
+        self.rules("--clients-here", "--flavour", "redirect", "--listen-port", weir.port, host=self.lab.client)
+        for server in (self.lab.SERVER4, self.lab.SERVER6):
+            with self.client(server, hello="client.test") as session:
+                self.assertEqual(session.data(body("local", 100_000)).code, 250)
+                session.quit()
+        self.assertEqual(weir.metric("weir_messages_total", outcome="accepted"), 2)
+        self.delivered(2)
+
+
+class Rules(Transparent):
+    """The script."""
+
+    def state(self):
+        with inside(self.lab.router):
+            words = (("nft", "list", "ruleset"), ("ip", "rule"), ("ip", "-6", "rule"), ("ip", "route", "show", "table", "all"), ("ip", "-6", "route", "show", "table", "all"))
+            return "\n".join(netlab.run(*command).stdout for command in words)
+
+    def test_applied_and_removed_as_often_as_one_likes(self):
+        before = self.state()
+        self.assertEqual(self.lab.rules("status", check=False).returncode, 1)
+        self.rules(*FROM_CLIENTS)
+        once = self.state()
+        self.assertIn("0x7701", once)
+        self.assertEqual(self.rules(*FROM_CLIENTS).count("ip "), 0)
+        self.assertEqual(self.state(), once)
+        self.assertEqual(self.lab.rules("status", check=False).returncode, 0)
+        for _ in range(2):
+            self.lab.rules("down")
+            self.assertEqual(self.state(), before)
+
+    def test_options_from_a_file(self):
+        path = os.path.join(self.folder, "options")
+        with open(path, "w") as file:
+            file.write("# ours\n--clients=10.91.64.0/22,fd91:64::/64\n--ports 25,587\n--fail closed\n\n--listen-port=4025")
+        self.rules("-c", path)
+        state = self.state()
+        for words in ("10.91.64.0/22", "fd91:64::/64", "25, 587", "reject with tcp reset", "tproxy ip6 to :4025"):
+            self.assertIn(words, state)
+
+    def test_what_is_wrong_is_told_and_nothing_is_done(self):
+        before = self.state()
+        for code, options in (
+            (64, ("up",)),
+            (64, ("up", "--clients-if")),
+            (64, ("up", *FROM_CLIENTS, "--fail", "open", "--flavour", "redirect")),
+            (64, ("up", *FROM_CLIENTS, "--listen-port", "smtp")),
+            (64, ("up", *FROM_CLIENTS, "--own-mark", "0x7701")),
+            (64, ("sideways",)),
+            (1, ("up", "--clients", "10.91.300.0/22")),
+            (1, ("up", *FROM_CLIENTS, "--table", "main")),
+        ):
+            done = self.lab.rules(*options, check=False)
+            self.assertEqual((done.returncode, bool(done.stderr)), (64 if "main" in options else code, True), (options, done.stderr))
+        with inside(self.lab.router):
+            netlab.run("ip", "route", "add", "192.0.2.0/24", "via", self.lab.CLIENT4, "table", "7701")
+            self.addCleanup(self.lab.rules, "down")
+            self.assertIn("in use", self.lab.rules("up", *FROM_CLIENTS, check=False).stderr)
+            netlab.run("ip", "route", "flush", "table", "7701")
+        self.assertEqual(self.state(), before)
+
+
+async def subscribers(sources, server):
+    """One session from each, all connected before the first goes on."""
+    together = asyncio.Barrier(len(sources))
+
+    async def session(source):
+        reader, writer = await asyncio.open_connection(server, 25, local_addr=(source, 0))
+        try:
+            greeting = await reader.readline()
+            await together.wait()
+            for line in (b"EHLO client.test", b"MAIL FROM:<a@client.test>", b"RCPT TO:<b@weir.test>", b"DATA", message(source, 2000) + b"."):
+                writer.write(line + b"\r\n")
+                reply = await reader.readline()
+                while reply[3:4] == b"-":
+                    reply = await reader.readline()
+            return reply[:3].decode() if greeting.startswith(b"220") else repr(greeting)
+        finally:
+            writer.close()
+
+    async def told(source):
+        try:
+            return await asyncio.wait_for(session(source), 30)
+        except (OSError, asyncio.TimeoutError, asyncio.BrokenBarrierError) as error:
+            return f"{source}: {error!r}"
+
+    return await asyncio.gather(*(told(source) for source in sources))
+
+
+async def serve(address):
+    """A mail server for thousands, which says at its end who was there."""
+    peers, now, most = [], 0, 0
+
+    async def session(reader, writer):
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        peers.append(writer.get_extra_info("peername")[0])
+        writer.write(b"220 server.test ESMTP\r\n")
+        in_body = False
+        while line := await reader.readline():
+            if in_body and line != b".\r\n":
+                continue
+            said = b"354 go on" if line == b"DATA\r\n" else b"250 ok"
+            in_body = line == b"DATA\r\n"
+            writer.write(said + b"\r\n")
+        now -= 1
+        writer.close()
+
+    server = await asyncio.start_server(session, address, 25, backlog=2048)
+    over = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
+    await over.wait()
+    server.close()
+    print(json.dumps({"most": most, "peers": peers}), flush=True)
+
+
 if __name__ == "__main__":
-    unittest.main()
+    if sys.argv[1:2] == ["serve"]:
+        asyncio.run(serve(sys.argv[2]))
+    else:
+        unittest.main()

@@ -114,8 +114,8 @@ class Process:
 class Weir(Process):
     """The real binary, ready when this returns (unless ready=False)."""
 
-    def __init__(self, *flags, upstreams=(), folder, ready=True, relay=True, listen=None, shards=2, env=None, hostname="weir.test", relay_test=False, files=None):
-        self.port = free_port()
+    def __init__(self, *flags, upstreams=(), folder, ready=True, relay=True, listen=None, shards=2, env=None, hostname="weir.test", relay_test=False, files=None, port=None):
+        self.port = port or free_port()
         self.admin = free_port()
         argv = [BIN]
         for address in listen or [f"127.0.0.1:{self.port}"]:
