@@ -99,6 +99,7 @@ metrics! {
     upstream_connects: Vector<Upstreams>, Sum, "weir_upstream_connects_total", "Connections opened to an upstream.";
     upstream_connect_failures: Vector<Upstreams>, Sum, "weir_upstream_connect_failures_total", "Connections that failed, timed out, or were refused in the greeting or EHLO.";
     upstream_connect_seconds: Histogram, Sum, "weir_upstream_connect_seconds", "From connect to a finished EHLO.";
+    upstream_tls_forgone: Vector<Upstreams>, Sum, "weir_upstream_tls_forgone_total", "Connections that went in plaintext because a handshake with that server failed less than 10 minutes before (--upstream-tls may). Above 0: its TLS needs a look, upstream_tls_failed in the log says why.";
     upstream_reuses: Vector<Upstreams>, Sum, "weir_upstream_reuses_total", "Transactions that found a pooled connection. Against connects: how well the pool works.";
     upstream_closes: Matrix<Upstreams, ClosedLeg>, Sum, "weir_upstream_closes_total", "Upstream connections closed, by reason.";
     upstream_messages: Matrix<Upstreams, Outcome>, Sum, "weir_upstream_messages_total", "Final replies to messages, by upstream and outcome.";

@@ -34,6 +34,8 @@ pub struct Endpoint {
     active: u32,
     /// Connections of this shard to it, idle ones included.
     connections: u32,
+    /// Connections go without TLS until then.
+    plain_until: Moment,
     /// What it had of turns; see the head of this file.
     total: u64,
     /// No longer in the plan: finishes what it has.
@@ -60,6 +62,11 @@ impl Endpoint {
     /// How it is spoken to; None: in plaintext.
     pub const fn tls(&self) -> Option<&UpstreamTls> {
         self.tls.as_ref()
+    }
+
+    /// A handshake failed lately, and mail does not depend on TLS.
+    pub fn goes_without_tls(&self, now: Moment) -> bool {
+        now < self.plain_until
     }
 
     /// The set it belongs to.
@@ -183,7 +190,11 @@ impl Routes {
             .find(|known| known.upstream == upstream.id && known.is_at(&approach));
         if let Some(known) = known {
             (known.retired, known.weight, known.route) = (false, upstream.weight, upstream.route);
-            known.tls = upstream.tls.clone();
+            if known.tls != upstream.tls {
+                // Perhaps it was our own certificate.
+                known.plain_until = Moment::ZERO;
+                known.tls = upstream.tls.clone();
+            }
             return;
         }
         let fresh = Endpoint {
@@ -201,6 +212,7 @@ impl Routes {
                 .and_then(|other| other.caps),
             active: 0,
             connections: 0,
+            plain_until: Moment::ZERO,
             total: self.turn,
             retired: false,
         };
@@ -325,6 +337,16 @@ impl Routes {
     pub fn failed(&mut self, id: EndpointId, why: Failure, now: Moment) -> bool {
         let config = self.config;
         self.at(id).health.failed(why, &config, now)
+    }
+
+    /// New connections to an address go without TLS until then. True: they did not before, which is worth a log line.
+    pub fn forgo_tls(&mut self, id: EndpointId, now: Moment, until: Moment) -> bool {
+        let endpoint = self.at(id);
+        let news = !endpoint.goes_without_tls(now);
+        if news {
+            endpoint.plain_until = until;
+        }
+        news
     }
 
     /// What an address said to EHLO. True: it was something new, so what weir announces may change.

@@ -33,6 +33,7 @@ use crate::tls::Version;
 use super::destinations::Shut;
 use super::leg::Duty;
 use super::pool::{OPENED_AT_ONCE, Room};
+use super::secure_leg::tls_wanted;
 use super::session::Session;
 use super::slab::Key;
 use super::told::facts_of;
@@ -235,7 +236,8 @@ impl<W: Wire> World<W> {
         upstream: usize,
     ) -> Option<Key> {
         let session = self.sessions.get(key)?;
-        let wanted = self.tls_wanted(endpoint);
+        let tls = self.tls_for(endpoint, to);
+        let wanted = tls_wanted(&tls);
         let opening = match self.config.identity {
             Identity::Xclient => Opening::Hello,
             _ if wanted != TlsWanted::Off => Opening::Hello,
@@ -253,6 +255,7 @@ impl<W: Wire> World<W> {
         match self.dial_out(&dial, endpoint, outbound, Duty::Attached(key)) {
             Ok(leg_key) => {
                 if let Some(leg) = self.legs.get_mut(leg_key) {
+                    leg.tls = tls;
                     leg.preface = preface;
                 }
                 Some(leg_key)
@@ -291,9 +294,7 @@ impl<W: Wire> World<W> {
         let (own, slot) = (leg.own, leg.slot);
         if let Some(preface) = leg.preface.take() {
             leg.sending = true;
-            let endpoint = self.routes.get(leg.endpoint);
-            let tls = endpoint.and_then(|endpoint| endpoint.tls());
-            leg.prefacing = tls.is_some_and(|tls| tls.implicit);
+            leg.prefacing = leg.begins_with_tls();
             self.counters
                 .upstream_bytes
                 .at(Way::Out)
@@ -525,7 +526,7 @@ impl<W: Wire> World<W> {
         self.relay_call(key, |relay, cx| relay.handle_introduced(cx));
     }
 
-    fn is_anywhere(&self, endpoint: EndpointId) -> bool {
+    pub(super) fn is_anywhere(&self, endpoint: EndpointId) -> bool {
         let endpoint = self.routes.get(endpoint);
         endpoint.is_some_and(|endpoint| endpoint.is_anywhere())
     }

@@ -4,6 +4,8 @@
 //! told at once, for a while that grows with each failure; then one of them tries, and the others are told until it knows.
 //! A host that works has no entry.
 //!
+//! One whose TLS fails, where TLS is not a must, is spoken to in plaintext for a while.
+//!
 //! A client that has many connections to one host under way, none of them answered yet, is most likely weir itself: packet
 //! rules that intercept its own connections give them back to it, each as a new client (with --identity transparent under
 //! the first client's address). The chain ends here.
@@ -16,6 +18,9 @@ use weir_smtp::time::Moment;
 
 /// Dead hosts remembered: 48 bytes each. Beyond that a failure is forgotten at once.
 const DEAD_MAX: usize = 4096;
+
+/// Hosts remembered that are spoken to without TLS: 48 bytes each. Beyond that each connection tries for itself.
+const PLAIN_MAX: usize = 4096;
 
 /// How long nobody tries after the first failure, and after many.
 const REST_MIN: Duration = Duration::from_secs(5);
@@ -36,6 +41,8 @@ pub enum Shut {
 #[derive(Debug, Default)]
 pub struct Destinations {
     dead: HashMap<SocketAddr, Dead, foldhash::quality::RandomState>,
+    /// Spoken to without TLS until then.
+    plain: HashMap<SocketAddr, Moment, foldhash::quality::RandomState>,
     /// Connections that are being opened or have not been greeted.
     unanswered: HashMap<(IpAddr, SocketAddr), u16, foldhash::quality::RandomState>,
 }
@@ -105,6 +112,25 @@ impl Destinations {
         }
     }
 
+    pub fn goes_without_tls(&self, to: SocketAddr, now: Moment) -> bool {
+        !self.plain.is_empty() && self.plain.get(&to).is_some_and(|until| now < *until)
+    }
+
+    /// New connections go without TLS until then. True: that is news.
+    pub fn forgo_tls(&mut self, to: SocketAddr, now: Moment, until: Moment) -> bool {
+        if self.goes_without_tls(to, now) {
+            return false;
+        }
+        if self.plain.len() >= PLAIN_MAX {
+            self.plain.retain(|_, until| now < *until);
+        }
+        let room = self.plain.len() < PLAIN_MAX;
+        if room {
+            self.plain.insert(to, until);
+        }
+        room
+    }
+
     /// Hosts that are not connected to now, or were not lately.
     pub fn dead(&self) -> usize {
         self.dead.len()
@@ -114,6 +140,9 @@ impl Destinations {
     pub fn sweep(&mut self, now: Moment) {
         if !self.dead.is_empty() {
             self.dead.retain(|_, dead| now < dead.until + REST_MAX);
+        }
+        if !self.plain.is_empty() {
+            self.plain.retain(|_, until| now < *until);
         }
     }
 }
@@ -194,5 +223,25 @@ mod tests {
         assert_eq!(hosts.dead(), DEAD_MAX);
         hosts.sweep(at(66));
         assert_eq!(hosts.dead(), 0);
+    }
+
+    #[test]
+    fn hosts_without_tls_are_bounded_and_get_another_try() {
+        let mut hosts = Destinations::default();
+        for n in 0..PLAIN_MAX as u32 + 10 {
+            let to = SocketAddr::new(IpAddr::from(n.to_be_bytes()), 25);
+            let kept = n < PLAIN_MAX as u32;
+            assert_eq!(hosts.forgo_tls(to, at(0), at(10)), kept);
+            assert_eq!(hosts.goes_without_tls(to, at(9)), kept);
+            assert!(!hosts.goes_without_tls(to, at(10)));
+        }
+        assert!(
+            hosts.forgo_tls(host(1), at(10), at(20)),
+            "in place of old ones"
+        );
+        assert!(!hosts.forgo_tls(host(1), at(15), at(25)), "no news");
+        assert!(!hosts.goes_without_tls(host(1), at(20)), "nor any longer");
+        hosts.sweep(at(20));
+        assert!(hosts.plain.is_empty());
     }
 }

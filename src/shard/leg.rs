@@ -15,6 +15,7 @@ use crate::metrics::{ClosedLeg, Ended, Outcome, ReplyClass, TlsLeg, Way};
 use crate::policy::pace::Pace;
 use crate::ring::{BufferId, Close, Group, ReceiveEnd, SlotId, Wire};
 use crate::route::{EndpointId, Failure};
+use crate::tls::{UpstreamMode, UpstreamTls};
 
 use super::config::LegConfig;
 use super::flights::{COPY_FLIGHT, gather};
@@ -63,6 +64,8 @@ pub struct Leg {
     pub duty: Duty,
     /// It serves one client, from its beginning to its end.
     pub own: bool,
+    /// How it is spoken to; None: in plaintext.
+    pub tls: Option<UpstreamTls>,
     /// What it says before anything else, outside of TLS as well.
     pub preface: Option<Vec<u8>>,
     /// TLS, which comes first here, waits for the preface to be out.
@@ -102,6 +105,7 @@ impl Leg {
             address,
             duty,
             own: false,
+            tls: None,
             preface: None,
             prefacing: false,
             asking: None,
@@ -123,6 +127,17 @@ impl Leg {
             Duty::Attached(session) => Some(session),
             _ => None,
         }
+    }
+
+    /// The handshake comes before the greeting.
+    pub fn begins_with_tls(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.implicit)
+    }
+
+    /// It is in a handshake that mail does not depend on.
+    pub fn may_forgo_tls(&self) -> bool {
+        let may = |tls: &UpstreamTls| tls.mode == UpstreamMode::May;
+        self.outbound.wants_tls() && self.tls.as_ref().is_some_and(may)
     }
 
     /// Why it may not serve another transaction, although it could.
@@ -364,14 +379,15 @@ impl<W: Wire> World<W> {
             self.counters.plaintext_discarded.inc();
             return self.end_tunnel(tunnel, Ended::Tunnel, Close::Reset);
         }
-        let (duty, endpoint) = (leg.duty, leg.endpoint);
+        let (duty, endpoint, address) = (leg.duty, leg.endpoint, leg.address);
         // One that had served before and ends just when it is needed again says nothing of its server: nor of the
         // transaction, if it will not even have the one before undone.
         let ended = matches!(why, LegLost::Closed | LegLost::Refused421);
         let stale = leg.uses > 1 && (ended || leg.reset == Reset::Ahead);
         if why == LegLost::Injection {
-            self.log_injection(endpoint);
+            self.log_injection(address);
         }
+        let forgone = self.forgo_tls(key);
         self.close_leg(key, Some(reason));
         match duty {
             Duty::Attached(session) => {
@@ -398,20 +414,12 @@ impl<W: Wire> World<W> {
             Duty::Opening => {
                 let upstream = self.upstream_of(endpoint);
                 self.counters.upstream_connect_failures.at(upstream).inc();
-                let refused = matches!(
-                    why,
-                    LegLost::Refused421 | LegLost::Unwelcome | LegLost::NoTls
-                );
-                self.endpoint_failed(
-                    endpoint,
-                    if refused {
-                        Failure::Refused
-                    } else {
-                        Failure::Connect
-                    },
-                );
+                if !forgone {
+                    self.endpoint_failed(endpoint, failure_by(why));
+                }
                 self.open_for_waiters();
             }
+            Duty::Probing(errand) if forgone => self.probe_again(endpoint, errand),
             Duty::Probing(errand) => self.probe_lost(endpoint, errand, why, reason),
             Duty::Offered | Duty::Idle | Duty::Resetting | Duty::Quitting => {}
         }
@@ -504,6 +512,9 @@ impl<W: Wire> World<W> {
             Duty::Attached(_) if leg.reset == Reset::Ahead => {
                 self.lose_leg(key, LegLost::Timeout, ClosedLeg::Timeout)
             }
+            Duty::Attached(_) if leg.outbound.wants_tls() => {
+                self.lose_leg(key, LegLost::Timeout, ClosedLeg::Timeout)
+            }
             Duty::Attached(session) => self.check_body_pace(key, session),
             Duty::Offered => {}
         }
@@ -515,6 +526,16 @@ pub(super) fn outcome_of(code: u16) -> Outcome {
         ReplyClass::Positive => Outcome::Accepted,
         ReplyClass::Permanent => Outcome::Rejected,
         _ => Outcome::Deferred,
+    }
+}
+
+/// What an endpoint is judged by whose connection did not come to anything.
+fn failure_by(why: LegLost) -> Failure {
+    match why {
+        LegLost::Refused421 | LegLost::Unwelcome | LegLost::NoTls => Failure::Refused,
+        LegLost::Closed | LegLost::Protocol | LegLost::Timeout | LegLost::Injection => {
+            Failure::Connect
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::route::{EndpointId, Routes};
 
 use super::leg::{Duty, Leg, Reset};
 use super::mail::{Mail, To};
+use super::secure_leg::tls_wanted;
 use super::shared::shards_in;
 use super::slab::{Key, Slab};
 use super::waiters::{Class, Full, Judgement, Ticket};
@@ -598,12 +599,14 @@ impl<W: Wire> World<W> {
         let Some(address) = self.routes.get(endpoint).map(|endpoint| endpoint.addr) else {
             return Err(io::Error::other("this endpoint is gone"));
         };
+        let tls = self.tls_for(endpoint, address);
         let mut outbound = Outbound::new(self.config.hostname.clone());
-        outbound.set_tls(self.tls_wanted(endpoint));
+        outbound.set_tls(tls_wanted(&tls));
         let dial = self.dial(address);
         let preface = self.preface_of_weir(address);
         let key = self.dial_out(&dial, endpoint, outbound, duty)?;
         if let Some(leg) = self.legs.get_mut(key) {
+            leg.tls = tls;
             leg.preface = preface;
         }
         Ok(key)

@@ -153,6 +153,14 @@ impl<W: Wire> World<W> {
         self.probe_done(endpoint, Err(failure));
     }
 
+    /// Its handshake failed and mail does not depend on it: the endpoint is asked in plaintext.
+    pub(super) fn probe_again(&mut self, endpoint: EndpointId, errand: Errand) {
+        if !self.drain.is_on() && self.connect(endpoint, Duty::Probing(errand)).is_err() {
+            // No slot for it now: the next round asks.
+            log::debug!("no slot to probe an upstream again without TLS");
+        }
+    }
+
     fn probe_done(&mut self, endpoint: EndpointId, result: Result<Capabilities, ProbeFailure>) {
         let Some(approach) = self.routes.get(endpoint).map(Endpoint::approach) else {
             return;

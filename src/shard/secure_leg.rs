@@ -1,37 +1,61 @@
 //! Upstream connections inside TLS: before the greeting where the upstream is configured so, after STARTTLS elsewhere.
 //!
 //! A connection whose handshake fails is lost; none goes on in plaintext. In the pool it keeps its TLS.
+//!
+//! Where TLS is not a must, a server whose handshakes fail would get no mail at all, although one that offers none gets it.
+//! So the next connections to it do without (RFC 7435, 3): not for long, and never the one that failed.
 
 use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
 
+use rustls::pki_types::ServerName;
 use weir_smtp::outbound::{LegLost, TlsWanted};
 use weir_smtp::starttls::PlaintextDrained;
+use weir_smtp::time::Moment;
 
 use crate::maillog::Value;
 use crate::metrics::{ClosedLeg, TlsLeg};
 use crate::ring::{Group, Wire};
 use crate::route::EndpointId;
-use crate::tls::{Begin, Connection, Failure, UpstreamMode};
+use crate::tls::{Begin, Connection, UpstreamMode, UpstreamTls};
 
 use super::secure::failure_of;
 use super::slab::Key;
 use super::who::Who;
 use super::world::World;
 
+/// How long connections go without TLS after a handshake that failed.
+const WITHOUT_TLS: Duration = Duration::from_secs(600);
+
+/// What a new connection does about STARTTLS.
+pub(super) fn tls_wanted(tls: &Option<UpstreamTls>) -> TlsWanted {
+    match tls {
+        Some(tls) if !tls.implicit => match tls.mode {
+            UpstreamMode::May => TlsWanted::May,
+            UpstreamMode::Require | UpstreamMode::Verify => TlsWanted::Require,
+        },
+        _ => TlsWanted::Off,
+    }
+}
+
 impl<W: Wire> World<W> {
-    /// What a new connection to an endpoint does about STARTTLS.
-    pub(super) fn tls_wanted(&self, endpoint: EndpointId) -> TlsWanted {
-        let tls = self
-            .routes
-            .get(endpoint)
-            .and_then(|endpoint| endpoint.tls());
-        match tls {
-            Some(tls) if !tls.implicit => match tls.mode {
-                UpstreamMode::May => TlsWanted::May,
-                UpstreamMode::Require | UpstreamMode::Verify => TlsWanted::Require,
-            },
-            _ => TlsWanted::Off,
+    /// How a new connection is spoken to; None: in plaintext.
+    pub(super) fn tls_for(&self, endpoint: EndpointId, to: SocketAddr) -> Option<UpstreamTls> {
+        let there = self.routes.get(endpoint)?;
+        let mut tls = there.tls()?.clone();
+        let without = if there.is_anywhere() {
+            tls.name = ServerName::IpAddress(to.ip().to_canonical().into());
+            self.destinations.goes_without_tls(to, self.now)
+        } else {
+            there.goes_without_tls(self.now)
+        };
+        if without {
+            let upstream = self.upstream_of(endpoint);
+            self.counters.upstream_tls_forgone.at(upstream).inc();
+            return None;
         }
+        Some(tls)
     }
 
     /// A connection is there: from the first octet it is TLS, or first a greeting is awaited.
@@ -40,11 +64,7 @@ impl<W: Wire> World<W> {
             return;
         };
         self.wire.start_receive(leg.slot, Group::Upstream);
-        let tls = self
-            .routes
-            .get(leg.endpoint)
-            .and_then(|endpoint| endpoint.tls());
-        if tls.is_some_and(|tls| tls.implicit) {
+        if leg.begins_with_tls() {
             self.secure_leg(key, PlaintextDrained::from_the_start());
         }
     }
@@ -65,15 +85,17 @@ impl<W: Wire> World<W> {
     }
 
     fn secure_leg(&mut self, key: Key, drained: PlaintextDrained) {
-        let Some(leg) = self.legs.get(key) else {
+        let Some(leg) = self.legs.get_mut(key) else {
             return;
         };
-        let endpoint = self.routes.get(leg.endpoint);
-        let connection = match endpoint.and_then(|endpoint| endpoint.tls()) {
-            Some(tls) => Connection::client(tls.config.clone(), tls.name.clone()),
-            // The table has changed meanwhile.
-            None => Err(Failure::Internal),
+        let Some(tls) = &leg.tls else {
+            unreachable!("only who has TLS to speak is told to");
         };
+        let connection = Connection::client(tls.config.clone(), tls.name.clone());
+        if leg.own {
+            // The session's deadlines are for replies, and none is owed.
+            leg.due = self.now + self.config.leg.handshake;
+        }
         match connection {
             Ok(connection) => {
                 let begin = Begin {
@@ -83,6 +105,7 @@ impl<W: Wire> World<W> {
                     receiving: true,
                 };
                 self.wire.begin(begin, connection, &[], drained);
+                self.arm_leg(key);
             }
             Err(_) => self.lose_leg(key, LegLost::NoTls, ClosedLeg::Tls),
         }
@@ -99,30 +122,48 @@ impl<W: Wire> World<W> {
             self.log_leg_failure(key, &error);
             return self.lose_leg(key, LegLost::NoTls, ClosedLeg::Tls);
         }
-        let tls = self
-            .routes
-            .get(leg.endpoint)
-            .and_then(|endpoint| endpoint.tls());
+        let tls = leg.tls.as_ref();
         let verified = tls.is_some_and(|tls| tls.mode == UpstreamMode::Verify);
         leg.outbound.handle_secured(verified);
+        if leg.own {
+            leg.due = Moment::NEVER;
+        }
         if let Some(facts) = self.wire.facts(slot) {
             self.count_handshake(TlsLeg::Upstream, facts);
         }
         self.pump(key);
     }
 
-    pub(super) fn log_injection(&mut self, endpoint: EndpointId) {
-        if let Some(endpoint) = self.routes.get(endpoint) {
-            let fields = [("address", Value::Address(endpoint.addr))];
-            self.log.event(self.now, "upstream_tls_injection", &fields);
+    /// A connection is about to be lost. True: in its handshake, and mail may go there without.
+    pub(super) fn forgo_tls(&mut self, key: Key) -> bool {
+        let Some(leg) = self.legs.get(key).filter(|leg| leg.may_forgo_tls()) else {
+            return false;
+        };
+        let (to, endpoint, until) = (leg.address, leg.endpoint, self.now + WITHOUT_TLS);
+        let news = if self.is_anywhere(endpoint) {
+            self.destinations.forgo_tls(to, self.now, until)
+        } else {
+            self.routes.forgo_tls(endpoint, self.now, until)
+        };
+        if news {
+            let fields = [
+                ("address", Value::Address(to)),
+                ("seconds", Value::Number(WITHOUT_TLS.as_secs())),
+            ];
+            self.log.event(self.now, "upstream_tls_forgone", &fields);
         }
+        true
+    }
+
+    pub(super) fn log_injection(&mut self, address: SocketAddr) {
+        let fields = [("address", Value::Address(address))];
+        self.log.event(self.now, "upstream_tls_injection", &fields);
     }
 
     fn log_leg_failure(&mut self, key: Key, error: &io::Error) {
-        let endpoint = self.legs.get(key).map(|leg| leg.endpoint);
-        if let Some(endpoint) = endpoint.and_then(|endpoint| self.routes.get(endpoint)) {
+        if let Some(leg) = self.legs.get(key) {
             let fields = [
-                ("address", Value::Address(endpoint.addr)),
+                ("address", Value::Address(leg.address)),
                 ("why", Value::Word(failure_of(error).word())),
             ];
             self.log.event(self.now, "upstream_tls_failed", &fields);

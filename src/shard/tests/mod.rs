@@ -6,6 +6,7 @@
 mod claimed;
 mod dedicated;
 mod drain;
+mod forgone;
 mod layer;
 mod parking;
 mod pool;

@@ -15,7 +15,7 @@ use crate::tls::{UpstreamMode, UpstreamTls};
 
 const ENVELOPE: &str = "MAIL FROM:<a@c.example>\r\nRCPT TO:<b@d.example>\r\n";
 
-fn upstream(mode: UpstreamMode, implicit: bool, config: Arc<ClientConfig>) -> UpstreamTls {
+pub fn upstream(mode: UpstreamMode, implicit: bool, config: Arc<ClientConfig>) -> UpstreamTls {
     UpstreamTls {
         mode,
         implicit,
@@ -25,7 +25,7 @@ fn upstream(mode: UpstreamMode, implicit: bool, config: Arc<ClientConfig>) -> Up
 }
 
 /// One upstream that is spoken to so.
-fn stage(tls: UpstreamTls) -> Stage {
+pub fn stage(tls: UpstreamTls) -> Stage {
     let mut stage = Stage::new(settings(), 1, 10);
     let spec = UpstreamSpec {
         name: "mx1.example:25".into(),
@@ -41,7 +41,7 @@ fn stage(tls: UpstreamTls) -> Stage {
 }
 
 /// A client's transaction has made weir connect.
-fn dialled(stage: &mut Stage) -> (SlotId, SlotId) {
+pub fn dialled(stage: &mut Stage) -> (SlotId, SlotId) {
     let client = stage.client();
     stage.ask(client);
     (client, stage.legs(1)[0])
@@ -77,7 +77,7 @@ fn finish(stage: &mut Stage, client: SlotId, peer: &mut Peer) {
 }
 
 /// As far as weir's hello.
-fn asked_for_tls(stage: &mut Stage, leg: SlotId) {
+pub fn asked_for_tls(stage: &mut Stage, leg: SlotId) {
     stage.say(leg, "220 mx.example ESMTP\r\n");
     assert_eq!(stage.heard(leg), "EHLO weir.example\r\n");
     stage.say(leg, "250-mx.example\r\n250-SIZE 5\r\n250 STARTTLS\r\n");
