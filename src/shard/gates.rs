@@ -17,7 +17,6 @@ use crate::policy::pace::Pace;
 use crate::policy::{Action, Finding, Ruling, Temper};
 use crate::ring::Wire;
 
-use super::dedicated::COME_AGAIN;
 use super::leg::outcome_of;
 use super::session::Session;
 use super::slab::Key;
@@ -37,7 +36,7 @@ impl<W: Wire> World<W> {
                 // It is parked as soon as no transaction is open, so none gets any further.
                 return Verdict::Refuse(texts::DENIED_FOR_NOW);
             }
-            Stage::Mail if self.has_no_server(session) => return Verdict::Close(COME_AGAIN),
+            Stage::Mail if self.has_no_server(session) => return Verdict::Close(texts::COME_AGAIN),
             Stage::Mail => self.policy.mail(standing, now),
             Stage::Rcpt { index } => {
                 let argument = session

@@ -20,6 +20,7 @@ pub mod mail;
 mod parking;
 pub mod pit;
 mod pool;
+mod preface;
 mod probe;
 mod proxied;
 pub mod replies;

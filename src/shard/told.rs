@@ -8,7 +8,6 @@ use weir_smtp::xclient::{ClientFacts, write_xforward};
 
 use crate::ring::Wire;
 use crate::route::Identity;
-use crate::tls::Version;
 
 use super::session::Session;
 use super::slab::Key;
@@ -56,11 +55,7 @@ impl<W: Wire> World<W> {
             return;
         };
         let tls = session.slot.and_then(|slot| self.wire.facts(slot));
-        let version = |version| match version {
-            Version::Tls12 => "TLSv1.2",
-            Version::Tls13 => "TLSv1.3",
-        };
-        let known = tls.map(|facts| (version(facts.version), facts.suite()));
+        let known = tls.map(|facts| (facts.version.name(), facts.suite()));
         let introduction = session.introduction.as_deref();
         let secured = known.is_some() || introduction.is_some_and(|told| told.secured);
         let trace = Trace {

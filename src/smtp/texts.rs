@@ -50,6 +50,8 @@ texts! {
     NOBODY_THERE = "421 4.4.1 No mail server answers, try again later";
     UPSTREAM_GONE = "421 4.4.2 Connection to the mail server lost, try again later";
     UPSTREAM_SILENT = "421 4.4.2 The mail server did not answer in time, try again later";
+    /// Where each client has a connection of its own: a client that is made to wait must not hold a server's.
+    COME_AGAIN = "421 4.3.2 Service currently unavailable, try again later";
 
     TIMEOUT = "421 4.4.2 Error: timeout exceeded";
     SHUTDOWN = "421 4.3.2 Service shutting down";
@@ -123,6 +125,7 @@ mod tests {
             OVERLOAD,
             TLS_UNAVAILABLE,
             TLS_TOO_MANY,
+            COME_AGAIN,
         ];
         assert!(ours.iter().all(|text| text.as_reply().is_transient()));
     }

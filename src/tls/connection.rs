@@ -166,6 +166,15 @@ pub enum Version {
 }
 
 impl Version {
+    /// As mail servers write it in headers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Version::Tls12 => "TLSv1.2",
+            Version::Tls13 => "TLSv1.3",
+        }
+    }
+
+    /// For the log.
     pub fn word(self) -> &'static str {
         match self {
             Version::Tls12 => "1.2",
