@@ -165,6 +165,16 @@ pub enum Version {
     Tls13,
 }
 
+impl From<ProtocolVersion> for Version {
+    /// Nothing older than 1.2 is spoken, and nothing newer than 1.3.
+    fn from(version: ProtocolVersion) -> Version {
+        match version {
+            ProtocolVersion::TLSv1_3 => Version::Tls13,
+            _ => Version::Tls12,
+        }
+    }
+}
+
 impl Version {
     /// As mail servers write it in headers.
     pub fn name(self) -> &'static str {
@@ -428,10 +438,7 @@ impl Connection {
         }
         let common = self.common();
         Some(Facts {
-            version: match common.protocol_version()? {
-                ProtocolVersion::TLSv1_3 => Version::Tls13,
-                _ => Version::Tls12,
-            },
+            version: common.protocol_version()?.into(),
             suite: low(common.negotiated_cipher_suite()?.suite()),
             resumed: common.handshake_kind() == Some(HandshakeKind::Resumed),
             certified: common.peer_certificates().is_some(),

@@ -16,7 +16,7 @@ use rustls::{ClientConnection, StreamOwned};
 
 use super::{Level, Point};
 use crate::cli::flags::upstreams::Upstream;
-use crate::tls::{UpstreamMode, UpstreamTls};
+use crate::tls::{UpstreamMode, UpstreamTls, Version};
 
 /// For the connection and for each reply.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -142,7 +142,8 @@ impl Stream {
         let Stream::Secured(stream) = self else {
             return None;
         };
-        stream.conn.protocol_version()?.as_str()
+        let version = stream.conn.protocol_version()?;
+        Some(Version::from(version).name())
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -364,7 +365,7 @@ mod tests {
         for implicit in [true, false] {
             let points = visited_in_tls(implicit, UpstreamMode::Verify, "mx.example");
             assert!(
-                points[0].level == Level::Good && points[0].what.contains("answers in TLSv1_3"),
+                points[0].level == Level::Good && points[0].what.contains("answers in TLSv1.3"),
                 "{points:?}"
             );
             let points = visited_in_tls(implicit, UpstreamMode::Verify, "other.example");
