@@ -10,8 +10,8 @@ use weir_smtp::texts;
 
 use crate::maillog::Value;
 use crate::metrics::{Ended, Refusal};
-use crate::policy::Finding;
 use crate::policy::overload::Rung;
+use crate::policy::{Admission, Finding};
 use crate::ring::{Close, SlotId, Wire};
 
 use super::introduction::Introduction;
@@ -68,7 +68,7 @@ impl<W: Wire> World<W> {
     }
 
     /// It is known who the client is; counted among the clients it is already.
-    pub(super) fn admit(&mut self, arrival: Arrival) {
+    pub(super) fn admit(&mut self, mut arrival: Arrival) {
         self.weigh_load();
         let rung = self.ladder.rung();
         let admission = self.policy.connected(arrival.peer.ip(), rung, self.now);
@@ -81,6 +81,8 @@ impl<W: Wire> World<W> {
         if waits && arrival.unread.is_empty() {
             return self.park_newcomer(arrival, admission, wait);
         }
+        let mut session = self.begin_session(&mut arrival, &admission);
+        session.bytes_in = arrival.unread.len() as u64;
         let ruling = match waits {
             // It has not even waited for the first line.
             true => self
@@ -88,20 +90,29 @@ impl<W: Wire> World<W> {
                 .found(admission.standing, Finding::Pregreet, self.now),
             false => admission.ruling,
         };
-        self.sessions_seen += 1;
-        let peer = Peer::from(arrival.peer);
-        let mut session = Session::new(self.now, self.sessions_seen, arrival.slot, peer);
-        session.standing = admission.standing;
-        session.errors = admission.errors;
-        session.listener = arrival.listener as u8;
-        session.introduction = arrival.introduction;
-        session.bytes_in = arrival.unread.len() as u64;
         let Some(key) = self.add_session(session) else {
             return;
         };
         self.take_note(key, &ruling, "connect");
         self.read_again(key, &arrival.unread);
         self.greet_early(key, ruling.verdict);
+    }
+
+    /// The session of a client that has been admitted.
+    pub(super) fn begin_session(
+        &mut self,
+        arrival: &mut Arrival,
+        admission: &Admission,
+    ) -> Session {
+        self.sessions_seen += 1;
+        let peer = Peer::from(arrival.peer);
+        Session {
+            standing: admission.standing,
+            errors: admission.errors,
+            listener: arrival.listener as u8,
+            introduction: arrival.introduction.take(),
+            ..Session::new(self.now, self.sessions_seen, arrival.slot, peer)
+        }
     }
 
     /// How long a client must hold its tongue before it is greeted.

@@ -24,7 +24,6 @@ use crate::tls::{Begin, Connection, Facts, Failure, Version};
 
 use super::arrivals::Arrival;
 use super::clock::Clock;
-use super::pit::Peer;
 use super::session::Session;
 use super::slab::Key;
 use super::who::Who;
@@ -94,26 +93,17 @@ impl<W: Wire> World<W> {
     }
 
     /// A client of a listener with implicit TLS. Who is refused anyway is spared the handshake, and weir its cost.
-    pub(super) fn admit_to_handshake(&mut self, arrival: Arrival, admission: Admission) {
-        self.sessions_seen += 1;
-        let peer = Peer::from(arrival.peer);
-        let mut session = Session::new(self.now, self.sessions_seen, arrival.slot, peer);
-        session.standing = admission.standing;
-        session.errors = admission.errors;
-        session.listener = arrival.listener as u8;
-        session.introduction = arrival.introduction;
+    pub(super) fn admit_to_handshake(&mut self, mut arrival: Arrival, admission: Admission) {
+        let mut session = self.begin_session(&mut arrival, &admission);
         session.secrecy = Secrecy::First;
         session.close_at = self.now + self.config.smtp.timeouts.handshake;
         let Some(key) = self.add_session(session) else {
             return;
         };
         self.take_note(key, &admission.ruling, "connect");
-        let admission_passed = admission.ruling.passes();
-        let ruling = match admission_passed {
-            true => self.policy.handshake(admission.standing, self.now),
-            false => admission.ruling,
-        };
-        if admission_passed {
+        let mut ruling = admission.ruling;
+        if ruling.passes() {
+            ruling = self.policy.handshake(admission.standing, self.now);
             self.take_note(key, &ruling, "connect");
         }
         if !ruling.passes() {
@@ -200,7 +190,10 @@ impl<W: Wire> World<W> {
                 };
                 self.wire.begin(begin, connection, unread, drained);
             }
-            Err(_) => self.drop_client(key, Ended::Tls),
+            Err(failure) => {
+                self.count_failure(TlsLeg::Client, &failure.into());
+                self.drop_client(key, Ended::Tls)
+            }
         }
     }
 
