@@ -97,7 +97,7 @@ impl Dedicated {
 
     /// A 421 that nobody asked for.
     pub(super) fn farewell_heard(&mut self, cx: &mut Cx<'_>, reply: &Reply<'_>) {
-        if !self.is_in_message() {
+        if !self.is_in_message() && self.waiting != Waiting::Handshake {
             self.say(cx, reply.text);
         }
     }
@@ -108,7 +108,16 @@ impl Dedicated {
         if self.is_in_message() {
             return self.message_lost(cx, LegLost::Refused421);
         }
+        if self.waiting == Waiting::Handshake {
+            return self.leave_when_secured();
+        }
         self.close(cx, true);
+    }
+
+    /// Nothing can be said in the middle of a handshake: its end is waited for, and this is the first thing inside TLS.
+    fn leave_when_secured(&mut self) {
+        self.farewell
+            .get_or_insert_with(|| Box::new(texts::UPSTREAM_GONE));
     }
 
     pub(super) fn leg_lost(&mut self, cx: &mut Cx<'_>, why: LegLost) {
@@ -124,6 +133,9 @@ impl Dedicated {
     fn upstream_gone(&mut self, cx: &mut Cx<'_>, why: LegLost) {
         if self.is_in_message() {
             return self.message_lost(cx, why);
+        }
+        if self.waiting == Waiting::Handshake {
+            return self.leave_when_secured();
         }
         match (self.phase, why) {
             (Phase::Closing, _) => {}
@@ -233,7 +245,9 @@ impl Dedicated {
             // DATA
             (Waiting::Reply, Phase::Envelope) => self.owed_since + timeouts.data_reply,
             _ if self.owed > 0 => self.owed_since + timeouts.rcpt_reply,
-            (Waiting::Leg | Waiting::Opening, _) => self.owed_since + timeouts.rcpt_reply,
+            (Waiting::Leg | Waiting::Opening | Waiting::Replies, _) => {
+                self.owed_since + timeouts.rcpt_reply
+            }
             (_, Phase::Data | Phase::Chunk) => cx.now + timeouts.body,
             (_, Phase::Ready) => cx.now + timeouts.idle,
             _ => cx.now + timeouts.command,

@@ -242,3 +242,27 @@ fn after_a_handshake_of_weirs_the_upstream_is_greeted_again() {
         assert!(pair.heard().starts_with("554 5.5.1"));
     });
 }
+
+/// It was an assertion that failed: the session was closing already when its handshake ended, and its last words had gone out in the clear.
+#[test]
+fn an_upstream_that_leaves_during_the_handshake_is_told_of_inside_tls() {
+    let losses: [fn(&mut Pair); 3] = [
+        Pair::lose_leg,
+        |pair| pair.reply("421 4.3.2 down\r\n"),
+        |pair| pair.reply("250 what?\r\n"),
+    ];
+    for lose in losses {
+        let mut pair = by(Way::Offer);
+        pair.tls = TlsOffer::May;
+        pair.say("STARTTLS\r\n");
+        assert_eq!(pair.heard(), "220 2.0.0 Ready to start TLS\r\n");
+        lose(&mut pair);
+        assert_eq!((pair.heard().as_str(), pair.closed), ("", None));
+        assert!(!pair.relay.wants_input() && !pair.relay.is_finished());
+        pair.tls = TlsOffer::Active;
+        pair.call(|relay, cx| relay.handle_secured(cx));
+        assert!(pair.heard().starts_with("421 4.4.2"));
+        assert_eq!(pair.closed, Some(true));
+        assert!(pair.relay.is_finished());
+    }
+}
