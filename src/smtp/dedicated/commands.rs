@@ -78,6 +78,11 @@ impl Dedicated {
                     self.ask_line(cx, Finding::Pipelining);
                     return false;
                 }
+                if self.is_too_early(cx, &command) {
+                    self.owed_since = cx.now;
+                    self.waiting = Waiting::Replies;
+                    return false;
+                }
                 if !self.may_go_on(cx, &command) {
                     self.waiting = Waiting::Replies;
                     return false;
@@ -106,6 +111,16 @@ impl Dedicated {
             Command::Ehlo(_) | Command::Helo(_) | Command::Data | Command::Auth => true,
             _ => !self.announced.contains(ExtensionSet::PIPELINING),
         }
+    }
+
+    /// It would pass, but weir has to say something itself first: between STARTTLS and the handshake it would be plaintext where
+    /// the server expects TLS.
+    fn is_too_early(&self, cx: &Cx<'_>, command: &Command<'_>) -> bool {
+        let passes = matches!(
+            command,
+            Command::Rset | Command::Noop | Command::Help | Command::Vrfy(_) | Command::Expn(_)
+        );
+        passes && self.owed == 0 && cx.leg.as_ref().is_some_and(|leg| !leg.is_ready())
     }
 
     /// Nothing is owed, or the command will pass, its reply coming after those that are, and the upstream takes several.

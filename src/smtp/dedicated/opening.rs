@@ -71,6 +71,10 @@ impl Dedicated {
     /// Sends the client's EHLO up once the leg's own opening is over and the client has been introduced.
     pub(super) fn open_on(&mut self, cx: &mut Cx<'_>) {
         let ready = cx.leg.as_ref().is_some_and(|leg| leg.is_ready());
+        if ready && self.waiting == Waiting::Replies {
+            // a command that came too early
+            return self.replied(cx);
+        }
         if self.waiting != Waiting::Opening || !ready {
             return;
         }

@@ -4,7 +4,7 @@
 use super::pair::{FULL, PLAIN, Pair};
 use super::*;
 use crate::gate::Verdict;
-use crate::outbound::Opening;
+use crate::outbound::{Opening, TlsWanted};
 use crate::relay::{Gone, Outcome};
 use crate::texts;
 
@@ -461,5 +461,51 @@ fn a_violation_is_answered_in_its_turn() {
             );
             assert_eq!(pair.sent_up(), "RCPT TO:<c@d>\r\n");
         }
+    });
+}
+
+/// A NOOP went up behind weir's own STARTTLS: the handshake was never begun, or the command lost the connection in the middle of it.
+#[test]
+fn what_passes_waits_until_weir_has_said_its_own() {
+    whole_and_split(|step| {
+        for command in ["NOOP\r\n", "RSET\r\n", "VRFY x\r\n"] {
+            for early in [true, false] {
+                let mut pair = Pair::new(Manner::default(), step);
+                pair.opening = Opening::Hello;
+                pair.start();
+                let leg = |pair: &mut Pair, call: fn(&mut Outbound)| {
+                    call(&mut pair.leg.as_mut().expect("a leg").1);
+                };
+                leg(&mut pair, |leg| leg.set_tls(TlsWanted::Require));
+                pair.reply("220 mx\r\n");
+                assert_eq!(pair.sent_up(), "EHLO weir.example\r\n");
+                if early {
+                    pair.say(command);
+                }
+                pair.reply("250-mx\r\n250 STARTTLS\r\n");
+                if !early {
+                    pair.say(command);
+                }
+                assert_eq!(pair.sent_up(), "STARTTLS\r\n");
+                pair.reply("220 go\r\n");
+                leg(&mut pair, |leg| {
+                    assert!(leg.wants_tls() && leg.plaintext_drained(0).is_some());
+                    leg.handle_secured(true);
+                });
+                assert_eq!(pair.sent_up(), "EHLO weir.example\r\n");
+                pair.reply("250 mx\r\n");
+                assert_eq!(pair.sent_up(), command);
+                pair.reply("252 ok\r\n");
+                assert!(pair.heard().ends_with("252 ok\r\n"));
+            }
+        }
+        let mut pair = Pair::new(Manner::default(), step);
+        pair.opening = Opening::Hello;
+        pair.start();
+        pair.reply("220 mx\r\n");
+        pair.say("NOOP\r\n");
+        pair.heard();
+        pair.time_out();
+        assert!(pair.heard().starts_with("421 4.4.2"), "not for ever");
     });
 }
