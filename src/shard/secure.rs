@@ -217,7 +217,7 @@ impl<W: Wire> World<W> {
             }
         };
         session.secrecy = Secrecy::Inside(facts);
-        if before == Secrecy::First {
+        if before == Secrecy::First && !session.flags.closing {
             session.close_at = Moment::NEVER;
         }
         self.count_handshake(TlsLeg::Client, facts);

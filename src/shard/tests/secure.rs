@@ -317,6 +317,33 @@ fn a_drain_says_nothing_in_the_clear() {
     stage.assert_empty();
 }
 
+/// The end of the handshake took the deadline of the last words away: one client that read nothing held up the whole drain.
+#[test]
+fn who_does_not_take_the_news_of_a_drain_is_not_waited_for() {
+    let mut stage = Stage::new(with_tls(ClientTls::Implicit), 1, 10);
+    let slot = stage.client();
+    let mut client = Client::new(slot, client_config(&[&TLS12]));
+    let mut hello = Vec::new();
+    client.tls.write_tls(&mut hello).expect("a vector");
+    stage.say_octets(slot, &hello);
+    let drain = Mail::Drain {
+        grace: Duration::from_secs(60),
+    };
+    stage.world.handle_mail(stage.now, drain);
+    stage.settle();
+    let flight = stage.heard_octets(slot);
+    stage.stuff(slot);
+    client.tls.read_tls(&mut &flight[..]).expect("room");
+    client.tls.process_new_packets().expect("weir speaks TLS");
+    let mut finished = Vec::new();
+    client.tls.write_tls(&mut finished).expect("a vector");
+    stage.say_octets(slot, &finished);
+    assert_eq!(stage.closed(slot), None, "its last words are on their way");
+    stage.sleep(Duration::from_secs(11));
+    assert!(stage.closed(slot).is_some());
+    stage.assert_empty();
+}
+
 #[test]
 fn handshakes_are_counted_by_version_and_resumption() {
     let mut stage = Stage::new(with_tls(ClientTls::Implicit), 1, 10);
