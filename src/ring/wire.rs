@@ -149,6 +149,25 @@ pub enum Event {
     Background,
 }
 
+impl Event {
+    /// Whose step it leads to, where it is about a slot that may have somebody.
+    pub fn owner(&self) -> Option<Owner> {
+        match self {
+            Event::Connected { owner, .. }
+            | Event::Received { owner, .. }
+            | Event::ReceiveEnded { owner, .. }
+            | Event::Sent { owner, .. }
+            | Event::Closed { owner, .. }
+            | Event::Extracted { owner, .. }
+            | Event::Secured { owner, .. } => Some(*owner),
+            Event::Accepted { .. }
+            | Event::AcceptFailed { .. }
+            | Event::Doorbell
+            | Event::Background => None,
+        }
+    }
+}
+
 /// The largest [`Wire::send_now`].
 pub const SEND_NOW_MAX: usize = 11;
 

@@ -131,6 +131,7 @@ impl<W: Wire> World<W> {
         let (slot, listener) = (session.slot, session.listener.into());
         match self.sessions.insert(session) {
             Ok(key) => {
+                self.step(Who::Session(key));
                 if let Some(slot) = slot {
                     self.wire.set_owner(slot, Who::Session(key).owner());
                 }

@@ -299,13 +299,10 @@ impl<W: Wire> World<W> {
 
     /// The end of a turn: what came in it goes on, each side's in one send.
     pub(super) fn pump_tunnels(&mut self) {
-        let mut ready = std::mem::take(&mut self.tunnels.ready);
-        for (id, side) in ready.drain(..) {
+        // One that panics leaves the others on the list.
+        while let Some((id, side)) = self.tunnels.ready.pop() {
             self.step(Who::Tunnel(id, side));
             self.send_on(id, side);
-        }
-        if self.tunnels.ready.is_empty() {
-            self.tunnels.ready = ready;
         }
     }
 
@@ -515,12 +512,19 @@ impl<W: Wire> World<W> {
 
     /// After a panic: the tunnel is forgotten, its session ends like any other.
     pub(super) fn abandon_tunnel(&mut self, id: Key) -> Option<Key> {
-        let tunnel = self.tunnels.slab.remove(id)?;
+        let session = self.tunnels.slab.get_mut(id)?.session;
+        self.abandon_session(session)
+    }
+
+    /// The session is being abandoned. Its tunnel must not outlive it: the slots that it knows may soon be others'.
+    pub(super) fn forget_tunnel_of(&mut self, session: Key) {
+        let id = self.tunnels.by_session.remove(&session);
+        let Some(tunnel) = id.and_then(|id| self.tunnels.slab.remove(id)) else {
+            return;
+        };
         self.counters.tunnels.dec();
-        self.tunnels.by_session.remove(&tunnel.session);
         for piece in tunnel.client.waiting.iter().chain(&tunnel.server.waiting) {
             self.wire.release(piece.buffer);
         }
-        self.abandon_session(tunnel.session)
     }
 }

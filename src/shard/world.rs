@@ -209,6 +209,10 @@ impl<W: Wire> World<W> {
     pub fn handle(&mut self, now: Moment, event: Event) {
         self.now = now;
         self.guarded(|world| {
+            if let Some(owner) = event.owner() {
+                // Whose record it is, for the case that it cannot be digested.
+                world.step(owner.into());
+            }
             if let Some(event) = world.wire.admit(event) {
                 world.dispatch(event);
             }
@@ -243,14 +247,22 @@ impl<W: Wire> World<W> {
 
     /// What has become of records, and then everything that is to be sent inside TLS.
     fn hear_layer(&mut self) {
-        while self.wire.has_events() {
+        loop {
+            while self.wire.has_events() {
+                self.guarded(|world| {
+                    if let Some(event) = world.wire.next_event() {
+                        world.dispatch(event);
+                    }
+                });
+            }
+            if !self.wire.has_flights() {
+                return;
+            }
             self.guarded(|world| {
-                if let Some(event) = world.wire.next_event() {
-                    world.dispatch(event);
-                }
+                let World { wire, stepping, .. } = world;
+                wire.flush(|owner| *stepping = owner.into());
             });
         }
-        self.wire.flush();
     }
 
     /// When [`World::tick`] is needed if nothing happens before; the present when work is left.
@@ -442,6 +454,7 @@ impl<W: Wire> World<W> {
 
     /// Takes a session out without asking it anything but to let go of its buffers. Returns the leg it was attached to.
     pub(super) fn abandon_session(&mut self, key: Key) -> Option<Key> {
+        self.forget_tunnel_of(key);
         let session = self.sessions.get_mut(key)?;
         session.ended = Ended::Panic;
         let leg = session.leg.take();

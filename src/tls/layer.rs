@@ -58,6 +58,8 @@ pub struct Layer<W> {
     /// Scratch: plaintext of one receive, or of one record to be sent.
     plain: Vec<u8>,
     spare: Vec<Vec<u8>>,
+    /// What is being decrypted: should that meet a defect, it is released when its slot is closed.
+    at_work: Option<BufferId>,
 }
 
 /// The slot that is to have TLS, as it is now.
@@ -107,6 +109,7 @@ impl<W: Wire> Layer<W> {
             shaking: Duration::ZERO,
             plain: Vec::new(),
             spare: Vec::new(),
+            at_work: None,
         }
     }
 
@@ -201,12 +204,18 @@ impl<W: Wire> Layer<W> {
         !self.events.is_empty()
     }
 
-    /// Hands over what has gathered. Call at the end of a step.
-    pub fn flush(&mut self) {
+    /// Something waits for [`Layer::flush`].
+    pub fn has_flights(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Hands over what has gathered. Call at the end of a step. `note` hears ahead of each send whose it is.
+    pub fn flush(&mut self, mut note: impl FnMut(Owner)) {
         while let Some(slot) = self.dirty.pop() {
             let Some(channel) = self.channel(slot) else {
                 continue;
             };
+            note(channel.owner);
             channel.dirty = false;
             if let Some(flight) = channel.take_flight() {
                 self.wire.send(slot, flight);
@@ -288,7 +297,7 @@ impl<W> Layer<W> {
         self.places[slot.0 as usize] = 0;
         self.free.push(place as u32);
         let channel = self.channels[place].take()?;
-        self.carried -= channel.connection.carried() + channel.held.len();
+        self.carried -= channel.counted + channel.held.len();
         Some(channel)
     }
 

@@ -251,7 +251,7 @@ impl Bench {
             while let Some(event) = self.layer.next_event() {
                 self.take(event);
             }
-            self.layer.flush();
+            self.layer.flush(|_| {});
             let Some(event) = self.layer.event() else {
                 if self.layer.has_events() {
                     continue;

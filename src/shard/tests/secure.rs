@@ -344,6 +344,44 @@ fn who_does_not_take_the_news_of_a_drain_is_not_waited_for() {
     stage.assert_empty();
 }
 
+/// Records leave at the end of the step, where nobody's step was running: such a defect ended the shard.
+#[test]
+fn a_defect_in_sending_a_record_ends_its_own_session_only() {
+    let mut stage = Stage::new(with_tls(ClientTls::May), 1, 10);
+    let mut bystander = upgraded(&mut stage, client_config(&[&TLS13]));
+    let mut victim = upgraded(&mut stage, client_config(&[&TLS13]));
+    stage.world.wire.explosive = Some(victim.slot);
+    victim.say(&mut stage, "EHLO c.example\r\n");
+    assert_eq!(stage.counters.panics.value(), 1);
+    assert_eq!(stage.closed(victim.slot), Some(Close::Reset));
+    assert!(!stage.world.wire.is_secure(victim.slot));
+    stage.world.wire.explosive = None;
+    bystander.say(&mut stage, "EHLO c.example\r\n");
+    deliver(&mut stage, &mut bystander);
+    bystander.say(&mut stage, "QUIT\r\n");
+    stage.assert_empty();
+}
+
+/// The layer works before it is known whose step follows, and a handshake begins in the step of an arrival, which is nobody's.
+#[test]
+fn a_defect_in_a_handshake_ends_its_own_session_only() {
+    for begun in [false, true] {
+        let mut stage = Stage::new(with_tls(ClientTls::Implicit), 1, 10);
+        let defect = || -> Moment { panic!("a defect for the test") };
+        stage.defects = 1;
+        let slot = match begun {
+            true => stage.client(),
+            false => stage.arrive(),
+        };
+        stage.world.wire.measure_by(defect);
+        stage.say_octets(slot, b"\x16\x03\x01\x00\x05hello");
+        assert_eq!(stage.counters.panics.value(), 1);
+        assert_eq!(stage.closed(slot), Some(Close::Reset));
+        assert!(!stage.world.wire.is_secure(slot));
+        stage.assert_empty();
+    }
+}
+
 #[test]
 fn handshakes_are_counted_by_version_and_resumption() {
     let mut stage = Stage::new(with_tls(ClientTls::Implicit), 1, 10);

@@ -222,3 +222,20 @@ fn a_drain_lets_tunnels_finish_within_its_grace() {
     assert!(stage.closed(client).is_some() && stage.closed(leg).is_some());
     assert!(stage.world.is_over());
 }
+
+/// A tunnel that outlives its session knows slots that others may have by then, and would send its bytes there.
+#[test]
+fn a_defect_of_the_session_ends_its_tunnel() {
+    let (mut stage, client, leg) = agreed(tunnelling());
+    stage.stuff(leg);
+    stage.say(client, "under way");
+    stage.say(client, "waits");
+    let key = stage.world.sessions.next_from(0).expect("a session");
+    let leg_key = stage.world.abandon_session(key).expect("its leg");
+    assert_eq!(stage.counters.tunnels.value(), 0);
+    stage.world.close_leg(leg_key, None);
+    assert!(stage.closed(client).is_some() && stage.closed(leg).is_some());
+    assert!(stage.world.wire.buffers.is_empty());
+    stage.sleep(Duration::from_secs(600));
+    stage.assert_empty();
+}

@@ -144,6 +144,9 @@ impl<W: Wire> Wire for Layer<W> {
             return self.wire.close(slot, how);
         }
         self.forget_events(slot);
+        if let Some(buffer) = self.at_work.take() {
+            self.wire.release(buffer);
+        }
         if let Some(channel) = self.take(slot) {
             let how = self.last_words(slot, *channel, how);
             self.wire.close(slot, how);

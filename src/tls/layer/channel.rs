@@ -35,6 +35,8 @@ pub(super) struct Channel {
     pub looking: bool,
     /// Plaintext that nobody has asked for yet.
     pub held: Vec<u8>,
+    /// So much of what the connection carries stands in the layer's sum.
+    pub counted: usize,
     /// The end of the stream, that nobody has asked for yet.
     pub end: Option<ReceiveEnd>,
     /// Encrypted and not handed to the network yet.
@@ -64,6 +66,7 @@ impl Channel {
             armed: true,
             looking: false,
             held: Vec::new(),
+            counted: 0,
             end: None,
             pending: Vec::new(),
             sending: false,

@@ -22,8 +22,9 @@ impl<W: Wire> Layer<W> {
         equip(&mut channel.pending, &mut self.spare);
         let queued = channel.pending.len();
         let mut plain = std::mem::take(&mut self.plain);
+        self.at_work = Some(buffer);
         let input = &mut self.wire.buffer_mut(buffer)[..len as usize];
-        let before = channel.connection.carried();
+        let before = channel.counted;
         let begun = (channel.phase == Phase::Handshake).then(&self.meter);
         let read = channel
             .connection
@@ -31,7 +32,9 @@ impl<W: Wire> Layer<W> {
         if let Some(begun) = begun {
             self.shaking += (self.meter)().since(begun);
         }
+        self.at_work = None;
         let carries = channel.connection.carried();
+        channel.counted = carries;
         self.carried = self.carried + carries - before;
         let waits_for_too_much = carries > before && self.carried > CARRIED_MAX;
         if channel.pending.len() > queued && !channel.is_lazy(&read) {
