@@ -134,10 +134,11 @@ impl Leg {
         self.tls.as_ref().is_some_and(|tls| tls.implicit)
     }
 
-    /// It is in a handshake that mail does not depend on.
-    pub fn may_forgo_tls(&self) -> bool {
+    /// Lost for this reason, it is lost in a handshake, or just ahead of one, that mail does not depend on.
+    pub fn may_forgo_tls(&self, why: LegLost) -> bool {
         let may = |tls: &UpstreamTls| tls.mode == UpstreamMode::May;
-        self.outbound.wants_tls() && self.tls.as_ref().is_some_and(may)
+        let shaking = self.outbound.wants_tls() || why == LegLost::Injection;
+        shaking && self.tls.as_ref().is_some_and(may)
     }
 
     /// Why it may not serve another transaction, although it could.
@@ -387,7 +388,7 @@ impl<W: Wire> World<W> {
         if why == LegLost::Injection {
             self.log_injection(address);
         }
-        let forgone = self.forgo_tls(key);
+        let forgone = self.forgo_tls(key, why);
         self.close_leg(key, Some(reason));
         match duty {
             Duty::Attached(session) => {

@@ -135,8 +135,9 @@ impl<W: Wire> World<W> {
     }
 
     /// A connection is about to be lost. True: in its handshake, and mail may go there without.
-    pub(super) fn forgo_tls(&mut self, key: Key) -> bool {
-        let Some(leg) = self.legs.get(key).filter(|leg| leg.may_forgo_tls()) else {
+    pub(super) fn forgo_tls(&mut self, key: Key, why: LegLost) -> bool {
+        let leg = self.legs.get(key);
+        let Some(leg) = leg.filter(|leg| leg.may_forgo_tls(why)) else {
             return false;
         };
         let (to, endpoint, until) = (leg.address, leg.endpoint, self.now + WITHOUT_TLS);
