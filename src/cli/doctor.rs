@@ -4,6 +4,8 @@
 //! to a foreign domain. That last question is asked with MAIL and RCPT and then RSET; no mail is sent.
 
 mod certificates;
+mod intercept;
+mod packet_rules;
 mod privileges;
 mod upstream;
 
@@ -84,6 +86,7 @@ pub fn examine(config: &Config, cores: usize, now: i64) -> Vec<Point> {
         config,
         &read("/proc/sys/kernel/io_uring_disabled"),
     ));
+    points.extend(intercept::points(config));
     let hostname = &config.listening.hostname;
     points.extend(certificates::points(&config.tls.settings, hostname, now));
     let files = UpstreamFiles::read(&config.tls.settings.upstream).ok();

@@ -76,7 +76,11 @@ impl ListenerConfig {
         self.options.apply(&socket)?;
         // What was redirected is addressed to this host by then: that needs no privilege.
         if self.service.intercept == Some(Intercept::Tproxy) {
-            take_for_others(&socket, &address)?;
+            take_for_others(&socket, address.is_ipv4()).map_err(|error| {
+                io::Error::other(format!(
+                    "IP_TRANSPARENT: {error}; it needs CAP_NET_ADMIN or CAP_NET_RAW: start weir as root with --user, or with AmbientCapabilities= in the systemd unit"
+                ))
+            })?;
         }
         socket.bind(&address.into())?;
         socket.listen(self.backlog)?;
@@ -88,16 +92,18 @@ impl ListenerConfig {
 }
 
 /// Lets a listener take connections to addresses that are not this host's.
-fn take_for_others(socket: &Socket, address: &SocketAddr) -> io::Result<()> {
-    let taken = match address {
-        SocketAddr::V4(_) => socket.set_ip_transparent_v4(true),
-        SocketAddr::V6(_) => socket.set_ip_transparent_v6(true),
-    };
-    taken.map_err(|error| {
-        io::Error::other(format!(
-            "IP_TRANSPARENT: {error}; it needs CAP_NET_ADMIN or CAP_NET_RAW: start weir as root with --user, or with AmbientCapabilities= in the systemd unit"
-        ))
-    })
+fn take_for_others(socket: &Socket, v4: bool) -> io::Result<()> {
+    match v4 {
+        true => socket.set_ip_transparent_v4(true),
+        false => socket.set_ip_transparent_v6(true),
+    }
+}
+
+/// Whether this process may: tried on a socket of its own, of IPv4 or IPv6.
+pub fn may_take_for_others(v4: bool) -> io::Result<()> {
+    let domain = if v4 { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    take_for_others(&socket, v4)
 }
 
 /// Why an address cannot be listened on, and what helps.

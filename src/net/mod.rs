@@ -12,7 +12,9 @@ mod steering;
 
 pub use addresses::own_addresses;
 pub use limits::{Bounds, Limit};
-pub use listener::{CloseTogether, ListenerConfig, ListenerGroup, with_remedy};
+pub use listener::{
+    CloseTogether, ListenerConfig, ListenerGroup, may_take_for_others, with_remedy,
+};
 pub use options::SocketOptions;
 pub use prefix::{ClientPrefix, Network};
 pub use proxy_header::{ProxyVersion, Spoken, write_proxy};
