@@ -18,7 +18,7 @@ import unittest
 import netlab
 from netlab import inside
 from servers import DovecotAuth, Postfix, program
-from weirtest import Case, Client, Closed, Process, Weir, first_difference, message, wait_listening, wait_until
+from weirtest import BIN, Case, Client, Closed, Process, Weir, first_difference, message, wait_listening, wait_until
 
 IDENTITY = ("--identity", "transparent", "--transparent-mark", "0x7702")
 FROM_CLIENTS = ("--clients-if", "r0")
@@ -529,6 +529,55 @@ class Rules(Transparent):
             self.assertIn("in use", self.lab.rules("up", *FROM_CLIENTS, check=False).stderr)
             netlab.run("ip", "route", "flush", "table", "7701")
         self.assertEqual(self.state(), before)
+
+
+class Doctor(Transparent):
+    """weir doctor --transparent on the router: what it finds, and that each remedy helps."""
+
+    def doctor(self, *flags):
+        argv = [BIN, "doctor", "--listen", "0.0.0.0:2525", "--listen", "[::]:2525", *(flags or ("--transparent", *IDENTITY))]
+        with inside(self.lab.router):
+            return netlab.run(*argv, check=False).stdout
+
+    def test_step_by_step_to_a_host_that_is_fit(self):
+        with inside(self.lab.router):
+            netlab.run("sysctl", "-qw", *(f"net.ipv4.conf.{name}.rp_filter=0" for name in ("all", "default", "r0", "r1")))
+        bare = self.doctor()
+        for words in ("WARNING  no tproxy rule for IPv4", "WARNING  no tproxy rule for IPv6", "FAILED   no packet rule knows", "ok       IP_TRANSPARENT can be set (IPv6)", "ok       the kernel knows tproxy", "weir-transparent up"):
+            self.assertIn(words, bare)
+        self.rules(*FROM_CLIENTS, "--listen-port", 2526)
+        self.assertIn("none to --listen port 2525", self.doctor())
+        self.rules(*FROM_CLIENTS)
+        fit = self.doctor()
+        for words in ("ok       IPv4: tproxy to port 2525", "ok       IPv6: tproxy to port 2525", "ok       IPv4: marked packets are routed", "ok       IPv6: marked packets are routed", "ok       this host forwards", "ok       rp_filter"):
+            self.assertIn(words, fit)
+        self.assertIn("rules of the other way", self.doctor("--transparent", "redirect", *IDENTITY))
+        with inside(self.lab.router):
+            netlab.run("ip", "-6", "rule", "del", "fwmark", "0x7701", "lookup", "7701")
+            netlab.run("ip", "route", "flush", "table", "7701")
+            netlab.run("sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv4.conf.r0.rp_filter=1", "net.ipv4.conf.r1.src_valid_mark=1")
+        sick = self.doctor()
+        for words in (
+            "FAILED   IPv4: table 7701 of mark 0x7701 has no local route",
+            "FAILED   IPv6: no rule leads mark 0x7701 to a table",
+            "WARNING  net.ipv4.ip_forward is 0",
+            "WARNING  rp_filter is strict on r0",
+            "FAILED   src_valid_mark is set on r1",
+        ):
+            self.assertIn(words, sick)
+        with inside(self.lab.router):
+            netlab.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.r0.rp_filter=0", "net.ipv4.conf.r1.src_valid_mark=0")
+        self.rules(*FROM_CLIENTS)
+        self.assertEqual(self.doctor(), fit)
+
+    def test_redirect_and_what_this_host_sends(self):
+        self.rules("--clients-here", "--flavour", "redirect")
+        flags = ("--transparent", "redirect", "--relay-domains", "any")
+        careless = self.doctor(*flags)
+        self.assertIn("ok       IPv4: redirect to port 2525", careless)
+        self.assertIn("FAILED   a packet rule takes what this host sends", careless)
+        self.assertRegex(careless, r"conntrack (for \d+ connections|_max is)|nf_conntrack_max is \d+")
+        self.assertNotIn("weir's own connections too", self.doctor(*flags, "--transparent-mark", "0x7702"))
 
 
 async def subscribers(sources, server):
