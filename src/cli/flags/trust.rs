@@ -20,7 +20,7 @@ pub struct Flags {
     /// start. From then on the client that they name is the client: for limits, lists, --relay-from, the log, and what mail
     /// servers are told. Nobody else is believed: see --on forged-proxy and forged-xclient. A client named by XCLIENT stays with the
     /// shard of its connection: its limits hold per shard; those named by a PROXY header are exact. Where each client has an
-    /// upstream connection of its own (--identity xclient and so on), XCLIENT is not offered.
+    /// upstream connection of its own (--identity xclient and so on), the next client that XCLIENT names gets a new one.
     ///
     /// Range: any number of networks. Default: none. Cost: about 30 bytes per network.
     #[arg(long, value_name = "CIDR", value_delimiter = ' ')]
