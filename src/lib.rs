@@ -13,7 +13,7 @@
 //!    |
 //!   policy     decisions as pure state: access, limits, rates, relay control, what a finding leads to
 //!   route      upstream sets: choice, health, weights
-//!   tls        handshakes and records, certificates
+//!   tls        a layer around the ring's sockets: handshakes, records; certificates and how they are read again
 //!   metrics    one table of metrics, plain cells of each shard, merged at scrape
 //!   maillog    one line per event, written by a thread of its own
 //!   sandbox    what the process gives up once its ports are open
@@ -25,8 +25,9 @@
 //!   weir_smtp  the protocol core: bytes and time in, bytes and acts out; no sockets, no clock
 //! ```
 //!
-//! Arrows point down only; tests/tidy.rs checks that. To read: `weir_smtp::relay` (what a session is), `shard::world`
-//! (who is called for what), `ring::wire` (what a shard asks of its network), `policy::pipeline` (what is decided where).
+//! Arrows point down only; tests/tidy.rs checks that. To read: `weir_smtp::relay` (what a session is), `weir_smtp::dedicated` (one
+//! with an upstream connection of its own), `shard` (which file is what), `shard::world` (who is called for what), `ring::wire`
+//! (what a shard asks of its network), `tls::layer` (what stands between them), `policy::pipeline` (what is decided where).
 //! docs/ARCHITECTURE.md has the reasons.
 
 pub mod cli;

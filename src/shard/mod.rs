@@ -1,4 +1,19 @@
 //! One core's world: sessions, upstream connections, timers, the pit.
+//!
+//! ```text
+//!   the shard itself     world (who is called for what), launch (its loop), house, drain, mail, shared (what all have in common)
+//!                        config, clock, wheel, slab, who
+//!   a client comes       arrivals, proxied (PROXY header, hand over to another shard), claimed (XCLIENT), introduction
+//!                        (what they told of it), secure (into TLS)
+//!   it is served         session (a step), socket, intake (its input), gates (policy's answers)
+//!   it is made to wait   pit, parking (into a row and back), ahead, replies
+//!   it leaves            departures (the books and the log)
+//!   upstreams            leg (one connection), secure_leg (its way into TLS), flights (its writes), probe (are they well?)
+//!   ... shared           pool, want, waiters, streams, shortage; told (of whom they are told)
+//!   ... one client's     dedicated, preface (whom it speaks for), destinations (hosts that clients choose), tunnel
+//! ```
+//!
+//! Nearly all of them are parts of one `impl World`: a file is what somebody looks for, not a fence.
 
 mod ahead;
 mod arrivals;

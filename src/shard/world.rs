@@ -1,7 +1,7 @@
 //! One shard's whole world, and who is called for what: completions, mail and timers in, work for the network out.
 //!
 //! ```text
-//!   Event (completion) --> handle --+--> session.rs  a client spoke, took its reply, left
+//!   Event (completion) --> handle --+--> socket.rs   a client spoke, took its reply, left
 //!   Mail  (other threads) -> handle_mail  leg.rs      an upstream connected, answered, left
 //!   Moment (the wheel) ---> tick    +--> pit, chores, those with more input to read
 //! ```
