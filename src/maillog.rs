@@ -124,6 +124,8 @@ pub struct TransactionRecord<'a> {
     pub size: u64,
     /// HOST:PORT as configured, or empty: none was attached.
     pub upstream: &'a str,
+    /// `1.2` or `1.3`, or empty: in plaintext.
+    pub upstream_tls: &'static str,
     pub outcome: Outcome,
     /// The reply the client heard last in this transaction, or empty.
     pub reply: &'a [u8],
@@ -199,6 +201,7 @@ impl LogBuffer {
             line.list("to", recipients.take(RECIPIENTS_LOGGED));
             line.number("size", r.size);
             line.bytes_if("upstream", r.upstream.as_bytes());
+            line.word_if("upstream_tls", r.upstream_tls);
             line.word("outcome", r.outcome.word());
             line.word_if("why", r.why);
             line.bytes_if("reply", last_line(r.reply));

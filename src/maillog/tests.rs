@@ -12,7 +12,7 @@ fn a_transaction_is_one_line_of_text() {
     assert_eq!(
         after_time(&text),
         "transaction shard=3 session=1f transaction=2 client=[192.0.2.7]:4711 helo=\"mx.example\" sender=\"a@b.example\" recipients=2 \
-         recipients_accepted=1 to=[\"c@d.example\",\"evil\\x0d\\x0a@d\"] size=4096 upstream=\"mx1.example:25\" outcome=accepted \
+         recipients_accepted=1 to=[\"c@d.example\",\"evil\\x0d\\x0a@d\"] size=4096 upstream=\"mx1.example:25\" upstream_tls=1.3 outcome=accepted \
          reply=\"250 2.0.0 Ok: queued as 4711\" body=held lasted=1.500 queue_wait=0.002 data=0.750 answer=0.020\n"
     );
 }
@@ -191,6 +191,7 @@ fn transaction() -> TransactionRecord<'static> {
         recipients_accepted: 1,
         size: 4096,
         upstream: "mx1.example:25",
+        upstream_tls: "1.3",
         outcome: Outcome::Accepted,
         reply: b"250 2.0.0 Ok: queued as 4711\r\n",
         why: "",

@@ -217,6 +217,7 @@ impl<W: Wire> World<W> {
         self.routes.begin(endpoint);
         if let Some(session) = self.sessions.get_mut(key) {
             session.leg = Some(leg_key);
+            session.leg_tls = None;
         }
     }
 

@@ -9,6 +9,7 @@ use crate::metrics::{self, Body, Ended};
 use crate::policy::{Finding, Standing, errors::Errors};
 use crate::ring::{Close, SlotId, Wire};
 use crate::route::Tried;
+use crate::tls::Version;
 
 use super::dedicated::upstream_name;
 use super::introduction::{Introduction, told};
@@ -114,6 +115,10 @@ impl<W: Wire> World<W> {
             recipients_accepted: ended.envelope.accepted() as u32,
             size: ended.octets,
             upstream: upstream.as_deref().unwrap_or_default(),
+            upstream_tls: ended
+                .upstream
+                .and(session.leg_tls)
+                .map_or("", Version::word),
             outcome,
             reply: ended.reply,
             why: if ended.unheard { "unheard" } else { "" },

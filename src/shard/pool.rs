@@ -226,6 +226,7 @@ impl<W: Wire> World<W> {
         let waited = session.want.waited_until(self.now);
         session.want.ticket = Ticket::NONE;
         session.leg = Some(leg_key);
+        session.leg_tls = self.wire.facts(leg.slot).map(|facts| facts.version);
         leg.duty = Duty::Attached(key);
         leg.uses += 1;
         leg.due = match leg.reset {

@@ -128,8 +128,13 @@ impl<W: Wire> World<W> {
         if leg.own {
             leg.due = Moment::NEVER;
         }
+        let session = leg.session();
         if let Some(facts) = self.wire.facts(slot) {
             self.count_handshake(TlsLeg::Upstream, facts);
+            // Its own connection; those of the pool are attached later.
+            if let Some(session) = session.and_then(|key| self.sessions.get_mut(key)) {
+                session.leg_tls = Some(facts.version);
+            }
         }
         self.pump(key);
     }

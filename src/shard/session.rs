@@ -19,6 +19,7 @@ use crate::metrics::Ended;
 use crate::policy::errors::Errors;
 use crate::policy::{Finding, Standing};
 use crate::ring::{SlotId, Wire};
+use crate::tls::Version;
 
 use super::house::smtp_config;
 use super::intake::Pending;
@@ -92,6 +93,8 @@ pub struct Session {
     pub last_words: Option<SharedText>,
     /// What the client is slowed down for.
     pub blame: Option<Finding>,
+    /// TLS of the upstream connection that it was attached to last.
+    pub leg_tls: Option<Version>,
 }
 
 /// What is going on with the client's socket.
@@ -159,6 +162,7 @@ impl Session {
             why: None,
             last_words: None,
             blame: None,
+            leg_tls: None,
         }
     }
 

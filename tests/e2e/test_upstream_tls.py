@@ -43,6 +43,7 @@ class Forgone(TlsCase):
         self.assertGreaterEqual(weir.metric("weir_upstream_tls_forgone_total"), 1)
         self.assertEqual(weir.metric("weir_upstream_ejections_total") or 0, 0)
         self.assertEqual(weir.log().count(" upstream_tls_forgone "), 1)
+        self.assertNotIn("upstream_tls=", weir.log())
         return weir
 
     def test_an_answer_in_plaintext(self):
@@ -66,3 +67,5 @@ class Forgone(TlsCase):
         self.assertGreaterEqual(upstream.handshakes, 1)
         self.assertFalse([line for line in upstream.plain if line.upper().startswith(b"MAIL")])
         self.assertNotIn("upstream_tls_forgone", weir.log())
+        wait_until(lambda: " transaction " in weir.log(), "the transaction's line")
+        self.assertIn(f' upstream="127.0.0.1:{upstream.port}" upstream_tls=1.3 outcome=accepted ', weir.log())

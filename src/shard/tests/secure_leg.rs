@@ -97,6 +97,8 @@ fn a_message_goes_up_inside_tls_by_starttls_and_the_next_one_finds_the_connectio
         let mut peer = serving(leg, server_config(&[version]));
         take_envelope(&mut stage, &mut peer);
         finish(&mut stage, client, &mut peer);
+        let (_, session) = stage.world.sessions.iter().next().expect("it is there");
+        assert!(session.leg_tls.is_some(), "for the log");
         stage.say(client, "MAIL FROM:<a@c.example>\r\n");
         assert_eq!(stage.code(client), "250");
         stage.say(client, "RCPT TO:<b@d.example>\r\n");
