@@ -43,10 +43,8 @@ texts! {
     TLS_GO_AHEAD = "220 2.0.0 Ready to start TLS";
     /// No certificate, or no memory for a handshake.
     TLS_UNAVAILABLE = "454 4.7.0 TLS not available due to local problem";
-    /// Handshakes cost: this client has had its share of them.
-    TLS_TOO_MANY = "454 4.7.0 Error: too many new TLS sessions, try again later";
 
-    /// A session with an upstream of its own can not begin, or not go on.
+    /// A session with an upstream of its own cannot begin, or cannot go on.
     NOBODY_THERE = "421 4.4.1 No mail server answers, try again later";
     UPSTREAM_GONE = "421 4.4.2 Connection to the mail server lost, try again later";
     UPSTREAM_SILENT = "421 4.4.2 The mail server did not answer in time, try again later";
@@ -124,7 +122,6 @@ mod tests {
             INTERNAL,
             OVERLOAD,
             TLS_UNAVAILABLE,
-            TLS_TOO_MANY,
             COME_AGAIN,
         ];
         assert!(ours.iter().all(|text| text.as_reply().is_transient()));
