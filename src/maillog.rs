@@ -146,7 +146,7 @@ pub struct TransactionRecord<'a> {
 
 /// A check that found something.
 #[derive(Clone, Debug)]
-pub struct FindingRecord<'a> {
+pub struct FindingRecord {
     pub at: Moment,
     pub session: u64,
     pub client: SocketAddr,
@@ -156,8 +156,8 @@ pub struct FindingRecord<'a> {
     pub stage: &'static str,
     /// How long after the session's start.
     pub after: Duration,
-    /// What the peer sent, or empty.
-    pub sample: &'a [u8],
+    /// The reason, where a finding can have several, or empty.
+    pub why: &'static str,
 }
 
 impl LogBuffer {
@@ -214,7 +214,7 @@ impl LogBuffer {
         });
     }
 
-    pub fn finding(&mut self, r: &FindingRecord<'_>) {
+    pub fn finding(&mut self, r: &FindingRecord) {
         self.write(r.at, "finding", |line| {
             line.session(r.session);
             line.address("client", r.client);
@@ -222,7 +222,7 @@ impl LogBuffer {
             line.word("action", r.action);
             line.word("stage", r.stage);
             line.seconds("after", r.after);
-            line.bytes_if("sample", r.sample);
+            line.word_if("why", r.why);
         });
     }
 

@@ -77,6 +77,17 @@ impl<W: Wire> World<W> {
 
     /// Counts and logs what was noticed, and lets the client feel it.
     pub(super) fn take_note(&mut self, key: Key, ruling: &Ruling, stage: &'static str) {
+        self.take_note_of(key, ruling, stage, "");
+    }
+
+    /// The same, with a reason for the log.
+    pub(super) fn take_note_of(
+        &mut self,
+        key: Key,
+        ruling: &Ruling,
+        stage: &'static str,
+        why: &'static str,
+    ) {
         if ruling.noticed.is_empty() {
             return;
         }
@@ -97,7 +108,7 @@ impl<W: Wire> World<W> {
                 action: action.word(),
                 stage,
                 after: self.now.since(session.accepted),
-                sample: b"",
+                why,
             });
         }
         if let Some((finding, action)) = ruling.by {

@@ -212,7 +212,7 @@ impl<W: Wire> World<W> {
             Ok(facts) => facts,
             Err(error) => {
                 self.count_failure(TlsLeg::Client, &error);
-                self.note_failure(key, "handshake");
+                self.note_failure(key, "handshake", failure_of(&error).word());
                 return self.drop_client(key, Ended::Tls);
             }
         };
@@ -265,22 +265,22 @@ impl<W: Wire> World<W> {
     pub(super) fn handshake_overdue(&mut self, key: Key) {
         let failures = &self.counters.tls_failures;
         failures.at(TlsLeg::Client, TlsFailure::Timeout).inc();
-        self.note_failure(key, "handshake");
+        self.note_failure(key, "handshake", "timeout");
     }
 
     /// A client's connection is gone: not by its close_notify, if it is inside TLS.
     pub(super) fn client_cut(&mut self, key: Key, error: &io::Error) {
         self.count_cut(TlsLeg::Client, error);
         if Failure::of(error).is_some_and(|failure| failure != Failure::Truncated) {
-            self.note_failure(key, "tls");
+            self.note_failure(key, "tls", failure_of(error).word());
         }
     }
 
-    fn note_failure(&mut self, key: Key, stage: &'static str) {
+    fn note_failure(&mut self, key: Key, stage: &'static str, why: &'static str) {
         if let Some(session) = self.sessions.get(key) {
             let standing = session.standing;
             let ruling = self.policy.found(standing, Finding::TlsFailed, self.now);
-            self.take_note(key, &ruling, stage);
+            self.take_note_of(key, &ruling, stage, why);
         }
     }
 
