@@ -350,10 +350,28 @@ pub fn warnings(config: &Config, shards: usize, cores: usize) -> Vec<String> {
         ));
     }
     warnings.extend(tls::warnings(config));
+    warnings.extend(few_connections(config));
     if listening.connections_max == 0 {
         warnings.push("--max-connections 0: memory is bounded by the open-file limit only".into());
     }
     warnings
+}
+
+/// Where clients have upstream connections to themselves there are no more clients than those.
+fn few_connections(config: &Config) -> Option<String> {
+    let is_bounded = config.mode() == "dedicated" && config.identifying.intercept.is_none();
+    let pool = &config.upstreams;
+    let most = pool.upstreams.iter().map(|upstream| match upstream.max {
+        Some(max) => max,
+        None => pool.pool_max,
+    });
+    let most: Vec<u32> = most.collect();
+    let sum: u64 = most.iter().map(|max| u64::from(*max)).sum();
+    let clients = u64::from(config.listening.connections_max);
+    let is_short = !most.contains(&0) && (clients == 0 || sum < clients);
+    (is_bounded && is_short).then(|| {
+        format!("each client needs an upstream connection, and there are {sum}: who comes on top waits for a greeting and then hears 421 (--pool-max, --queue-wait)")
+    })
 }
 
 fn limit(n: u32, what: &str) -> String {

@@ -102,7 +102,10 @@ pub fn plan(config: &Config) -> String {
     let mut lines = vec![format!(
         "{general}; TLS {oldest}{hybrid}{clients}; tickets: {tickets}; handshake {}, {} per client; {} keep TLS in the pit",
         show(tls.clients.handshake_timeout),
-        tls.clients.rate_handshakes,
+        match tls.clients.rate_handshakes.to_string() {
+            none if none == "0" => "any number".into(),
+            rate => rate,
+        },
         match tls.clients.parked_max {
             0 => "all parked clients".into(),
             max => format!("at most {max} clients"),
@@ -151,6 +154,11 @@ pub fn warnings(config: &Config) -> Vec<String> {
     if server.has_certificate() && !has_tls(config) {
         warnings.push("there is a certificate, and no listener uses it (--tls off)".into());
     }
+    let upstream = &config.tls.settings.upstream;
+    if upstream.authorities.is_some() && !upstream.verifies {
+        warnings.push("--upstream-ca is not used: no upstream is verified (--upstream-tls verify, or ,tls=verify behind one)".into());
+    }
+    warnings.extend(config.upstreams.upstreams.iter().filter_map(speaks_first));
     let mut seen = HashSet::new();
     for certificate in config.tls.material.for_clients() {
         let path = certificate.pair.certificate.display();
@@ -193,6 +201,18 @@ pub fn legs_max(config: &Config) -> u64 {
     secured
         .map(|upstream| u64::from(upstream.max.unwrap_or(pool.pool_max)))
         .sum()
+}
+
+/// Port 465 begins with the handshake everywhere; a dialogue in plaintext would wait for a greeting that never comes.
+fn speaks_first(upstream: &Upstream) -> Option<String> {
+    let implicit = upstream.tls.as_ref().is_some_and(|tls| tls.implicit);
+    let mute = upstream.port == 465 && !implicit;
+    mute.then(|| {
+        format!(
+            "--upstream {} is a port where servers begin with TLS: write ,implicit-tls behind it",
+            upstream.name()
+        )
+    })
 }
 
 /// Tells of a file under the flag that named it.
@@ -329,7 +349,7 @@ mod tests {
             "only where a listener says so; TLS 1.2 and 1.3; tickets: keys of this process",
             "a.crt: ECDSA for a.example until 2090-01-01",
             "localhost:465 weight 1, at most 10 connections, TLS required, not verified from the first byte, as localhost",
-            "90.0 KiB  TLS with upstreams (10 sessions x 9.0 KiB)",
+            "50.0 KiB  TLS with upstreams (10 sessions x 5.0 KiB)",
             "no listener uses it",
             "twin.crt is not shown to who asks for a.example",
             "nameless.crt has no names",

@@ -83,7 +83,7 @@ metrics! {
     tls_failures: Matrix<TlsLeg, TlsFailure>, Sum, "weir_tls_failures_total", "TLS handshakes that failed and TLS connections that broke the rules, by side and reason.";
     tls_cut: Vector<TlsLeg>, Sum, "weir_tls_cut_total", "TLS connections that ended without close_notify. Clients that hang up so in the middle of a message lose it.";
     tls_injections: Counter, Sum, "weir_tls_injections_total", "Sessions in which octets came behind STARTTLS and in front of the handshake. They are thrown away. Above 0: somebody tries.";
-    tls_sessions: Gauge, Shard, "weir_tls_sessions", "Connections inside TLS or on the way there now, of both sides, parked ones included: about 5 KiB each.";
+    tls_sessions: Gauge, Shard, "weir_tls_sessions", "Connections inside TLS or on the way there now, of both sides, parked ones included: about 4 KiB each.";
 
     // bytes
     client_bytes: Vector<Way>, Shard, "weir_client_bytes_total", "Bytes received from (in) and sent to (out) clients.";

@@ -134,7 +134,7 @@ pub struct PitConfig {
     /// Parked clients: `pit::ROW_BYTES` and a timer each.
     pub rows_max: u32,
     pub overflow: pit::Overflow,
-    /// Of these, with TLS: some 5 KiB more each.
+    /// Of these, with TLS: some 4 KiB more each.
     pub secure_max: u32,
 }
 

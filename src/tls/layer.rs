@@ -34,7 +34,7 @@ use channel::Channel;
 const HELD_MAX: usize = 64 * 1024;
 
 /// Octets that all connections of a shard may hold together: unfinished records, handshake messages, plaintext not asked for. Who needs more then is cut.
-const CARRIED_MAX: usize = 32 << 20;
+pub const CARRIED_MAX: usize = 32 << 20;
 
 /// Allocations kept for flights: a send takes one and leaves one.
 const SPARE_MAX: usize = 64;

@@ -32,7 +32,7 @@ pub struct Flags {
     /// Take connections that were meant for other hosts: tproxy or redirect
     ///
     /// All --listen addresses become intercepting ones, and each client's upstream is the host that it wanted to go to: there
-    /// is no --upstream. tproxy: nftables or iptables TPROXY (needs CAP_NET_ADMIN). redirect: REDIRECT or DNAT, on the same
+    /// is no --upstream. tproxy: nftables or iptables TPROXY (needs CAP_NET_RAW or CAP_NET_ADMIN). redirect: REDIRECT or DNAT, on the same
     /// host. Together with --identity transparent neither side sees weir. With any other identity the destination sees weir's
     /// address, which it may trust more than the client's: then --relay-domains or --relay-from has to be given (any, if no
     /// destination does).
@@ -43,7 +43,7 @@ pub struct Flags {
 
     /// What becomes of STARTTLS: tunnel, terminate or refuse
     ///
-    /// For connections that are not shared by clients. tunnel: the client and its server talk TLS with each other, and weir moves bytes that it cannot read; limits of
+    /// For connections that are not shared by clients; elsewhere, and without this flag, --tls says it. tunnel: the client and its server talk TLS with each other, and weir moves bytes that it cannot read; limits of
     /// connections, byte rates and durations stay in force. terminate: weir answers with its own certificate
     /// (with --transparent it goes on to the server in the clear). refuse: 454, the
     /// keyword is still shown.
@@ -56,7 +56,7 @@ pub struct Flags {
     /// Mark of weir's own upstream packets (SO_MARK), so that packet rules let them pass
     ///
     /// Without it a rule that intercepts what this host sends itself would give weir its own connections back (needs
-    /// CAP_NET_ADMIN).
+    /// CAP_NET_RAW or CAP_NET_ADMIN).
     ///
     /// Range: 1 to 4294967295 (or 0x1 to 0xffffffff), or 0: no mark. Cost: none.
     #[arg(long, value_name = "N", default_value = "0")]

@@ -23,7 +23,7 @@ pub struct Flags {
     /// public domain, whose mail has to be taken from everybody (RFC 3207, 4). An option behind an address overrides it there.
     ///
     /// Range: off, may, require. Default: may if there is a certificate, else off. Cost: a handshake per connection, about 75
-    /// microseconds with an ECDSA certificate, 330 with an RSA one; and about 9 KiB per connection.
+    /// microseconds with an ECDSA certificate, 330 with an RSA one; and about 4 KiB per connection.
     #[arg(long, value_name = "HOW")]
     pub tls: Option<String>,
 
@@ -119,7 +119,7 @@ pub struct Flags {
     ///
     /// One more is closed instead of parked.
     ///
-    /// Range: 1 to 10000000, or 0: no limit but --pit-max. Cost: about 9 KiB each.
+    /// Range: 1 to 10000000, or 0: no limit but --pit-max. Cost: about 4 KiB each.
     #[arg(long, value_name = "N", default_value = "10000")]
     pub tls_parked_max: String,
 }
