@@ -251,11 +251,10 @@ fn ignored_variables() -> Vec<String> {
 }
 
 fn examine(config: &Config) -> ExitCode {
-    let (report, fit) = doctor::report(&doctor::examine(
-        config,
-        rt::allowed_cores().len(),
-        seconds_since_1970(),
-    ));
+    let cores = rt::allowed_cores().len();
+    let mut points = doctor::examine(config, cores, seconds_since_1970());
+    points.extend(doctor::files_of_the_user(config));
+    let (report, fit) = doctor::report(&points);
     let printed = print(&report);
     if fit {
         printed

@@ -110,7 +110,7 @@ pub fn ring_troubles() -> Vec<Point> {
         .collect()
 }
 
-pub use privileges::kept;
+pub use privileges::{files_of_the_user, kept};
 
 /// The report, and whether weir can run here.
 pub fn report(points: &[Point]) -> (String, bool) {

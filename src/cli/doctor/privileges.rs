@@ -54,6 +54,18 @@ fn fence(fence: &Fence) -> Point {
     }
 }
 
+/// Whether the user that weir will be can read what weir reads again. Becomes that user, for good: it is the last to be asked.
+pub fn files_of_the_user(config: &Config) -> Option<Point> {
+    let mut sandbox = config.sandbox(false);
+    sandbox.fenced = false;
+    sandbox.user.as_ref().filter(|_| rt::effective_uid() == 0)?;
+    let trouble = match sandbox::enter(&sandbox) {
+        Ok(_) => config.out_of_reach()?,
+        Err(trouble) => trouble,
+    };
+    Some(Point::failure(trouble.what, trouble.remedy))
+}
+
 pub(super) fn low_port(
     config: &Config,
     unprivileged_start: &str,

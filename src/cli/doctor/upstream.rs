@@ -20,6 +20,7 @@ use crate::tls::{UpstreamMode, UpstreamTls, Version};
 
 /// For the connection and for each reply.
 const PATIENCE: Duration = Duration::from_secs(15);
+const HANDSHAKE_FAILED: &str = "the TLS handshake failed";
 /// Nobody here is responsible for it (RFC 2606), so who takes mail for it takes mail for everybody.
 const FOREIGN: &str = "weir-relay-test@example.org";
 
@@ -56,8 +57,14 @@ fn judge(name: &str, address: SocketAddr, visit: io::Result<Visit>) -> Vec<Point
     let visit = match visit {
         Ok(visit) => visit,
         Err(error) => {
-            let remedy =
-                "is the mail server running, and does it accept connections from this host?";
+            let remedy = match error.to_string().contains(HANDSHAKE_FAILED) {
+                true => {
+                    "openssl s_client -starttls smtp -connect HOST:PORT shows its certificate: is it for the name (,sni=NAME), and does it lead to --upstream-ca? One that a server made for itself has to stand there"
+                }
+                false => {
+                    "is the mail server running, and does it accept connections from this host?"
+                }
+            };
             return vec![Point::failure(
                 format!("upstream {name} at {address}: {error}"),
                 remedy,
@@ -184,7 +191,7 @@ impl Dialogue {
         };
         let mut stream = stream.try_clone()?;
         let told = |error: &dyn std::fmt::Display| {
-            io::Error::other(format!("the TLS handshake failed: {error}"))
+            io::Error::other(format!("{HANDSHAKE_FAILED}: {error}"))
         };
         let mut connection = ClientConnection::new(Arc::clone(&tls.config), tls.name.clone())
             .map_err(|error| told(&error))?;
