@@ -1,6 +1,7 @@
 //! One command line to one [`Command`]: spans of the line, nothing copied. Whether a command is in order is not decided here but in `inbound`.
 
-use crate::extension::{ExtensionSet, decimal};
+use crate::decimal;
+use crate::extension::ExtensionSet;
 use crate::limits::HELO_MAX;
 use crate::param::{self, Place};
 use crate::path::{self, Path};
@@ -209,7 +210,7 @@ fn bdat<'a>(argument: &[u8]) -> Result<Command<'a>, Violation> {
         .filter(|word| !word.is_empty());
     let size = words
         .next()
-        .and_then(decimal)
+        .and_then(decimal::read)
         .filter(|&size| size < u64::MAX)
         .ok_or(Violation::BadChunk)?;
     let last = match words.next() {

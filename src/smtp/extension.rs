@@ -4,6 +4,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::decimal;
 use crate::xclient::{Attributes, XCLIENT_UNDERSTOOD};
 
 /// A set of extensions, two bytes.
@@ -165,7 +166,7 @@ impl Capabilities {
         };
         self.set.insert(row.1);
         match row.1 {
-            ExtensionSet::SIZE => self.size_max = words.next().and_then(decimal).unwrap_or(0),
+            ExtensionSet::SIZE => self.size_max = words.next().and_then(decimal::read).unwrap_or(0),
             ExtensionSet::LIMITS => words.for_each(|word| self.note_limit(word)),
             ExtensionSet::XCLIENT => {
                 words.for_each(|word| self.xclient.insert(Attributes::named(word)))
@@ -182,7 +183,8 @@ impl Capabilities {
         let (Some(name), Some(value)) = (halves.next(), halves.next()) else {
             return;
         };
-        let Some(value) = decimal(value).map(|value| u32::try_from(value).unwrap_or(u32::MAX))
+        let Some(value) =
+            decimal::read(value).map(|value| u32::try_from(value).unwrap_or(u32::MAX))
         else {
             return;
         };
@@ -276,29 +278,7 @@ fn start_line(out: &mut Vec<u8>, text: &[u8]) {
 
 pub(crate) fn push_number(out: &mut Vec<u8>, label: &[u8], number: u64) {
     out.extend_from_slice(label);
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    let mut rest = number;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
-/// Digits as a number; too many of them are the highest one. None: something else.
-pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    Some(digits.iter().fold(0u64, |sum, digit| {
-        sum.saturating_mul(10)
-            .saturating_add(u64::from(digit - b'0'))
-    }))
+    decimal::push(out, number);
 }
 
 #[cfg(test)]

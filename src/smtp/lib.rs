@@ -21,6 +21,7 @@ extern crate std;
 
 pub mod body;
 pub mod command;
+mod decimal;
 pub mod dedicated;
 pub mod dialogue;
 pub mod envelope;

@@ -1,7 +1,8 @@
 //! The parameters of MAIL and RCPT as a table: keyword, the extension that brings it, where it may stand, and its grammar. A new parameter is
 //! a row. Values are checked and pass on byte for byte.
 
-use crate::extension::{ExtensionSet, decimal};
+use crate::decimal;
+use crate::extension::ExtensionSet;
 use crate::limits::{ENVID_MAX, ORCPT_MAX};
 use crate::violation::Violation;
 
@@ -197,7 +198,7 @@ impl Params {
             (Keyword::SmtpUtf8 | Keyword::RequireTls, Some(_)) | (_, None) => false,
             (Keyword::Size, Some(value)) => {
                 // RFC 1870, 4: at most 20 digits; what does not fit into 64 bits is too big for anybody
-                self.size = decimal(value).filter(|_| value.len() <= 20);
+                self.size = decimal::read(value).filter(|_| value.len() <= 20);
                 self.size.is_some()
             }
             (Keyword::Body, Some(value)) => return self.set_body(value, announced),

@@ -12,9 +12,8 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use core::str;
 
-use crate::extension::decimal;
+use crate::decimal;
 use crate::limits::{ATTRIBUTE_MAX, XCLIENT_COMMAND_MAX};
-use crate::outbound::decimal as write_decimal;
 
 /// A set of attributes, as an EHLO reply lists them behind the keyword.
 #[derive(Copy, Clone, Default, Eq, PartialEq, Debug)]
@@ -161,7 +160,7 @@ fn address(value: &[u8]) -> Option<IpAddr> {
 }
 
 fn port(value: &[u8]) -> Option<u16> {
-    decimal(value).and_then(|port| u16::try_from(port).ok())
+    decimal::read(value).and_then(|port| u16::try_from(port).ok())
 }
 
 fn protocol(value: &[u8]) -> Option<bool> {
@@ -334,8 +333,7 @@ fn write_address(out: &mut Vec<u8>, address: IpAddr) {
 }
 
 fn write_port(out: &mut Vec<u8>, port: u16) {
-    let mut digits = [0u8; 20];
-    out.extend_from_slice(write_decimal(port.into(), &mut digits));
+    decimal::push(out, port.into());
 }
 
 /// What it shows as, without a string in between.

@@ -6,7 +6,8 @@
 
 use alloc::vec::Vec;
 
-use crate::extension::{ExtensionSet, OwnLimits, decimal, push_number, stricter};
+use crate::decimal;
+use crate::extension::{ExtensionSet, OwnLimits, push_number, stricter};
 use crate::xclient::XCLIENT_UNDERSTOOD;
 
 /// Whether STARTTLS stands in the reply.
@@ -140,7 +141,7 @@ fn row(line: &[u8]) -> Option<(&'static str, ExtensionSet, Line)> {
 }
 
 fn size(out: &mut Vec<u8>, line: &[u8], own: &OwnLimits) {
-    let theirs = words(line).nth(1).and_then(decimal).unwrap_or(0);
+    let theirs = words(line).nth(1).and_then(decimal::read).unwrap_or(0);
     let limit = stricter(theirs, own.message_size_max);
     if limit == theirs {
         return out.extend_from_slice(line);
@@ -157,7 +158,7 @@ fn limits(out: &mut Vec<u8>, line: &[u8], own: &OwnLimits) {
             Some(name) if name.eq_ignore_ascii_case(b"MAILMAX") => own.messages_max,
             _ => 0,
         };
-        let value = word.get(8..).and_then(decimal).unwrap_or(0);
+        let value = word.get(8..).and_then(decimal::read).unwrap_or(0);
         if own != 0 && stricter(value, own.into()) != value {
             out.push(b' ');
             out.extend_from_slice(&word[..7]);

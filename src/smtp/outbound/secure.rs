@@ -3,7 +3,8 @@
 //! A server's offer of STARTTLS comes in plaintext, so whoever sits in the path can take it away. Where TLS is wanted if it can be had, that
 //! is the price of having mail delivered at all; where it is required the connection is lost instead.
 
-use super::{Outbound, Owed, Phase, write_hello};
+use super::commands::write_hello;
+use super::{Outbound, Owed, Phase};
 use crate::extension::{Capabilities, ExtensionSet};
 use crate::reply::ReplyReader;
 use crate::starttls::PlaintextDrained;

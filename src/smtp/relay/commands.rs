@@ -7,9 +7,9 @@ use super::secure::is_for_plaintext;
 use super::{Cx, LineVerdict, Phase, Relay, TlsOffer, Waiting};
 use crate::body::BodyScanner;
 use crate::command::{BodyType, Command, MailArgs, parse};
+use crate::decimal;
 use crate::gate::{Finding, Stage, Verdict};
 use crate::line::Terminator;
-use crate::outbound::decimal;
 use crate::reply::ReplyText;
 use crate::texts;
 use crate::violation::{Violation, looks_foreign, means_bdat};
@@ -335,9 +335,8 @@ impl Relay {
 
     /// `250 2.0.0 N octets received`, for a chunk that is not the last.
     pub(super) fn chunk_received(&mut self, cx: &mut Cx<'_>, octets: u64) {
-        let mut digits = [0u8; 20];
         cx.out.extend_from_slice(b"250 2.0.0 ");
-        cx.out.extend_from_slice(decimal(octets, &mut digits));
+        decimal::push(cx.out, octets);
         cx.out.extend_from_slice(b" octets received\r\n");
     }
 }
