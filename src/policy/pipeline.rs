@@ -252,6 +252,13 @@ impl Policy {
         self.unless(within, standing, Finding::RateRecipients, now)
     }
 
+    /// Whether this client's recipients need not be seen: where they are weir's to decide about, nothing passes unread.
+    pub fn may_go_unread(&self, standing: Standing) -> bool {
+        standing.relay_from
+            || self.relay.is_open()
+            || !self.config.actions.of(Finding::Relay).refuses()
+    }
+
     /// Message data was read. [`Finding::RateBytes`] was noticed if there is an answer: how long reading has to pause
     /// (not at all where the action is `log`).
     pub fn body(&mut self, standing: Standing, octets: u32, now: Moment) -> Option<Duration> {

@@ -36,9 +36,14 @@ impl Relay {
         self.from.contains(client)
     }
 
+    /// Whether everybody may send anywhere.
+    pub fn is_open(&self) -> bool {
+        matches!(self.domains, RelayDomains::Any)
+    }
+
     /// Whether anybody may send to this recipient.
     pub fn is_ours(&self, path: &Path<'_>) -> bool {
-        if matches!(self.domains, RelayDomains::Any) {
+        if self.is_open() {
             return true;
         }
         if !hops(path).all(|hop| self.is_our_domain(hop)) {

@@ -14,7 +14,7 @@ use weir_smtp::violation::Violation;
 use crate::maillog::FindingRecord;
 use crate::net::proxy::looks_like_header;
 use crate::policy::pace::Pace;
-use crate::policy::{Action, Finding, Ruling, Temper};
+use crate::policy::{Action, Finding, Ruling, Standing, Temper};
 use crate::ring::Wire;
 
 use super::leg::outcome_of;
@@ -46,15 +46,14 @@ impl<W: Wire> World<W> {
                 let Some(Ok((path, _))) = argument.map(path::parse) else {
                     unreachable!("the relay asks about recipients that it has parsed");
                 };
-                let standing = match session.relay.is_authenticated() {
-                    true => standing.vouched_for(),
-                    false => standing,
-                };
-                self.policy.recipient(standing, &path, now)
+                self.policy.recipient(sender(session), &path, now)
             }
             Stage::Finding(finding) => self.policy.found(standing, finding.into(), now),
             // Where client and server come to terms themselves, weir needs no certificate.
             Stage::StartTls if self.tls.is_none() && !self.tunnels(session.listener) => {
+                return Verdict::Refuse(texts::TLS_UNAVAILABLE);
+            }
+            Stage::StartTls if self.tunnels(session.listener) && !self.may_tunnel(session) => {
                 return Verdict::Refuse(texts::TLS_UNAVAILABLE);
             }
             Stage::StartTls => self.policy.handshake(standing, now),
@@ -73,6 +72,11 @@ impl<W: Wire> World<W> {
         }
         self.take_note(key, &ruling, word(stage));
         ruling.verdict
+    }
+
+    /// What is said inside a tunnel passes no gate: there is one only for whom the gates on recipients would let pass anyway.
+    fn may_tunnel(&self, session: &Session) -> bool {
+        self.policy.may_go_unread(sender(session))
     }
 
     /// Counts and logs what was noticed, and lets the client feel it.
@@ -254,5 +258,13 @@ fn word(stage: Stage) -> &'static str {
         Stage::EndOfData => "end_of_data",
         Stage::FinalReply { .. } => "final_reply",
         Stage::Finding(_) => "command",
+    }
+}
+
+/// What policy knows of a client as somebody who sends mail: an upstream that has authenticated it decides itself.
+fn sender(session: &Session) -> Standing {
+    match session.relay.is_authenticated() {
+        true => session.standing.vouched_for(),
+        false => session.standing,
     }
 }

@@ -239,3 +239,37 @@ fn a_defect_of_the_session_ends_its_tunnel() {
     stage.sleep(Duration::from_secs(600));
     stage.assert_empty();
 }
+
+/// Where weir decides who may send where, a tunnel would go past it: the server saw weir's address, and an open relay.
+#[test]
+fn who_may_not_send_anywhere_gets_no_tunnel() {
+    use crate::policy::relay::{Relay, RelayDomains};
+
+    for (from, domains, way) in [
+        ("198.51.100.0/24", "c.example", "STARTTLS\r\n"),
+        ("192.0.2.0/24", "any", "STARTTLS\r\n"),
+        ("192.0.2.0/24", "c.example", ""),
+    ] {
+        let mut stage = Stage::new(tunnelling(), 1, 10);
+        let mut relay = Relay {
+            domains: RelayDomains::parse(domains).expect("domains"),
+            ..Relay::default()
+        };
+        relay.from.insert(from.parse().expect("a network"), ());
+        stage
+            .world
+            .handle_mail(stage.now, Mail::Relay(Arc::new(relay)));
+        let client = stage.client();
+        let leg = stage.legs(1)[0];
+        stage.say(leg, "220 mx.example ESMTP\r\n");
+        stage.say(client, "EHLO c.example\r\n");
+        stage.say(leg, "250-mx.example\r\n250 STARTTLS\r\n");
+        stage.heard(leg);
+        stage.heard(client);
+        stage.say(client, "STARTTLS\r\n");
+        assert_eq!(stage.heard(leg), way, "{from} {domains}");
+        if way.is_empty() {
+            assert!(stage.heard(client).starts_with("454 4.7.0"));
+        }
+    }
+}
