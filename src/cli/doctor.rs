@@ -96,7 +96,12 @@ pub fn examine(config: &Config, cores: usize, now: i64) -> Vec<Point> {
         if let Some(None) = tls {
             continue; // what is wrong with the files has been told
         }
-        points.extend(upstream::visit(target, hostname, tls.flatten().as_ref()));
+        points.extend(upstream::visit(
+            target,
+            hostname,
+            tls.flatten().as_ref(),
+            config.identifying.identity,
+        ));
     }
     points
 }

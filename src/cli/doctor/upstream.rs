@@ -10,12 +10,15 @@ use std::{
 use weir_smtp::{
     extension::{Capabilities, ExtensionSet, parse_ehlo_reply},
     reply::ReplyReader,
+    xclient::Attributes,
 };
 
 use rustls::{ClientConnection, StreamOwned};
 
 use super::{Level, Point};
 use crate::cli::flags::upstreams::Upstream;
+use crate::net::{ProxyVersion, Spoken, write_proxy};
+use crate::route::Identity;
 use crate::tls::{UpstreamMode, UpstreamTls, Version};
 
 /// For the connection and for each reply.
@@ -25,7 +28,12 @@ const HANDSHAKE_FAILED: &str = "the TLS handshake failed";
 const FOREIGN: &str = "weir-relay-test@example.org";
 
 /// One point per address of the server, spoken to as weir would. `tls`: None in plaintext.
-pub fn visit(upstream: &Upstream, hostname: &str, tls: Option<&UpstreamTls>) -> Vec<Point> {
+pub fn visit(
+    upstream: &Upstream,
+    hostname: &str,
+    tls: Option<&UpstreamTls>,
+    identity: Identity,
+) -> Vec<Point> {
     let name = upstream.name();
     let addresses: Vec<SocketAddr> = match (upstream.host.as_str(), upstream.port).to_socket_addrs()
     {
@@ -39,8 +47,32 @@ pub fn visit(upstream: &Upstream, hostname: &str, tls: Option<&UpstreamTls>) -> 
     };
     addresses
         .into_iter()
-        .flat_map(|address| judge(&name, address, ask(address, hostname, tls)))
+        .flat_map(|address| {
+            judge(
+                &name,
+                address,
+                ask(address, hostname, tls, identity),
+                identity,
+            )
+        })
         .collect()
+}
+
+/// What a server that expects a PROXY header hears first, on a connection that speaks for nobody but weir.
+fn header(identity: Identity, own: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    let spoken = Spoken {
+        client: own,
+        destination: to,
+        tls: None,
+        name: None,
+    };
+    let mut header = Vec::new();
+    match identity {
+        Identity::ProxyV1 => write_proxy(&mut header, ProxyVersion::Text, Some(&spoken)),
+        Identity::ProxyV2 => write_proxy(&mut header, ProxyVersion::Binary, None),
+        _ => {}
+    }
+    header
 }
 
 /// What a visit brought.
@@ -53,7 +85,12 @@ struct Visit {
     foreign: (u16, String),
 }
 
-fn judge(name: &str, address: SocketAddr, visit: io::Result<Visit>) -> Vec<Point> {
+fn judge(
+    name: &str,
+    address: SocketAddr,
+    visit: io::Result<Visit>,
+    identity: Identity,
+) -> Vec<Point> {
     let visit = match visit {
         Ok(visit) => visit,
         Err(error) => {
@@ -82,7 +119,15 @@ fn judge(name: &str, address: SocketAddr, visit: io::Result<Visit>) -> Vec<Point
             "every message costs it more round trips",
         ));
     }
-    if visit.foreign.0 / 100 == 2 {
+    let offered = visit.capabilities.xclient;
+    if identity == Identity::Xclient && !offered.contains(Attributes::ADDR) {
+        points.push(Point::failure(
+            format!("upstream {name} at {address} offers no XCLIENT to this host, and is not used with --identity xclient"),
+            "let this host use it (Postfix: smtpd_authorized_xclient_hosts)",
+        ));
+    }
+    // A server that sees the clients decides about them, not about this host.
+    if visit.foreign.0 / 100 == 2 && !identity.is_dedicated() {
         points.push(Point {
             level: Level::Warning,
             what: format!(
@@ -96,8 +141,13 @@ fn judge(name: &str, address: SocketAddr, visit: io::Result<Visit>) -> Vec<Point
     points
 }
 
-fn ask(address: SocketAddr, hostname: &str, tls: Option<&UpstreamTls>) -> io::Result<Visit> {
-    let mut dialogue = Dialogue::connect(address)?;
+fn ask(
+    address: SocketAddr,
+    hostname: &str,
+    tls: Option<&UpstreamTls>,
+    identity: Identity,
+) -> io::Result<Visit> {
+    let mut dialogue = Dialogue::connect(address, identity)?;
     if let Some(tls) = tls.filter(|tls| tls.implicit) {
         dialogue.secure(tls)?;
     }
@@ -174,8 +224,9 @@ struct Dialogue {
 }
 
 impl Dialogue {
-    fn connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    fn connect(address: SocketAddr, identity: Identity) -> io::Result<Self> {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.write_all(&header(identity, stream.local_addr()?, address))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self {
@@ -227,6 +278,8 @@ impl Dialogue {
         loop {
             let read = match self.stream.read(&mut bytes) {
                 Ok(0) => return Err(io::Error::other(format!("it closed after {after}"))),
+                // The ring that was tried before may have news, and a socket with a timeout is not read on.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error)
                     if matches!(
                         error.kind(),
@@ -286,7 +339,7 @@ mod tests {
             max: None,
             tls: None,
         };
-        let points = visit(&upstream, "mx.example", None);
+        let points = visit(&upstream, "mx.example", None, Identity::None);
         server.join().unwrap();
         points
     }
@@ -362,9 +415,38 @@ mod tests {
             max: None,
             tls: None,
         };
-        let points = visit(&upstream, "weir.example", Some(&tls));
+        let points = visit(&upstream, "weir.example", Some(&tls), Identity::None);
         serving.join().unwrap();
         points
+    }
+
+    #[test]
+    fn a_server_that_expects_a_header_hears_one() {
+        let (own, to) = ("192.0.2.1:4711".parse(), "192.0.2.25:25".parse());
+        let (own, to) = (own.unwrap(), to.unwrap());
+        let said = |identity| header(identity, own, to);
+        assert_eq!(
+            said(Identity::ProxyV1),
+            b"PROXY TCP4 192.0.2.1 192.0.2.25 4711 25\r\n"
+        );
+        assert!(said(Identity::ProxyV2).starts_with(b"\r\n\r\n\0\r\nQUIT\n\x20"));
+        assert!(said(Identity::None).is_empty() && said(Identity::Transparent).is_empty());
+    }
+
+    #[test]
+    fn a_server_that_hides_xclient_is_of_no_use_to_who_needs_it() {
+        let visit = || Visit {
+            secured: None,
+            capabilities: parse_ehlo_reply(b"250-mx\r\n250 PIPELINING\r\n"),
+            foreign: (250, String::new()),
+        };
+        let worst = |identity| {
+            let points = judge("mx", ([127, 0, 0, 1], 25).into(), Ok(visit()), identity);
+            points.iter().map(|point| point.level).max()
+        };
+        assert_eq!(worst(Identity::Xclient), Some(Level::Failure));
+        assert_eq!(worst(Identity::ProxyV2), Some(Level::Good));
+        assert_eq!(worst(Identity::None), Some(Level::Warning));
     }
 
     #[test]
@@ -426,6 +508,9 @@ mod tests {
             max: None,
             tls: None,
         };
-        assert_eq!(visit(&upstream, "x", None)[0].level, Level::Failure);
+        assert_eq!(
+            visit(&upstream, "x", None, Identity::None)[0].level,
+            Level::Failure
+        );
     }
 }
