@@ -4,29 +4,12 @@ import hashlib
 import os
 import signal
 import ssl
-import subprocess
 
+from tlstest import context, openssl
 from weirtest import Case, Client, Dialogue, Upstream, message, wait_until
 
 # weir looks at its files every 5 s.
 LOOK = 12
-
-
-def openssl(*words):
-    done = subprocess.run(["openssl", *words], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        raise AssertionError(f"openssl {' '.join(words)}: {done.stderr}")
-    return done.stdout
-
-
-def context(**options):
-    """A client's: any certificate will do."""
-    made = ssl.create_default_context()
-    made.check_hostname = False
-    made.verify_mode = ssl.CERT_NONE
-    for name, value in options.items():
-        setattr(made, name, value)
-    return made
 
 
 def starttls(client, sni=None, by=None, session=None):
