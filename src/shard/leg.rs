@@ -201,7 +201,12 @@ impl<W: Wire> World<W> {
         self.release(buffer);
         self.counters.upstream_bytes.at(Way::In).add(u64::from(len));
         match lost {
-            Some(why) => self.lose_leg(key, why, closed_by(why)),
+            Some(why) => {
+                if why == LegLost::NoTls {
+                    self.log_no_tls(key);
+                }
+                self.lose_leg(key, why, closed_by(why));
+            }
             None => self.leg_settled(key),
         }
         if let Some(session) = served {

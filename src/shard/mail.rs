@@ -70,6 +70,8 @@ pub enum ProbeFailure {
     Protocol,
     /// A refusal in greeting or EHLO, or 421.
     Refused,
+    /// No TLS, or none that convinces, where it is asked for.
+    Tls,
 }
 
 impl ProbeFailure {
@@ -80,6 +82,7 @@ impl ProbeFailure {
             ProbeFailure::Closed => "closed",
             ProbeFailure::Protocol => "protocol",
             ProbeFailure::Refused => "refused",
+            ProbeFailure::Tls => "tls",
         }
     }
 }

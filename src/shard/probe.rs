@@ -148,7 +148,8 @@ impl<W: Wire> World<W> {
             (LegLost::Timeout, _) => ProbeFailure::Timeout,
             (LegLost::Closed, _) => ProbeFailure::Closed,
             (LegLost::Protocol | LegLost::Injection, _) => ProbeFailure::Protocol,
-            (LegLost::Refused421 | LegLost::Unwelcome | LegLost::NoTls, _) => ProbeFailure::Refused,
+            (LegLost::Refused421 | LegLost::Unwelcome, _) => ProbeFailure::Refused,
+            (LegLost::NoTls, _) => ProbeFailure::Tls,
         };
         self.probe_done(endpoint, Err(failure));
     }

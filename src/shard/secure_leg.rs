@@ -166,11 +166,20 @@ impl<W: Wire> World<W> {
         self.log.event(self.now, "upstream_tls_injection", &fields);
     }
 
+    /// TLS is wanted, and the server did not offer or would not begin it.
+    pub(super) fn log_no_tls(&mut self, key: Key) {
+        self.log_tls_failed(key, "not_offered");
+    }
+
     fn log_leg_failure(&mut self, key: Key, error: &io::Error) {
+        self.log_tls_failed(key, failure_of(error).word());
+    }
+
+    fn log_tls_failed(&mut self, key: Key, why: &'static str) {
         if let Some(leg) = self.legs.get(key) {
             let fields = [
                 ("address", Value::Address(leg.address)),
-                ("why", Value::Word(failure_of(error).word())),
+                ("why", Value::Word(why)),
             ];
             self.log.event(self.now, "upstream_tls_failed", &fields);
         }

@@ -139,7 +139,7 @@ fn what_a_server_offers_in_plaintext_is_not_believed_of_it_inside_tls() {
         let failed = matches!(
             mail,
             Mail::Probed {
-                result: Err(ProbeFailure::Refused),
+                result: Err(ProbeFailure::Tls),
                 ..
             }
         );
