@@ -201,9 +201,15 @@ class TlsDialogue(Dialogue):
     secured = False
 
     def run(self):
-        if self.server.implicit:
-            self.secure()
-        super().run()
+        try:
+            if self.server.implicit:
+                self.secure()
+            super().run()
+        finally:
+            # Who called has the socket from before the handshake.
+            with self.server.lock:
+                self.server.socks.discard(self.sock)
+            self.sock.close()
 
     def secure(self):
         try:
