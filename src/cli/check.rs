@@ -161,7 +161,9 @@ fn upstreams(config: &Config) -> String {
         return "the embedded sink".into();
     }
     if config.identifying.intercept.is_some() {
-        return "where each client wanted to go".into();
+        let tls = config.original_tls.map(tls::mode_words);
+        let tls = tls.map(|how| format!(", {how}")).unwrap_or_default();
+        return format!("where each client wanted to go{tls}");
     }
     let upstreams = &config.upstreams;
     let one = |upstream: &super::flags::upstreams::Upstream| {

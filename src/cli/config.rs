@@ -6,7 +6,7 @@ use super::{
     flags::{
         Flags, Purpose, clients::Clients, identity::Identifying, listen::Listening, logs::Logging,
         messages::Messages, relay::Relaying, running::Running, tarpit::Tarpit, timeouts::Timeouts,
-        trust::Trusting, upstreams::Upstreams,
+        trust::Trusting, upstream_tls::Mode, upstreams::Upstreams,
     },
     needs::{self, Reread},
     reader::{Reader, Wrong},
@@ -14,6 +14,7 @@ use super::{
     units::Fault,
 };
 use crate::net::ClientTls;
+use crate::tls::UpstreamMode;
 
 /// What the flags mean. Complete and valid: nothing downstream checks again.
 #[derive(Clone)]
@@ -22,6 +23,8 @@ pub struct Config {
     pub upstreams: Upstreams,
     pub tls: Tls,
     pub identifying: Identifying,
+    /// How hosts that clients want to go to themselves are spoken to.
+    pub original_tls: Mode,
     pub trusting: Trusting,
     pub relaying: Relaying,
     pub messages: Messages,
@@ -52,10 +55,10 @@ impl Config {
         let identifying = flags.identity.read(&mut reader, purpose);
         let destined = identifying.intercept.is_some();
         let mode = flags.upstream_tls.mode(&mut reader);
-        if destined && mode.is_some() {
+        if destined && mode == Some(UpstreamMode::Verify) {
             let fault = Fault::new(
-                "is not for --transparent: a destination has no name to ask for",
-                "leave it out; with --transparent-starttls tunnel clients and destinations have TLS of their own",
+                "is not for --transparent: of where a client wants to go only the address is known, and certificates are for names",
+                "write require, which takes any certificate",
             );
             reader.wrong("--upstream-tls", &flags.upstream_tls.upstream_tls, fault);
         }
@@ -67,6 +70,7 @@ impl Config {
                 .relay
                 .read(&mut reader, &listening.addresses(), (&identifying).into()),
             identifying,
+            original_tls: mode.filter(|mode| destined && *mode != UpstreamMode::Verify),
             trusting: flags.trust.read(&mut reader),
             messages: flags.messages.read(&mut reader),
             clients: flags.clients.read(&mut reader),
@@ -124,6 +128,15 @@ impl Config {
                 "terminate",
                 super::flags::tls::needs_certificate(),
             );
+        }
+        let mut wishes = self.upstreams.upstreams.iter().map(|one| one.tls.is_some());
+        let secures = self.original_tls.is_some() || wishes.any(|wish| wish);
+        if self.identifying.starttls == Some(Starttls::Tunnel) && secures {
+            let fault = Fault::new(
+                "leaves TLS to clients and servers, and --upstream-tls has weir speak it",
+                "write terminate or refuse here, or --upstream-tls off",
+            );
+            reader.wrong("--transparent-starttls", "tunnel", fault);
         }
         if self.upstreams.queue_wait > self.timeouts.end {
             let fault = Fault::new(
@@ -281,10 +294,15 @@ mod tests {
             ]),
             ["--queue-wait"]
         );
-        let words =
-            "--listen 127.0.0.1:25 --transparent tproxy --identity transparent --upstream-tls may";
+        let words = "--listen 127.0.0.1:25 --transparent tproxy --identity transparent --upstream-tls verify";
         let words: Vec<&str> = words.split(' ').collect();
-        assert_eq!(blamed(&words), ["--upstream-tls"]);
+        assert_eq!(blamed(&words), ["--upstream-tls"], "for which name?");
+        let mut tunnel = words.clone();
+        tunnel[7] = "may";
+        assert_eq!(blamed(&tunnel), ["--transparent-starttls"]);
+        let refused = [&tunnel[..], &["--transparent-starttls", "refuse"]].concat();
+        let config = read(&refused).expect("TLS on one side");
+        assert_eq!(config.original_tls, Some(UpstreamMode::May));
         assert_eq!(blamed(&["--demo", "--upstream", "mx"]), ["--demo"]);
         let path = ["--listen", "0.0.0.0:25", "--transparent", "tproxy"];
         assert_eq!(blamed(&path), ["--listen"], "who may send where?");

@@ -10,7 +10,7 @@ use weir_smtp::relay as smtp;
 
 use super::{
     config::Config,
-    flags::{Flags, Purpose, listener::Listener, upstreams::Upstream},
+    flags::{Flags, Purpose, listener::Listener, upstream_tls::Mode, upstreams::Upstream},
     reader::{Reader, Wrong},
     sizes,
 };
@@ -27,6 +27,7 @@ use crate::shard::{
         WaitConfig,
     },
 };
+use crate::tls::UpstreamWish;
 
 /// Instead of "no limit" where a limit is a duration.
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -106,7 +107,7 @@ impl Config {
     ) -> control::Config {
         let pool_max = self.upstreams.pool_max;
         let upstreams = match sink {
-            None if self.identifying.intercept.is_some() => vec![original()],
+            None if self.identifying.intercept.is_some() => vec![original(self.original_tls)],
             Some(sink) => vec![Target {
                 name: "sink".into(),
                 host: sink.ip().to_string(),
@@ -312,14 +313,14 @@ fn own_endpoints(listeners: &[SocketAddr], addresses: &[IpAddr]) -> Vec<SocketAd
 }
 
 /// Stands in the table of upstreams for all hosts that clients want to go to themselves.
-fn original() -> Target {
+fn original(tls: Mode) -> Target {
     Target {
         name: "original".into(),
         host: "0.0.0.0".into(),
         port: 0,
         weight: 1,
         max: 0,
-        tls: None,
+        tls: tls.map(UpstreamWish::anywhere),
     }
 }
 

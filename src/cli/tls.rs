@@ -135,16 +135,20 @@ pub fn upstream_words(upstream: &Upstream) -> String {
     let Some(wish) = &upstream.tls else {
         return String::new();
     };
-    let how = match wish.mode {
-        UpstreamMode::May => "TLS where offered",
-        UpstreamMode::Require => "TLS required, not verified",
-        UpstreamMode::Verify => "TLS required and verified",
-    };
+    let how = mode_words(wish.mode);
     let first = match wish.implicit {
         true => " from the first byte",
         false => "",
     };
     format!(", {how}{first}, as {}", wish.name.to_str())
+}
+
+pub fn mode_words(mode: UpstreamMode) -> &'static str {
+    match mode {
+        UpstreamMode::May => "TLS where offered",
+        UpstreamMode::Require => "TLS required, not verified",
+        UpstreamMode::Verify => "TLS required and verified",
+    }
 }
 
 /// Choices about TLS that may not be meant.

@@ -3,6 +3,7 @@
 //! Each upstream has a configuration of its own, and so tickets of its own: names and addresses that several upstreams share
 //! do not mix their sessions.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,6 +22,14 @@ use super::provider::{Oldest, provider};
 
 /// Names that one upstream's tickets are kept for: it has one.
 const SESSIONS_MAX: usize = 4;
+
+/// The same for all hosts that clients want to go to themselves, each by its address: some 2 KiB each.
+const DESTINATIONS_MAX: usize = 256;
+
+/// Stands for all those addresses.
+fn anywhere() -> ServerName<'static> {
+    IpAddr::from(Ipv4Addr::UNSPECIFIED).into()
+}
 
 /// `--upstream-tls`, where it is not off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +53,16 @@ pub struct UpstreamWish {
 }
 
 impl UpstreamWish {
+    /// How to speak to hosts that clients want to go to themselves. Each connection puts the host's address in place of the name;
+    /// nothing can be verified by that.
+    pub fn anywhere(mode: UpstreamMode) -> UpstreamWish {
+        UpstreamWish {
+            mode,
+            implicit: false,
+            name: anywhere(),
+        }
+    }
+
     /// Whether any of these needs roots to verify a certificate.
     pub fn any_verified<'a>(wishes: impl IntoIterator<Item = &'a UpstreamWish>) -> bool {
         let mut wishes = wishes.into_iter();
@@ -166,6 +185,10 @@ impl UpstreamFiles {
             .expect("the provider has suites for both versions")
             .dangerous()
             .with_custom_certificate_verifier(verifier);
+        let sessions = match wish.name == anywhere() {
+            true => DESTINATIONS_MAX,
+            false => SESSIONS_MAX,
+        };
         let mut config = match &self.certificate {
             Some(own) => {
                 let own = CertifiedKey::clone(&own.keys);
@@ -173,7 +196,7 @@ impl UpstreamFiles {
             }
             None => builder.with_no_client_auth(),
         };
-        config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
+        config.resumption = Resumption::in_memory_sessions(sessions);
         UpstreamTls {
             mode: wish.mode,
             implicit: wish.implicit,

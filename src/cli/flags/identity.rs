@@ -46,7 +46,7 @@ pub struct Flags {
     /// For connections that are not shared by clients; elsewhere, and without this flag, --tls says it. tunnel: the client and its server talk TLS with each other, and weir moves bytes that it cannot read; limits of
     /// connections, byte rates and durations stay in force. Where --relay-domains or --relay-from decides, only clients that may
     /// send anywhere are let into one, others hear 454. terminate: weir answers with its own certificate
-    /// (with --transparent it goes on to the server in the clear). refuse: 454, the
+    /// (how it goes on to the server is said by --upstream-tls). refuse: 454, the
     /// keyword is still shown.
     ///
     /// Range: tunnel, terminate, refuse. Default: with --transparent tunnel; else as --tls says. Cost: of tunnel, what is in it

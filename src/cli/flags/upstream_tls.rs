@@ -18,7 +18,8 @@ pub struct Flags {
     /// without TLS; any certificate will do, so it protects against eavesdroppers, not against somebody in between. verify: no mail
     /// without TLS and a certificate for the upstream's name that leads to --upstream-ca. A failed handshake or
     /// verification counts as a failed connection; there is no plaintext after it, except with may: the next connections to
-    /// that address go without TLS for 10 minutes. tls=HOW behind an --upstream overrides it there.
+    /// that address go without TLS for 10 minutes. With --transparent it is for the hosts that clients want to go to, with
+    /// --transparent-starttls terminate or refuse; verify is not, since of those only the address is known. tls=HOW behind an --upstream overrides it there.
     ///
     /// Range: off, may, require, verify. Cost: a handshake per upstream connection, mostly a resumed one; low with a pool.
     #[arg(long, value_name = "HOW", default_value = "off")]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::net::{Intercept, Service};
 use crate::route::Identity;
+use crate::tls::UpstreamTls;
 
 fn speaking(identity: Identity) -> WorldConfig {
     WorldConfig {
@@ -13,7 +14,7 @@ fn speaking(identity: Identity) -> WorldConfig {
     }
 }
 
-fn intercepting() -> WorldConfig {
+pub fn intercepting() -> WorldConfig {
     let mut config = speaking(Identity::Transparent);
     let service = Service {
         intercept: Some(Intercept::Tproxy),
@@ -26,18 +27,22 @@ fn intercepting() -> WorldConfig {
 }
 
 /// A host that clients want to go to.
-fn host(n: u8) -> SocketAddr {
+pub fn host(n: u8) -> SocketAddr {
     SocketAddr::from(([203, 0, 113, n], 25))
 }
 
 /// In front of all hosts there are.
-fn in_path(config: WorldConfig) -> Stage {
+pub fn in_path(config: WorldConfig) -> Stage {
+    in_path_with(config, None)
+}
+
+pub fn in_path_with(config: WorldConfig, tls: Option<UpstreamTls>) -> Stage {
     let mut stage = Stage::new(config, 1, 0);
     let anywhere = UpstreamSpec {
         name: "original".into(),
         weight: 1,
         max: 0,
-        tls: None,
+        tls,
         addresses: vec![SocketAddr::from(([0, 0, 0, 0], 0))],
     };
     let mail = Mail::Upstreams(vec![anywhere].into());
@@ -45,7 +50,7 @@ fn in_path(config: WorldConfig) -> Stage {
     stage
 }
 
-fn to(stage: &mut Stage, address: SocketAddr) -> Vec<SlotId> {
+pub fn to(stage: &mut Stage, address: SocketAddr) -> Vec<SlotId> {
     let sockets = stage.world.wire.sockets.iter().enumerate();
     let open = sockets.filter(|(_, one)| one.to == Some(address) && one.closed.is_none());
     open.map(|(slot, _)| SlotId(slot as u32)).collect()

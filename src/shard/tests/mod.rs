@@ -8,6 +8,7 @@ mod dedicated;
 mod drain;
 mod forgone;
 mod layer;
+mod original;
 mod parking;
 mod pool;
 mod probe;
