@@ -109,7 +109,7 @@ metrics! {
     upstream_up: Vector<Upstreams, Gauge>, Sum, "weir_upstream_up_shards", "Shards that have heard the upstream and use it now. 0: it is ejected everywhere, or was never heard.";
     upstream_unheard: Gauge, Sum, "weir_upstream_unheard", "Addresses of upstreams, summed over shards, that have not answered or failed a probe yet. While above 0 EHLO announces less than the upstreams offer.";
     upstream_probes: Matrix<Upstreams, Probe>, Sum, "weir_upstream_probes_total", "Health probes, by result.";
-    destinations_dead: Gauge, Shard, "weir_destinations_dead", "Hosts that clients wanted to go to themselves (--transparent) and that did not answer lately.";
+    destinations_dead: Gauge, Shard, "weir_destinations_dead", "Hosts that clients wanted to go to themselves (--transparent) and that did not answer lately; with --identity transparent counted for each client that met it.";
     destinations_spared: Counter, Sum, "weir_destinations_spared_total", "Clients told at once, instead of after a connect of their own, that such a host does not answer.";
     pool_active: Vector<Upstreams, Gauge>, Sum, "weir_pool_active", "Upstream connections that carry a transaction or are being opened.";
     pool_idle: Vector<Upstreams, Gauge>, Sum, "weir_pool_idle", "Upstream connections waiting for the next transaction.";

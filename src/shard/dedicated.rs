@@ -290,7 +290,7 @@ impl<W: Wire> World<W> {
         let Duty::Attached(session) = leg.duty else {
             return;
         };
-        if asking.is_some() && self.destinations.connected(to) {
+        if asking.is_some_and(|client| self.destinations.connected(client, to)) {
             self.log_destination("destination_returned", to);
         }
         self.pump(key);
@@ -315,8 +315,8 @@ impl<W: Wire> World<W> {
         let upstream = self.upstream_of(endpoint);
         self.counters.upstream_connect_failures.at(upstream).inc();
         self.close_leg(key, Some(reason));
-        if asking.is_some() {
-            if self.destinations.failed(to, self.now) {
+        if let Some(client) = asking {
+            if self.destinations.failed(client, to, self.now) {
                 self.log_destination("destination_dead", to);
             }
         } else {

@@ -4,6 +4,9 @@
 //! told at once, for a while that grows with each failure; then one of them tries, and the others are told until it knows.
 //! A host that works has no entry.
 //!
+//! Where hosts see each client's own address (--identity transparent), one may well refuse to talk to a client that it has
+//! listed. What happens to one client then says nothing of the others, and is remembered for itself.
+//!
 //! One whose TLS fails, where TLS is not a must, is spoken to in plaintext for a while.
 //!
 //! A client that has many connections to one host under way, none of them answered yet, is most likely weir itself: packet
@@ -16,7 +19,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use weir_smtp::time::Moment;
 
-/// Dead hosts remembered: 48 bytes each. Beyond that a failure is forgotten at once.
+/// Dead hosts remembered: 80 bytes each. Beyond that a failure is forgotten at once.
 const DEAD_MAX: usize = 4096;
 
 /// Hosts remembered that are spoken to without TLS: 48 bytes each. Beyond that each connection tries for itself.
@@ -26,8 +29,9 @@ const PLAIN_MAX: usize = 4096;
 const REST_MIN: Duration = Duration::from_secs(5);
 const REST_MAX: Duration = Duration::from_secs(60);
 
-/// Connections of one client to one host that may be unanswered at a time.
-pub const UNANSWERED_MAX: u16 = 16;
+/// Connections of one client to one host that may be unanswered at a time. Mail servers open some 20 to a host at once,
+/// several of them may share an address, and some hosts greet after many seconds.
+pub const UNANSWERED_MAX: u16 = 128;
 
 /// Why a host is not connected to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,7 +44,10 @@ pub enum Shut {
 
 #[derive(Debug, Default)]
 pub struct Destinations {
-    dead: HashMap<SocketAddr, Dead, foldhash::quality::RandomState>,
+    /// Hosts see each client's own address.
+    apart: bool,
+    /// For the client named, or for all.
+    dead: HashMap<(Option<IpAddr>, SocketAddr), Dead, foldhash::quality::RandomState>,
     /// Spoken to without TLS until then.
     plain: HashMap<SocketAddr, Moment, foldhash::quality::RandomState>,
     /// Connections that are being opened or have not been greeted.
@@ -56,6 +63,14 @@ struct Dead {
 }
 
 impl Destinations {
+    /// `apart`: hosts see each client's own address.
+    pub fn new(apart: bool) -> Destinations {
+        Destinations {
+            apart,
+            ..Destinations::default()
+        }
+    }
+
     /// Whether this client may be connected to this host now; who may has until `patience` is over to tell how it went.
     pub fn admit(
         &mut self,
@@ -68,7 +83,8 @@ impl Destinations {
         if unanswered.is_some_and(|count| *count >= UNANSWERED_MAX) {
             return Err(Shut::Loop);
         }
-        if let Some(dead) = self.dead.get_mut(&to) {
+        let whom = self.whom(client);
+        if let Some(dead) = self.dead.get_mut(&(whom, to)) {
             if now < dead.until || now < dead.tried_until {
                 return Err(Shut::Dead);
             }
@@ -79,27 +95,33 @@ impl Destinations {
     }
 
     /// The connection is there. True: that is news.
-    pub fn connected(&mut self, to: SocketAddr) -> bool {
-        !self.dead.is_empty() && self.dead.remove(&to).is_some()
+    pub fn connected(&mut self, client: IpAddr, to: SocketAddr) -> bool {
+        !self.dead.is_empty() && self.dead.remove(&(self.whom(client), to)).is_some()
     }
 
     /// The connection could not be made. True: that is news.
-    pub fn failed(&mut self, to: SocketAddr, now: Moment) -> bool {
-        if self.dead.len() >= DEAD_MAX && !self.dead.contains_key(&to) {
+    pub fn failed(&mut self, client: IpAddr, to: SocketAddr, now: Moment) -> bool {
+        let place = (self.whom(client), to);
+        if self.dead.len() >= DEAD_MAX && !self.dead.contains_key(&place) {
             self.dead.retain(|_, dead| now < dead.until + REST_MAX);
         }
-        if self.dead.len() >= DEAD_MAX && !self.dead.contains_key(&to) {
+        if self.dead.len() >= DEAD_MAX && !self.dead.contains_key(&place) {
             return false;
         }
-        let known = self.dead.get(&to).copied();
+        let known = self.dead.get(&place).copied();
         let rest = known.map_or(REST_MIN, |dead| (dead.rest * 2).min(REST_MAX));
         let dead = Dead {
             rest,
             until: now + rest,
             tried_until: Moment::ZERO,
         };
-        self.dead.insert(to, dead);
+        self.dead.insert(place, dead);
         known.is_none()
+    }
+
+    /// Whom it tells something that this client could, or could not, connect.
+    fn whom(&self, client: IpAddr) -> Option<IpAddr> {
+        self.apart.then_some(client)
     }
 
     /// A client that was admitted has had its greeting, or will never have it.
@@ -173,23 +195,41 @@ mod tests {
     fn a_dead_host_costs_one_client_its_time_and_the_others_nothing() {
         let mut hosts = Destinations::default();
         assert_eq!(admit(&mut hosts, 1, at(0)), Ok(()));
-        assert!(hosts.failed(host(1), at(30)), "news");
+        assert!(hosts.failed(client(1), host(1), at(30)), "news");
         assert_eq!(admit(&mut hosts, 2, at(31)), Err(Shut::Dead));
         assert_eq!(admit(&mut hosts, 2, at(36)), Ok(()), "one tries");
         assert_eq!(admit(&mut hosts, 3, at(37)), Err(Shut::Dead));
-        assert!(!hosts.failed(host(1), at(40)));
+        assert!(!hosts.failed(client(1), host(1), at(40)));
         assert_eq!(admit(&mut hosts, 3, at(46)), Err(Shut::Dead), "longer now");
         assert_eq!(admit(&mut hosts, 3, at(51)), Ok(()));
-        assert!(hosts.connected(host(1)));
-        assert!(!hosts.connected(host(1)));
+        assert!(hosts.connected(client(1), host(1)));
+        assert!(!hosts.connected(client(1), host(1)));
         assert_eq!(admit(&mut hosts, 4, at(51)), Ok(()));
+        assert_eq!(hosts.dead(), 0);
+    }
+
+    #[test]
+    fn a_host_that_refuses_one_client_is_not_dead_for_another() {
+        let mut hosts = Destinations::new(true);
+        assert_eq!(admit(&mut hosts, 1, at(0)), Ok(()));
+        assert!(hosts.failed(client(1), host(1), at(0)));
+        assert_eq!(admit(&mut hosts, 1, at(1)), Err(Shut::Dead));
+        assert_eq!(admit(&mut hosts, 2, at(1)), Ok(()));
+        assert!(!hosts.connected(client(2), host(1)), "no news");
+        assert_eq!(
+            admit(&mut hosts, 1, at(2)),
+            Err(Shut::Dead),
+            "still refused"
+        );
+        assert_eq!(admit(&mut hosts, 1, at(6)), Ok(()));
+        assert!(hosts.connected(client(1), host(1)));
         assert_eq!(hosts.dead(), 0);
     }
 
     #[test]
     fn who_tries_and_never_tells_does_not_block_the_others_for_ever() {
         let mut hosts = Destinations::default();
-        hosts.failed(host(1), at(0));
+        hosts.failed(client(1), host(1), at(0));
         assert_eq!(admit(&mut hosts, 1, at(6)), Ok(()));
         assert_eq!(admit(&mut hosts, 2, at(35)), Err(Shut::Dead));
         assert_eq!(admit(&mut hosts, 2, at(36)), Ok(()));
@@ -217,7 +257,7 @@ mod tests {
         let mut hosts = Destinations::default();
         for n in 0..DEAD_MAX as u32 + 10 {
             let to = SocketAddr::new(IpAddr::from(n.to_be_bytes()), 25);
-            assert_eq!(hosts.failed(to, at(0)), n < DEAD_MAX as u32);
+            assert_eq!(hosts.failed(client(1), to, at(0)), n < DEAD_MAX as u32);
         }
         hosts.sweep(at(64));
         assert_eq!(hosts.dead(), DEAD_MAX);

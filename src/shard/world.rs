@@ -24,7 +24,7 @@ use crate::policy::Policy;
 use crate::policy::access::Access;
 use crate::policy::overload::Ladder;
 use crate::ring::{BufferId, Close, Event, Part, Wire};
-use crate::route::{Approach, Routes};
+use crate::route::{Approach, Identity, Routes};
 use crate::tls::{Layer, ServerTls};
 
 use super::ahead::Ahead;
@@ -162,7 +162,7 @@ impl<W: Wire> World<W> {
             policy: Policy::new(config.policy.clone(), setup.access, setup.relay),
             routes: Routes::new(config.health),
             pools: Pools::default(),
-            destinations: Destinations::default(),
+            destinations: Destinations::new(config.identity == Identity::Transparent),
             tunnels: Tunnels::new(slots),
             waiters: Waiters::new(config.wait.max),
             shortage: Shortage::default(),

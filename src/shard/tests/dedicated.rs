@@ -332,7 +332,9 @@ fn an_intercepted_client_goes_where_it_wanted_to_under_its_own_address() {
 
 #[test]
 fn a_dead_host_costs_one_client_its_time() {
-    let mut stage = in_path(intercepting());
+    let mut config = intercepting();
+    config.identity = Identity::None;
+    let mut stage = in_path(config);
     stage.world.wire.silent.push(host(1));
     let first = stage.arrive_for(Some(host(1)));
     stage.sleep(Duration::from_secs(31));
@@ -350,6 +352,21 @@ fn a_dead_host_costs_one_client_its_time() {
     stage.settle();
     let leg = to(&mut stage, host(1))[0];
     hello(&mut stage, third, leg);
+}
+
+#[test]
+fn a_host_that_is_shut_to_one_clients_address_is_open_to_another() {
+    let mut stage = in_path(intercepting());
+    stage.world.wire.silent.push(host(1));
+    let listed = stage.arrive_for(Some(host(1)));
+    stage.sleep(Duration::from_secs(31));
+    assert_eq!(stage.code(listed), "421");
+    stage.world.wire.silent.clear();
+    let client = stage.arrive_for(Some(host(1)));
+    stage.settle();
+    assert_eq!(stage.counters.destinations_spared.value(), 0);
+    let leg = to(&mut stage, host(1))[0];
+    hello(&mut stage, client, leg);
 }
 
 #[test]
