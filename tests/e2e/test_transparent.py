@@ -379,6 +379,16 @@ class Failing(Transparent):
         self.assertEqual(len(other.messages), 8)
         self.assertEqual(weir.metric("weir_destinations_dead"), 2)
         self.assertGreater(weir.metric("weir_destinations_spared_total"), 0)
+        # A host that wants nothing to do with one subscriber is there for the others.
+        reject = "table ip t { chain c { type filter hook input priority 0; ip saddr 10.91.64.9 tcp dport 25 reject with tcp reset; }; }"
+        with inside(self.lab.server):
+            netlab.run("nft", reject)
+            self.addCleanup(netlab.run, "ip", "netns", "exec", self.lab.server, "nft", "delete table ip t")
+        for _ in range(3):
+            with self.client(self.lab.SECOND4, source="10.91.64.9", greeting=False) as session:
+                self.assertRegex(session.rest(), rb"^421 4\.4\.1 ")
+            with self.client(self.lab.SECOND4, source="10.91.64.8", hello="client.test") as session:
+                session.quit()
         # It is back: seen after the pause.
         with inside(self.lab.server):
             self.upstream(host=self.lab.EMPTY4, port=25)
@@ -443,7 +453,30 @@ class Many(Transparent):
         with inside(self.lab.server), Client(25, host=self.lab.CLIENT4, greeting=False) as session:
             self.assertRegex(session.rest(), rb"^421 ")
         self.assertGreater(weir.metric("weir_findings_total", finding="intercept-loop"), 0)
-        self.assertLess(weir.metric("weir_sessions_accepted_total"), 100)
+        self.assertLess(weir.metric("weir_sessions_accepted_total"), 300)
+
+
+class Confined(Transparent):
+    def test_without_privileges(self):
+        weir = self.intercept("--user", "nobody")
+        for server, client in ((self.lab.SERVER4, self.lab.CLIENT4), (self.lab.SERVER6, self.lab.CLIENT6)):
+            self.log_start = len(self.postfix.log())
+            with self.client(server, hello="client.test") as session:
+                self.assertEqual(session.data(body("nobody")).code, 250, weir.log())
+                session.quit()
+            self.assert_seen(client)
+        self.assertIn("runs as user", weir.log())
+
+    def test_a_busy_client_of_a_slow_host_is_no_loop(self):
+        weir = self.intercept()
+        with inside(self.lab.server):
+            slow = self.upstream(host=self.lab.SECOND4, port=25, delay={"CONNECT": 2})
+        clients = [self.client(self.lab.SECOND4, greeting=False) for _ in range(60)]
+        for client in clients:
+            self.assertEqual(client.reply().code, 220)
+            client.close()
+        self.assertEqual(slow.open_max, 60)
+        self.assertEqual(weir.metric("weir_findings_total", finding="intercept-loop"), 0)
 
 
 class OneHost(Transparent):
