@@ -9,7 +9,7 @@
 //!   it is made to wait   pit, parking (into a row and back), ahead, replies
 //!   it leaves            departures (the books and the log)
 //!   upstreams            leg (one connection), secure_leg (its way into TLS), flights (its writes), probe (are they well?)
-//!   ... shared           pool, want, waiters, streams, shortage; told (of whom they are told)
+//!   ... shared           pool, permits, want, waiters, serving, streams, shortage; told (of whom they are told)
 //!   ... one client's     dedicated, preface (whom it speaks for), destinations (hosts that clients choose), tunnel
 //! ```
 //!
@@ -33,6 +33,7 @@ mod launch;
 mod leg;
 pub mod mail;
 mod parking;
+mod permits;
 pub mod pit;
 mod pool;
 mod preface;
@@ -41,6 +42,7 @@ mod proxied;
 pub mod replies;
 mod secure;
 mod secure_leg;
+mod serving;
 mod session;
 pub mod shared;
 mod shortage;

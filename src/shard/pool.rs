@@ -1,38 +1,24 @@
 //! Which upstream connection serves which transaction: the pool of one shard.
 //!
 //! A session that asks gets an idle connection of the least loaded upstream; failing that a new connection is opened,
-//! if the upstream's permits (shared by all shards) allow one; failing that it waits. Whatever comes free, opened for it
-//! or given back by another, goes to the first waiter it suits. Connections being opened are nobody's in particular:
-//! there are as many of them as sessions that wait, at most.
+//! if the upstream's permits (`permits.rs`) allow one; failing that it waits (`serving.rs`).
 
-use std::io;
 use std::time::Duration;
 
 use weir_smtp::extension::ExtensionSet;
 use weir_smtp::gate::RouteId;
-use weir_smtp::outbound::Outbound;
 use weir_smtp::relay::{AttachFailure, Detach, LegId, UpstreamId};
 use weir_smtp::time::Moment;
 
-use crate::metrics::{ClosedLeg, UPSTREAMS_MAX};
-use crate::ring::{Dial, Wire};
+use crate::metrics::ClosedLeg;
+use crate::ring::Wire;
 use crate::route::{EndpointId, Routes};
 
 use super::leg::{Duty, Leg, Reset};
-use super::mail::{Mail, To};
-use super::secure_leg::tls_wanted;
-use super::shared::shards_in;
 use super::slab::{Key, Slab};
-use super::waiters::{Class, Full, Judgement, Ticket};
+use super::waiters::Ticket;
 use super::want::Want;
-use super::who::{Chore, Who};
 use super::world::World;
-
-/// How often it is looked whether a connection can be opened for those who wait, when nothing else causes a look.
-const RETRY: Duration = Duration::from_secs(1);
-
-/// How long a session waits while no upstream answers at all: long enough for a restart.
-const DOWN_WAIT: Duration = Duration::from_secs(10);
 
 /// How long the reply to a RSET in front of a transaction may take. A server may send it together with those behind it.
 const RESET_AHEAD: Duration = Duration::from_secs(30);
@@ -46,7 +32,7 @@ pub struct Pools {
     /// Idle connections by endpoint. The one used last is taken first, so that a load that shrinks leaves the others to
     /// their idle timeout.
     idle: Vec<Vec<Key>>,
-    opening: usize,
+    pub(super) opening: usize,
     /// Permits that this shard has, by upstream.
     held: Vec<u32>,
 }
@@ -144,7 +130,7 @@ impl<W: Wire> World<W> {
     }
 
     /// It wants to stream, and has or all have as many streams as they may.
-    fn is_beyond_share(&self, key: Key) -> bool {
+    pub(super) fn is_beyond_share(&self, key: Key) -> bool {
         let session = self.sessions.get(key);
         session.is_some_and(|session| session.relay.wants_to_stream()) && !self.may_stream(key)
     }
@@ -208,7 +194,7 @@ impl<W: Wire> World<W> {
     }
 
     /// The idle connection that was used last and offers what is needed.
-    fn take_idle(&mut self, endpoint: EndpointId, needs: ExtensionSet) -> Option<Key> {
+    pub(super) fn take_idle(&mut self, endpoint: EndpointId, needs: ExtensionSet) -> Option<Key> {
         let World { legs, pools, .. } = self;
         let idle = pools.at(endpoint);
         let at = idle.iter().rposition(|key| offers(legs, *key, needs))?;
@@ -216,7 +202,7 @@ impl<W: Wire> World<W> {
     }
 
     /// Gives a free connection to a session that has asked for one. The caller settles the session.
-    fn attach_to(&mut self, key: Key, leg_key: Key) {
+    pub(super) fn attach_to(&mut self, key: Key, leg_key: Key) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -255,72 +241,6 @@ impl<W: Wire> World<W> {
 
     pub(super) fn attach_failed(&mut self, key: Key, why: AttachFailure) {
         self.relay_call(key, |relay, cx| relay.handle_attach_failed(cx, why));
-    }
-
-    pub(super) fn wait_for_leg(&mut self, key: Key) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let class = if session.relay.owes_final() {
-            Class::Committed
-        } else if session.relay.wants_to_stream() {
-            Class::Stream
-        } else {
-            Class::Normal
-        };
-        match self.waiters.push(key, class) {
-            Ok(ticket) => {
-                session.want.ticket = ticket;
-                let patience = self.config.wait.time.min(DOWN_WAIT);
-                session.want.be_patient_for(patience);
-                self.counters.waiters.set(self.waiters.len() as u64);
-                self.retry_later();
-            }
-            Err(Full) => {
-                self.counters.waits_refused.inc();
-                self.attach_failed(key, AttachFailure::NoSlot);
-            }
-        }
-    }
-
-    /// The session does not want a connection any more, or has ended.
-    pub(super) fn cancel_attach(&mut self, key: Key) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        if !session.want.ticket.is_none() {
-            session.want.waited_until(self.now);
-            session.want.ticket = Ticket::NONE;
-            self.waiters.forget();
-            self.counters.waiters.set(self.waiters.len() as u64);
-        }
-        self.give_up_own_leg(key);
-    }
-
-    /// The session has waited as long as it may: for a busy upstream longer than for one that does not answer.
-    pub(super) fn wait_is_over(&mut self, key: Key) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let want = session.want;
-        let end = want.since + self.config.wait.time;
-        let answered = self.legs.iter().any(|(_, leg)| {
-            let endpoint = self.routes.get(leg.endpoint);
-            leg.connected && endpoint.is_some_and(|endpoint| endpoint.route() == want.route)
-        });
-        if answered && self.now < end {
-            session.want.be_patient_for(self.config.wait.time);
-            return;
-        }
-        let why = if answered {
-            AttachFailure::NoSlot
-        } else {
-            AttachFailure::NoUpstream
-        };
-        self.cancel_attach(key);
-        self.counters.waits_expired.inc();
-        self.attach_failed(key, why);
-        self.settle(key);
     }
 
     /// The session gives its connection back.
@@ -365,7 +285,7 @@ impl<W: Wire> World<W> {
     }
 
     /// RSET, and its reply awaited.
-    fn reset_leg(&mut self, key: Key) {
+    pub(super) fn reset_leg(&mut self, key: Key) {
         let Some(leg) = self.legs.get_mut(key) else {
             return;
         };
@@ -377,72 +297,7 @@ impl<W: Wire> World<W> {
         self.arm_leg(key);
     }
 
-    /// A connection is free; who gets it is decided at the end of the step.
-    pub(super) fn offer_later(&mut self, key: Key) {
-        let Some(leg) = self.legs.get_mut(key) else {
-            return;
-        };
-        if leg.duty == Duty::Opening {
-            self.pools.opening -= 1;
-        }
-        leg.duty = Duty::Offered;
-        leg.due = Moment::NEVER;
-        self.offers.push_back(key);
-    }
-
-    /// Connections that came free in this step go to those who wait, or to the pool.
-    pub(super) fn serve_offers(&mut self) {
-        self.serve_waiters();
-        // Who took one may have left too few; what silent clients give back is on offer at once.
-        while self.relieve_shortage() {
-            self.serve_waiters();
-        }
-    }
-
-    fn serve_waiters(&mut self) {
-        while let Some(key) = self.offers.pop_front() {
-            let Some(leg) = self.legs.get_mut(key) else {
-                continue;
-            };
-            if leg.duty != Duty::Offered {
-                continue;
-            }
-            let (endpoint, reset_due) = (leg.endpoint, leg.reset == Reset::Due);
-            let worn_out = leg.worn_out(&self.config.leg, self.now);
-            let reason = match worn_out {
-                None if leg.broken => Some(ClosedLeg::Peer),
-                None if !leg.outbound.is_reusable() => Some(ClosedLeg::Protocol),
-                other => other,
-            };
-            if let Some(reason) = reason {
-                self.dismiss_leg(key, reason);
-                self.open_for_waiters();
-                continue;
-            }
-            let upstream = self.upstream_of(endpoint);
-            let share = self.shared.fair_share(upstream, self.shard);
-            if *self.pools.held_at(upstream) > share {
-                // Others of this shard wait too, but they have more than their part of the connections.
-                self.dismiss_leg(key, ClosedLeg::Yielded);
-                continue;
-            }
-            match self.next_waiter(key) {
-                Some(session) => {
-                    if reset_due {
-                        self.reset_ahead(key);
-                    }
-                    self.step(Who::Session(session));
-                    self.attach_to(session, key);
-                    self.settle(session);
-                    self.feed(session);
-                }
-                None if reset_due => self.reset_leg(key),
-                None => self.keep_idle(key, endpoint),
-            }
-        }
-    }
-
-    fn reset_ahead(&mut self, key: Key) {
+    pub(super) fn reset_ahead(&mut self, key: Key) {
         if let Some(leg) = self.legs.get_mut(key) {
             leg.reset = Reset::Ahead;
             leg.outbound.reset_ahead();
@@ -450,7 +305,7 @@ impl<W: Wire> World<W> {
     }
 
     /// Nobody waits for this connection: it goes to the pool, or makes room where another shard is short.
-    fn keep_idle(&mut self, key: Key, endpoint: EndpointId) {
+    pub(super) fn keep_idle(&mut self, key: Key, endpoint: EndpointId) {
         if self.drain.is_on() {
             return self.dismiss_leg(key, ClosedLeg::Drain);
         }
@@ -473,267 +328,6 @@ impl<W: Wire> World<W> {
         self.pools.at(endpoint).push(key);
         self.arm_leg(key);
     }
-
-    /// The first session this connection suits.
-    fn next_waiter(&mut self, leg: Key) -> Option<Key> {
-        if self.waiters.is_empty() {
-            return None;
-        }
-        let World {
-            sessions,
-            routes,
-            waiters,
-            legs,
-            streams,
-            shared,
-            ..
-        } = self;
-        let leg = legs.get(leg)?;
-        let now = self.now;
-        let judge = |key: Key, ticket: Ticket| {
-            let Some(session) = sessions
-                .get(key)
-                .filter(|session| session.want.ticket == ticket)
-            else {
-                return Judgement::Gone;
-            };
-            let may_go_on =
-                || !session.relay.wants_to_stream() || streams.admits(session, shared.streams());
-            if suits(routes, leg, &session.want, now) && may_go_on() {
-                Judgement::Take
-            } else {
-                Judgement::Unfit
-            }
-        };
-        let session = waiters.take(judge);
-        self.counters.waiters.set(self.waiters.len() as u64);
-        session
-    }
-
-    /// Opens as many connections as sessions wait, where permits and slots allow it.
-    pub(super) fn open_for_waiters(&mut self) {
-        self.retry_armed = false;
-        if self.config.is_dedicated() {
-            return self.open_for_own_waiters();
-        }
-        let missing = self.waiters.len().saturating_sub(self.pools.opening);
-        let mut passed_over = 0;
-        for _ in 0..missing.min(OPENED_AT_ONCE) {
-            // Connections under way are for those who came first.
-            let sessions = &self.sessions;
-            let waits = |key: Key, ticket: Ticket| {
-                sessions
-                    .get(key)
-                    .is_some_and(|session| session.want.ticket == ticket)
-            };
-            let Some(key) = self.waiters.nth(self.pools.opening + passed_over, waits) else {
-                break;
-            };
-            let Some(want) = self.sessions.get(key).map(|session| session.want) else {
-                break;
-            };
-            if self.is_beyond_share(key) {
-                passed_over += 1;
-                continue;
-            }
-            match self.choose(&want, Room::IdleOrNew) {
-                Ok(endpoint) => {
-                    if let Some(leg) = self.take_idle(endpoint, want.needs) {
-                        self.offer_later(leg);
-                        break;
-                    }
-                    if !self.open(endpoint) {
-                        break;
-                    }
-                }
-                Err(why) => {
-                    if why == AttachFailure::NoSlot {
-                        self.starve(want.route);
-                    }
-                    if want.prefer.is_none() && want.needs.is_empty() {
-                        break;
-                    }
-                    // It waits for one upstream or for a capable one; the next may be content with another.
-                    passed_over += 1;
-                }
-            }
-        }
-        self.retry_later();
-    }
-
-    /// Opens one connection to an endpoint, if a permit and a slot are to be had.
-    fn open(&mut self, endpoint: EndpointId) -> bool {
-        let upstream = self.upstream_of(endpoint);
-        if self.shared.take_permit(upstream, self.shard).is_err() {
-            return false;
-        }
-        *self.pools.held_at(upstream) += 1;
-        match self.connect(endpoint, Duty::Opening) {
-            Ok(_) => {
-                self.pools.opening += 1;
-                true
-            }
-            Err(_) => {
-                // No slot left: that is our own limit, not the upstream's fault.
-                self.give_permit(upstream);
-                false
-            }
-        }
-    }
-
-    /// Sessions wait and all permits are taken: other shards are asked to make room.
-    pub(super) fn starve(&mut self, route: RouteId) {
-        let upstreams = self
-            .routes
-            .iter()
-            .filter(|(_, endpoint)| endpoint.route() == route);
-        for (_, endpoint) in upstreams {
-            let upstream = endpoint.upstream.0;
-            if self.shared.starve(upstream.into(), self.shard) {
-                self.outgoing
-                    .push_back((To::Others, Mail::Starving { upstream }));
-            }
-        }
-    }
-
-    pub(super) fn connect(&mut self, endpoint: EndpointId, duty: Duty) -> io::Result<Key> {
-        let Some(address) = self.routes.get(endpoint).map(|endpoint| endpoint.addr) else {
-            return Err(io::Error::other("this endpoint is gone"));
-        };
-        let tls = self.tls_for(endpoint, address);
-        let mut outbound = Outbound::new(self.config.hostname.clone());
-        outbound.set_tls(tls_wanted(&tls));
-        let dial = self.dial(address);
-        let preface = self.preface_of_weir(address);
-        let key = self.dial_out(&dial, endpoint, outbound, duty)?;
-        if let Some(leg) = self.legs.get_mut(key) {
-            leg.tls = tls;
-            leg.preface = preface;
-        }
-        Ok(key)
-    }
-
-    /// Opens a connection whose machine is ready, if there is room for it.
-    pub(super) fn dial_out(
-        &mut self,
-        dial: &Dial,
-        endpoint: EndpointId,
-        outbound: Outbound,
-        duty: Duty,
-    ) -> io::Result<Key> {
-        if self.legs.is_full() {
-            return Err(io::Error::other(
-                "no more upstream connections fit this shard",
-            ));
-        }
-        let slot = self.wire.connect(dial, Who::Nobody.owner())?;
-        let due = self.now + self.config.leg.connect;
-        let leg = Leg::new(outbound, slot, endpoint, dial.to, duty, self.now, due);
-        let Ok(key) = self.legs.insert(leg) else {
-            unreachable!("room was looked for above");
-        };
-        self.wire.set_owner(slot, Who::Leg(key).owner());
-        self.routes.opened(endpoint);
-        self.counters
-            .upstream_connects
-            .at(self.upstream_of(endpoint))
-            .inc();
-        self.arm_leg(key);
-        Ok(key)
-    }
-
-    /// Books for a connection that is gone.
-    pub(super) fn leg_left(&mut self, key: Key, leg: &Leg) {
-        self.routes.closed(leg.endpoint);
-        match leg.duty {
-            Duty::Opening => self.pools.opening -= 1,
-            Duty::Attached(_) => self.routes.end(leg.endpoint),
-            Duty::Idle => self.pools.leave(key, leg.endpoint),
-            Duty::Offered | Duty::Resetting | Duty::Quitting => {}
-            Duty::Probing(_) => return,
-        }
-        self.give_permit(self.upstream_of(leg.endpoint));
-        if leg.own && !self.waiters.is_empty() {
-            self.wheel
-                .insert(self.now, Who::Chore(Chore::Waiters).to_bits());
-        }
-    }
-
-    pub(super) fn give_permit(&mut self, upstream: usize) {
-        *self.pools.held_at(upstream) -= 1;
-        for shard in shards_in(self.shared.give_permit(upstream)) {
-            let upstream = upstream as u16;
-            self.outgoing
-                .push_back((To::Shard(shard), Mail::PermitFree { upstream }));
-        }
-    }
-
-    /// Nobody waits here: what others have is theirs.
-    pub(super) fn note_if_sated(&self) {
-        if self.waiters.is_empty() {
-            (0..UPSTREAMS_MAX).for_each(|upstream| self.shared.is_sated(upstream, self.shard));
-        }
-    }
-
-    /// Another shard is short of connections to this upstream: one idle one makes room.
-    pub(super) fn yield_connection(&mut self, upstream: usize) {
-        let belongs = |key: &Key| {
-            self.legs
-                .get(*key)
-                .is_some_and(|leg| self.upstream_of(leg.endpoint) == upstream)
-        };
-        let idle = self.pools.idle().find(belongs);
-        match idle {
-            Some(key) => self.dismiss_leg(key, ClosedLeg::Yielded),
-            None => self.want_one_back(),
-        }
-    }
-
-    /// Makes sure somebody looks after the waiters again.
-    pub(super) fn retry_later(&mut self) {
-        if !self.waiters.is_empty() && !self.retry_armed {
-            self.retry_armed = true;
-            self.wheel
-                .insert(self.now + RETRY, Who::Chore(Chore::Waiters).to_bits());
-        }
-    }
-
-    pub(super) fn upstream_of(&self, endpoint: EndpointId) -> usize {
-        let endpoint = self
-            .routes
-            .get(endpoint)
-            .expect("an endpoint stays as long as a connection to it");
-        endpoint.upstream.0.into()
-    }
-
-    /// Shows in the metrics how the connections are used. Now and then: it looks at every endpoint.
-    pub(super) fn count_pools(&mut self) {
-        let mut idle = [0u64; UPSTREAMS_MAX];
-        let mut open = [0u64; UPSTREAMS_MAX];
-        let mut up = [0u64; UPSTREAMS_MAX];
-        let mut unheard = 0;
-        for (id, endpoint) in self.routes.iter() {
-            let upstream = usize::from(endpoint.upstream.0);
-            idle[upstream] += self.pools.idle_at(id).len() as u64;
-            open[upstream] += u64::from(endpoint.connections());
-            if endpoint.is_retired() || endpoint.health().ejected_until().is_some() {
-                continue;
-            }
-            match endpoint.capabilities() {
-                Some(_) => up[upstream] = 1,
-                None => unheard += 1,
-            }
-        }
-        self.counters.upstream_unheard.set(unheard);
-        for upstream in 0..UPSTREAMS_MAX {
-            self.counters.pool_idle.at(upstream).set(idle[upstream]);
-            self.counters
-                .pool_active
-                .at(upstream)
-                .set(open[upstream].saturating_sub(idle[upstream]));
-            self.counters.upstream_up.at(upstream).set(up[upstream]);
-        }
-    }
 }
 
 /// Whether a connection of the pool offers what a transaction uses.
@@ -743,7 +337,7 @@ fn offers(legs: &Slab<Leg>, key: Key, needs: ExtensionSet) -> bool {
 }
 
 /// Whether this connection is one that the session asks for.
-fn suits(routes: &mut Routes, leg: &Leg, want: &Want, now: Moment) -> bool {
+pub(super) fn suits(routes: &mut Routes, leg: &Leg, want: &Want, now: Moment) -> bool {
     let Some(endpoint) = routes.get(leg.endpoint) else {
         return false;
     };
