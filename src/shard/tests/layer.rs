@@ -52,6 +52,29 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Blow {
+    Nothing(Op),
+    /// Copy buffers are used up, or there are some again.
+    Chunks(bool),
+    /// The send under way fails.
+    CutSend,
+    /// The client takes new keys, and wants weir to.
+    NewKeys,
+    /// The connection is reset.
+    Gone,
+}
+
+fn blow() -> impl Strategy<Value = Blow> {
+    prop_oneof![
+        20 => op().prop_map(Blow::Nothing),
+        1 => any::<bool>().prop_map(Blow::Chunks),
+        1 => Just(Blow::CutSend),
+        2 => Just(Blow::NewKeys),
+        1 => Just(Blow::Gone),
+    ]
+}
+
 struct Bench {
     layer: Layer<FakeWire>,
     slot: SlotId,
@@ -76,9 +99,24 @@ struct Bench {
 
 impl Bench {
     fn new(newest: bool, receiving: bool) -> Bench {
-        let version = if newest { &TLS13 } else { &TLS12 };
         let mut layer = Layer::new(FakeWire::new());
         let slot = layer.open(None, Owner(7));
+        Bench::on(layer, slot, newest, receiving)
+    }
+
+    /// The same slot in another life.
+    fn again(self, newest: bool) -> Bench {
+        let (mut layer, slot) = (self.layer, self.slot);
+        layer.due.clear();
+        layer.stuffed.clear();
+        layer.no_chunks = false;
+        let fresh = layer.open(None, Owner(7));
+        layer.sockets.swap(slot.0 as usize, fresh.0 as usize);
+        Bench::on(layer, slot, newest, true)
+    }
+
+    fn on(mut layer: Layer<FakeWire>, slot: SlotId, newest: bool, receiving: bool) -> Bench {
+        let version = if newest { &TLS13 } else { &TLS12 };
         if receiving {
             layer.start_receive(slot, Group::Client);
         }
@@ -149,6 +187,31 @@ impl Bench {
             Op::Unstuff => self.unstuff(),
             Op::Turn => self.turn(),
             _ => {}
+        }
+    }
+
+    /// Something that goes wrong, or that a peer does to make it go wrong.
+    fn suffer(&mut self, blow: Blow) {
+        let slot = self.slot;
+        match blow {
+            Blow::Nothing(op) => self.run(op),
+            Blow::Chunks(some) => self.layer.no_chunks = !some,
+            Blow::CutSend if self.layer.stuffed.contains(&slot) => {
+                self.layer.stuffed.clear();
+                if self.layer.socket(slot).sending {
+                    let cut = Err(io::ErrorKind::ConnectionReset.into());
+                    self.layer.due.push_back(Due::Sent(slot, cut, Vec::new()));
+                }
+            }
+            Blow::NewKeys => {
+                // Before the end of the handshake there are none.
+                let _ = self.client.refresh_traffic_keys();
+            }
+            Blow::Gone if self.layer.socket(slot).armed => {
+                let why = ReceiveEnd::Reset(io::ErrorKind::ConnectionReset.into());
+                self.layer.due.push_back(Due::Ended(slot, why));
+            }
+            Blow::CutSend | Blow::Gone => {}
         }
     }
 
@@ -377,5 +440,35 @@ proptest! {
         prop_assert_eq!(bench.layer.secure_slots(), 0);
         prop_assert_eq!(bench.layer.carried(), 0);
         prop_assert!(bench.layer.buffers.is_empty(), "buffers are left");
+    }
+
+    /// And whoever has the slot next notices nothing.
+    #[test]
+    fn whatever_goes_wrong_nothing_is_left_and_the_next_finds_a_clean_slot(
+        newest: bool,
+        receiving: bool,
+        how in prop_oneof![Just(Close::Now), Just(Close::Linger), Just(Close::Reset)],
+        at in proptest::option::of(0usize..20_000),
+        blows in proptest::collection::vec(blow(), 1..120),
+    ) {
+        let mut bench = Bench::new(newest, receiving);
+        bench.spoil_at = at;
+        bench.spoiled = true;
+        blows.into_iter().for_each(|blow| bench.suffer(blow));
+        prop_assert!(bench.said.starts_with(&bench.heard), "nothing that was not said");
+        bench.layer.close(bench.slot, how);
+        prop_assert_eq!(bench.layer.secure_slots(), 0);
+        prop_assert_eq!(bench.layer.carried(), 0);
+        prop_assert!(bench.layer.buffers.is_empty(), "buffers are left");
+        prop_assert!(!bench.layer.has_events());
+
+        let mut next = bench.again(newest);
+        next.come_to_rest();
+        for op in [Op::Say(5000), Op::Send(500), Op::Turn] {
+            next.run(op);
+        }
+        next.come_to_rest();
+        prop_assert_eq!((next.secured, next.sending), (1, None));
+        prop_assert!(next.heard == next.said && next.client_heard == next.told);
     }
 }
