@@ -22,7 +22,8 @@ pub struct Flags {
     /// Address and port to accept SMTP on (repeatable)
     ///
     /// IPv4 and IPv6, as in 0.0.0.0:25 or [::]:25; an IPv6 address takes IPv6 clients only.
-    /// Beyond loopback, --relay-domains or --relay-from has to say who may send where.
+    /// Beyond loopback, --relay-domains or --relay-from has to say who may send where, unless mail
+    /// servers see the clients themselves (--identity).
     ///
     /// Options of one listener stand behind its address: ,tls=off does not offer STARTTLS there, ,tls=may offers it,
     /// ,tls=require takes no mail without it; ,proxy expects a PROXY header from trusted peers.

@@ -31,7 +31,8 @@ pub struct Flags {
 
     /// Time between accept and greeting
     ///
-    /// The first line of a greeting of two (220-NAME) goes out at once, the second after this time. A client that speaks before
+    /// The first line of a greeting of two (220-NAME) goes out at once, the second after this time; where the greeting is a
+    /// mail server's (--identity xclient and its like) there is silence until then. A client that speaks before
     /// is a bot: finding pregreet. Who waits is a row in the pit.
     ///
     /// Range: 100ms to 60s, or 0: off. Cost: delays every session of everybody.

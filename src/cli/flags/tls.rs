@@ -75,7 +75,8 @@ pub struct Flags {
 
     /// Whether clients are asked for certificates: off, ask or require
     ///
-    /// ask: a client without one, or with one of another CA, is let in all the same. require: its handshake fails; only for
+    /// ask: a client without one, or with one of another CA, is let in all the same, unless weir cannot read it
+    /// (X.509 version 1). require: its handshake fails; only for
     /// listeners whose clients are all known.
     ///
     /// Range: off, ask, require. Cost: a larger handshake, and larger tickets.
