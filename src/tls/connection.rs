@@ -637,4 +637,6 @@ fn append<E: TooSmall>(
 }
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;

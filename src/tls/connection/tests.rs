@@ -11,14 +11,17 @@ use super::*;
 use crate::tls::testing::{client_config, name, server_config};
 
 /// A reference peer.
-enum Peer {
+pub(super) enum Peer {
     Client(ClientConnection),
     Server(ServerConnection),
 }
 
 impl Peer {
     /// One that speaks with a connection of ours, which is of the other side.
-    fn of(version: &'static SupportedProtocolVersion, ours_serves: bool) -> (Connection, Peer) {
+    pub(super) fn of(
+        version: &'static SupportedProtocolVersion,
+        ours_serves: bool,
+    ) -> (Connection, Peer) {
         let (server, client) = (server_config(&[version]), client_config(&[version]));
         if ours_serves {
             let peer = ClientConnection::new(client, name()).expect("a client");
@@ -33,7 +36,7 @@ impl Peer {
         }
     }
 
-    fn say(&mut self, plain: &[u8]) {
+    pub(super) fn say(&mut self, plain: &[u8]) {
         let written = match self {
             Peer::Client(peer) => peer.writer().write(plain),
             Peer::Server(peer) => peer.writer().write(plain),
@@ -76,8 +79,28 @@ impl Peer {
         plain
     }
 
+    /// Takes what may be an alert, or nonsense to it. False: it has failed.
+    pub(super) fn hear_if_it_can(&mut self, mut cipher: &[u8]) -> bool {
+        let mut hears = true;
+        while hears && !cipher.is_empty() {
+            let (read, state) = match self {
+                Peer::Client(peer) => (peer.read_tls(&mut cipher), peer.process_new_packets()),
+                Peer::Server(peer) => (peer.read_tls(&mut cipher), peer.process_new_packets()),
+            };
+            hears = read.is_ok_and(|len| len > 0) && state.is_ok();
+        }
+        hears
+    }
+
+    pub(super) fn is_handshaking(&self) -> bool {
+        match self {
+            Peer::Client(peer) => peer.is_handshaking(),
+            Peer::Server(peer) => peer.is_handshaking(),
+        }
+    }
+
     /// What it wants on the wire.
-    fn speak(&mut self) -> Vec<u8> {
+    pub(super) fn speak(&mut self) -> Vec<u8> {
         let mut cipher = Vec::new();
         match self {
             Peer::Client(peer) => while peer.write_tls(&mut cipher).expect("a vector") > 0 {},
