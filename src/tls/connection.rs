@@ -6,8 +6,6 @@
 //!
 //! A connection that failed may have an alert in `out` to tell the peer so, and does nothing more.
 
-use std::fmt;
-use std::io;
 use std::sync::Arc;
 
 use rustls::client::UnbufferedClientConnection;
@@ -16,9 +14,10 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{
-    CipherSuite, ClientConfig, CommonState, HandshakeKind, ProtocolVersion, ServerConfig,
-};
+use rustls::{ClientConfig, CommonState, HandshakeKind, ServerConfig};
+
+use super::facts::Facts;
+use super::failure::Failure;
 
 /// Octets of a record's header, and the most that may follow it (RFC 5246, 6.2.3; RFC 8446, 5.2 allows less).
 const HEADER: usize = 5;
@@ -36,90 +35,6 @@ const NOTICE: usize = 256;
 /// Octets of a handshake message that may be waited for: a chain of client certificates with RSA keys fits twice. A record comes on top.
 const CARRY_MAX: usize = 32 * 1024;
 
-/// Why a connection is of no more use. Told apart by guilt, for metrics and log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// Not TLS at all.
-    Garbage,
-    /// No version, suite, signature or name that both sides know.
-    Incompatible,
-    /// The peer broke the protocol: a record that does not decrypt, renegotiation, floods.
-    Misbehaved,
-    /// The peer gave up with an alert.
-    Alert,
-    /// The peer's certificate does not convince.
-    Certificate,
-    /// A handshake message or record beyond all measure.
-    TooLong,
-    /// The peer's stream ended without close_notify, or in the middle of the handshake.
-    Truncated,
-    /// weir has no memory left for what this connection has to keep.
-    NoRoom,
-    /// Keys used up, no configuration, or a defect of weir's own.
-    Internal,
-}
-
-impl Failure {
-    pub fn word(self) -> &'static str {
-        match self {
-            Failure::Garbage => "garbage",
-            Failure::Incompatible => "incompatible",
-            Failure::Misbehaved => "misbehaved",
-            Failure::Alert => "alert",
-            Failure::Certificate => "certificate",
-            Failure::TooLong => "too_long",
-            Failure::Truncated => "truncated",
-            Failure::NoRoom => "no_room",
-            Failure::Internal => "internal",
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "TLS: {}", self.word())
-    }
-}
-
-impl std::error::Error for Failure {}
-
-impl From<Failure> for io::Error {
-    fn from(failure: Failure) -> io::Error {
-        let kind = match failure {
-            Failure::Truncated => io::ErrorKind::UnexpectedEof,
-            _ => io::ErrorKind::InvalidData,
-        };
-        io::Error::new(kind, failure)
-    }
-}
-
-impl Failure {
-    /// What stands behind an error of [`super::Layer`]; None: the network's own.
-    pub fn of(error: &io::Error) -> Option<Failure> {
-        error.get_ref()?.downcast_ref().copied()
-    }
-}
-
-impl From<rustls::Error> for Failure {
-    fn from(error: rustls::Error) -> Failure {
-        use rustls::Error;
-        match error {
-            Error::InvalidMessage(_) => Failure::Garbage,
-            Error::PeerIncompatible(_) | Error::NoApplicationProtocol => Failure::Incompatible,
-            Error::AlertReceived(_) => Failure::Alert,
-            Error::InvalidCertificate(_)
-            | Error::InvalidCertRevocationList(_)
-            | Error::NoCertificatesPresented => Failure::Certificate,
-            Error::PeerMisbehaved(_)
-            | Error::InappropriateMessage { .. }
-            | Error::InappropriateHandshakeMessage { .. }
-            | Error::DecryptError
-            | Error::PeerSentOversizedRecord => Failure::Misbehaved,
-            _ => Failure::Internal,
-        }
-    }
-}
-
 /// What a read has led to, besides plaintext.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -127,70 +42,6 @@ pub struct Progress {
     pub secured: bool,
     /// The peer has said that this was its last byte.
     pub closed: bool,
-}
-
-/// What both sides have agreed on. Every session has room for one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Facts {
-    pub version: Version,
-    /// The lower half of its number in the registry of IANA: those of rustls differ in it.
-    suite: u8,
-    pub resumed: bool,
-    /// The peer has shown a certificate that convinced.
-    pub certified: bool,
-}
-
-impl Facts {
-    /// The suite's name in the registry of IANA.
-    pub fn suite(&self) -> &'static str {
-        let suites = rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES;
-        let mut names = suites.iter().map(|suite| suite.suite());
-        let name = names.find(|suite| low(*suite) == self.suite);
-        name.and_then(|suite| suite.as_str()).unwrap_or("unknown")
-    }
-
-    pub fn is_newest(&self) -> bool {
-        self.version == Version::Tls13
-    }
-}
-
-fn low(suite: CipherSuite) -> u8 {
-    u16::from(suite) as u8
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Version {
-    Tls12,
-    Tls13,
-}
-
-impl From<ProtocolVersion> for Version {
-    /// Nothing older than 1.2 is spoken, and nothing newer than 1.3.
-    fn from(version: ProtocolVersion) -> Version {
-        match version {
-            ProtocolVersion::TLSv1_3 => Version::Tls13,
-            _ => Version::Tls12,
-        }
-    }
-}
-
-impl Version {
-    /// As mail servers write it in headers.
-    pub fn name(self) -> &'static str {
-        match self {
-            Version::Tls12 => "TLSv1.2",
-            Version::Tls13 => "TLSv1.3",
-        }
-    }
-
-    /// For the log.
-    pub fn word(self) -> &'static str {
-        match self {
-            Version::Tls12 => "1.2",
-            Version::Tls13 => "1.3",
-        }
-    }
 }
 
 enum Side {
@@ -437,12 +288,12 @@ impl Connection {
             return None;
         }
         let common = self.common();
-        Some(Facts {
-            version: common.protocol_version()?.into(),
-            suite: low(common.negotiated_cipher_suite()?.suite()),
-            resumed: common.handshake_kind() == Some(HandshakeKind::Resumed),
-            certified: common.peer_certificates().is_some(),
-        })
+        Some(Facts::new(
+            common.protocol_version()?,
+            common.negotiated_cipher_suite()?.suite(),
+            common.handshake_kind() == Some(HandshakeKind::Resumed),
+            common.peer_certificates().is_some(),
+        ))
     }
 
     /// The peer's certificate, its issuer and so on.

@@ -27,7 +27,8 @@ use weir_smtp::time::Moment;
 
 use crate::ring::{BufferId, Event, Group, Owner, ReceiveEnd, SlotId, Wire};
 
-use super::connection::{Connection, Facts};
+use super::connection::Connection;
+use super::facts::Facts;
 use channel::Channel;
 
 /// Plaintext that came before the shard has asked for any: what one receive brings, and what is still on its way after it.

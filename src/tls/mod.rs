@@ -6,6 +6,8 @@
 pub mod certificates;
 pub mod client;
 pub mod connection;
+pub mod facts;
+pub mod failure;
 pub mod files;
 #[cfg(test)]
 pub mod fixtures;
@@ -25,7 +27,9 @@ mod validity;
 
 pub use certificates::{Certificate, Pair, Standing};
 pub use client::{UpstreamFiles, UpstreamMode, UpstreamSettings, UpstreamTls, UpstreamWish};
-pub use connection::{Connection, Facts, Failure, Version};
+pub use connection::Connection;
+pub use facts::{Facts, Version};
+pub use failure::Failure;
 pub use files::FileFault;
 pub use layer::{Begin, Layer};
 pub use material::{Changed, Material, Settings};

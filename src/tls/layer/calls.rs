@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use crate::ring::{BufferId, Close, Dial, Group, Owner, Part, ReceiveEnd, SlotId, Wire};
-use crate::tls::connection::Failure;
+use crate::tls::Failure;
 
 use super::channel::Phase;
 use super::{Layer, News};

@@ -1,7 +1,8 @@
 //! One slot that has begun TLS: its connection, and how far its shard and the network are apart.
 
 use crate::ring::{Group, Owner, Part, ReceiveEnd, Wire};
-use crate::tls::connection::{Connection, Failure, PLAIN_MAX, Progress};
+use crate::tls::Failure;
+use crate::tls::connection::{Connection, PLAIN_MAX, Progress};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {

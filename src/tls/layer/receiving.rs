@@ -3,7 +3,8 @@
 use std::io;
 
 use crate::ring::{BufferId, ReceiveEnd, SlotId, Wire};
-use crate::tls::connection::{Failure, PLAIN_MAX};
+use crate::tls::Failure;
+use crate::tls::connection::PLAIN_MAX;
 
 use super::channel::Phase;
 use super::{CARRIED_MAX, HELD_MAX, Layer, News, equip};

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::ring::{Close, SlotId, Wire};
-use crate::tls::connection::Failure;
+use crate::tls::Failure;
 
 use super::channel::{Channel, Owed};
 use super::{Layer, News, equip};
