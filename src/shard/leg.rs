@@ -137,8 +137,13 @@ impl Leg {
     /// Lost for this reason, it is lost in a handshake, or just ahead of one, that mail does not depend on.
     pub fn may_forgo_tls(&self, why: LegLost) -> bool {
         let may = |tls: &UpstreamTls| tls.mode == UpstreamMode::May;
-        let shaking = self.outbound.wants_tls() || why == LegLost::Injection;
-        shaking && self.tls.as_ref().is_some_and(may)
+        let failed = match why {
+            LegLost::Injection => true,
+            // It says nothing of the server's TLS.
+            LegLost::Closed => false,
+            _ => self.outbound.wants_tls(),
+        };
+        failed && self.tls.as_ref().is_some_and(may)
     }
 
     /// Why it may not serve another transaction, although it could.

@@ -18,7 +18,7 @@ use crate::maillog::Value;
 use crate::metrics::{ClosedLeg, TlsLeg};
 use crate::ring::{Group, Wire};
 use crate::route::EndpointId;
-use crate::tls::{Begin, Connection, UpstreamMode, UpstreamTls};
+use crate::tls::{Begin, Connection, Failure, UpstreamMode, UpstreamTls};
 
 use super::secure::failure_of;
 use super::slab::Key;
@@ -36,6 +36,15 @@ pub(super) fn tls_wanted(tls: &Option<UpstreamTls>) -> TlsWanted {
             UpstreamMode::Require | UpstreamMode::Verify => TlsWanted::Require,
         },
         _ => TlsWanted::Off,
+    }
+}
+
+/// What a handshake that failed means. Trouble of weir's own is not the server's: clients that use up weir's memory must not
+/// bring it to do without TLS.
+fn lost_by(failure: Option<Failure>) -> LegLost {
+    match failure {
+        Some(Failure::NoRoom | Failure::Internal) => LegLost::Closed,
+        _ => LegLost::NoTls,
     }
 }
 
@@ -107,7 +116,7 @@ impl<W: Wire> World<W> {
                 self.wire.begin(begin, connection, &[], drained);
                 self.arm_leg(key);
             }
-            Err(_) => self.lose_leg(key, LegLost::NoTls, ClosedLeg::Tls),
+            Err(failure) => self.lose_leg(key, lost_by(Some(failure)), ClosedLeg::Tls),
         }
     }
 
@@ -120,7 +129,8 @@ impl<W: Wire> World<W> {
         if let Err(error) = result {
             self.count_failure(TlsLeg::Upstream, &error);
             self.log_leg_failure(key, &error);
-            return self.lose_leg(key, LegLost::NoTls, ClosedLeg::Tls);
+            let why = lost_by(Failure::of(&error));
+            return self.lose_leg(key, why, ClosedLeg::Tls);
         }
         let tls = leg.tls.as_ref();
         let verified = tls.is_some_and(|tls| tls.mode == UpstreamMode::Verify);

@@ -11,8 +11,9 @@ use crate::ring::SlotId;
 use crate::route::EndpointId;
 use crate::shard::config::ProbeConfig;
 use crate::shard::mail::{Mail, UpstreamSpec};
-use crate::tls::UpstreamMode;
+use crate::shard::who::Who;
 use crate::tls::testing::client_config;
+use crate::tls::{Failure, UpstreamMode};
 
 /// What a server's handshake comes to.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +72,27 @@ fn mail_goes_without_tls_after_a_handshake_that_failed() {
         stage.ask(other);
         let legs = stage.legs(1);
         assert_eq!(legs, again, "a connection without TLS is pooled like any");
+    }
+}
+
+/// Clients can use up the memory for unfinished records, and so could have had all mail of the next ten minutes in the clear.
+#[test]
+fn trouble_of_weirs_own_is_no_reason_to_go_without() {
+    for failure in [Failure::NoRoom, Failure::Internal] {
+        let mut stage = begin(UpstreamMode::May);
+        let (_, leg) = dialled(&mut stage);
+        asked_for_tls(&mut stage, leg);
+        stage.say(leg, "220 go\r\n");
+        let key = match Who::from(stage.world.wire.socket(leg).owner) {
+            Who::Leg(key) => key,
+            other => panic!("{other:?} has it"),
+        };
+        stage.world.leg_secured(key, Err(failure.into()));
+        assert!(stage.closed(leg).is_some());
+        stage.sleep(Duration::from_secs(2));
+        let again = stage.legs(1)[0];
+        asked_for_tls(&mut stage, again);
+        assert_eq!(forgone(&stage), 0);
     }
 }
 
