@@ -37,6 +37,9 @@ const HELD_MAX: usize = 64 * 1024;
 /// Octets that all connections of a shard may hold together: unfinished records, handshake messages, plaintext not asked for. Who needs more then is cut.
 pub const CARRIED_MAX: usize = 32 << 20;
 
+/// Of these, so many at clients' hands: they must not be able to cut the connections to upstreams.
+const CLIENTS_CARRY_MAX: usize = CARRIED_MAX / 4 * 3;
+
 /// Allocations kept for flights: a send takes one and leaves one.
 const SPARE_MAX: usize = 64;
 const SPARE_BYTES: usize = 20 * 1024;
@@ -300,6 +303,15 @@ impl<W> Layer<W> {
         let channel = self.channels[place].take()?;
         self.carried -= channel.counted + channel.held.len();
         Some(channel)
+    }
+
+    /// More is carried than a connection of this group may add to.
+    fn carries_too_much(&self, group: Group) -> bool {
+        self.carried
+            > match group {
+                Group::Client => CLIENTS_CARRY_MAX,
+                Group::Upstream => CARRIED_MAX,
+            }
     }
 
     fn tell(&mut self, slot: SlotId, news: News) {

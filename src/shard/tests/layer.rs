@@ -472,3 +472,40 @@ proptest! {
         prop_assert!(next.heard == next.said && next.client_heard == next.told);
     }
 }
+
+/// A connection that has sent most of a record, and what it was told.
+fn half_a_record(layer: &mut Layer<FakeWire>, group: Group) -> Option<Event> {
+    let slot = layer.open(None, Owner(7));
+    let begin = Begin {
+        slot,
+        owner: Owner(7),
+        group,
+        receiving: false,
+    };
+    let connection = Connection::server(server_config(&[&TLS13])).expect("a server");
+    layer.begin(begin, connection, &[], PlaintextDrained::from_the_start());
+    let mut record = vec![0; 16_000];
+    record[..5].copy_from_slice(&[22, 3, 1, 0x40, 0]);
+    layer.due.push_back(Due::Received(slot, record));
+    while let Some(event) = layer.event() {
+        assert!(layer.admit(event).is_none());
+    }
+    layer.next_event()
+}
+
+#[test]
+fn clients_cannot_use_up_what_upstreams_may_carry() {
+    let mut layer = Layer::new(FakeWire::new());
+    let cut = (0..3000)
+        .find_map(|_| half_a_record(&mut layer, Group::Client))
+        .expect("there is a limit");
+    let Event::Secured {
+        result: Err(error), ..
+    } = cut
+    else {
+        panic!("{cut:?}");
+    };
+    assert_eq!(Failure::of(&error), Some(Failure::NoRoom));
+    assert!((20 << 20..32 << 20).contains(&layer.carried()));
+    assert!(half_a_record(&mut layer, Group::Upstream).is_none());
+}

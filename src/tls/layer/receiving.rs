@@ -7,7 +7,7 @@ use crate::tls::Failure;
 use crate::tls::connection::PLAIN_MAX;
 
 use super::channel::Phase;
-use super::{CARRIED_MAX, HELD_MAX, Layer, News, equip};
+use super::{HELD_MAX, Layer, News, equip};
 
 impl<W: Wire> Layer<W> {
     pub(super) fn received(&mut self, slot: SlotId, buffer: BufferId, len: u32) {
@@ -37,10 +37,11 @@ impl<W: Wire> Layer<W> {
         let carries = channel.connection.carried();
         channel.counted = carries;
         self.carried = self.carried + carries - before;
-        let waits_for_too_much = carries > before && self.carried > CARRIED_MAX;
+        let group = channel.group;
         if channel.pending.len() > queued && !channel.is_lazy(&read) {
             self.touch(slot);
         }
+        let waits_for_too_much = carries > before && self.carries_too_much(group);
         self.relieve(slot);
         if let Ok(progress) = read
             && progress.secured
@@ -132,8 +133,9 @@ impl<W: Wire> Layer<W> {
         };
         channel.held.extend_from_slice(plain);
         let fits = channel.held.len() <= HELD_MAX;
+        let group = channel.group;
         self.carried += plain.len();
-        fits && self.carried <= CARRIED_MAX
+        fits && !self.carries_too_much(group)
     }
 
     /// Tells of plaintext in copy buffers, so many of them at most. Returns what found no room.
