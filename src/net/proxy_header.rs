@@ -60,10 +60,15 @@ fn write_text(out: &mut Vec<u8>, spoken: &Spoken<'_>) {
         "PROXY {family} {} {} {} {}\r\n",
         client.ip(),
         destination.ip(),
-        client.port(),
-        destination.port()
+        known(client),
+        known(destination)
     );
     out.extend_from_slice(line.as_bytes());
+}
+
+/// A port that is not known is 1: Exim takes a line with 0 for damaged.
+fn known(address: SocketAddr) -> u16 {
+    address.port().max(1)
 }
 
 fn write_binary(out: &mut Vec<u8>, spoken: &Spoken<'_>) {
@@ -141,6 +146,11 @@ mod tests {
     #[test]
     fn as_text_it_is_a_line() {
         for (client, destination, line) in [
+            (
+                "192.0.2.7:0",
+                "198.51.100.1:25",
+                "PROXY TCP4 192.0.2.7 198.51.100.1 1 25\r\n",
+            ),
             (
                 "192.0.2.7:40000",
                 "198.51.100.1:25",
