@@ -21,6 +21,8 @@ import unittest
 from weirtest import TOOLS, free_port, wait_listening
 
 EXIM = os.path.join(TOOLS, "exim", "usr", "sbin", "exim4")
+# With all that Debian builds into it, among it hosts_proxy.
+HEAVY = os.path.join(TOOLS, "exim-heavy")
 
 
 def program(name):
@@ -197,13 +199,27 @@ class DovecotAuth:
                 sock.sendall(verdict.encode())
 
 
-class Exim:
-    """Exim from an unpacked package: daemon, delivery into files."""
+def heavy_exim():
+    """An Exim that knows PROXY, and the environment in which its libraries are found."""
+    binary = os.path.join(HEAVY, "usr", "sbin", "exim4")
+    folders = [os.path.dirname(path) for path in glob.glob(os.path.join(HEAVY, "usr", "lib", "**", "*.so*"), recursive=True)]
+    env = {**os.environ, "LD_LIBRARY_PATH": ":".join(sorted(set(folders)))}
+    if not os.path.exists(binary):
+        raise unittest.SkipTest(f"no Exim in {binary}: tests/run install unpacks it")
+    said = subprocess.run([binary, "-bV"], env=env, capture_output=True, text=True, timeout=20)
+    if " PROXY " not in said.stdout:
+        raise unittest.SkipTest(f"{binary} knows no PROXY: {(said.stderr or said.stdout)[:200]}")
+    return binary, env
 
-    def __init__(self, case):
+
+class Exim:
+    """Exim from an unpacked package: daemon, delivery into files. proxy=True: it takes PROXY headers from 127.0.0.1, and delivers nothing."""
+
+    def __init__(self, case, proxy=False):
         need_root("Exim")
-        if not os.path.exists(EXIM):
-            raise unittest.SkipTest(f"no Exim in {EXIM}: tests/run install unpacks it")
+        binary, env, more = (heavy_exim() + ("hosts_proxy = 127.0.0.1\n",)) if proxy else (EXIM, None, "")
+        if not os.path.exists(binary):
+            raise unittest.SkipTest(f"no Exim in {binary}: tests/run install unpacks it")
         try:
             user = pwd.getpwnam("Debian-exim")
         except KeyError:
@@ -219,8 +235,8 @@ class Exim:
             file.write(
                 f"""
 primary_hostname = exim.test
-exim_path = {EXIM}
-keep_environment =
+exim_path = {binary}
+{more}keep_environment =
 domainlist local_domains = weir.test
 spool_directory = {self.base}/spool
 log_file_path = {self.base}/log/%slog
@@ -257,7 +273,7 @@ box:
   return_path_add = false
 """
             )
-        self.process = case.process([EXIM, "-C", config, "-bdf", "-odb"], f"exim-{self.port}")
+        self.process = case.process([binary, "-C", config, "-bdf", "-odq" if proxy else "-odb"], f"exim-{self.port}", env=env)
         try:
             wait_listening(self.port)
         except AssertionError as error:
