@@ -188,17 +188,28 @@ fn pool(config: &Config) -> String {
             show(value)
         }
     };
+    let queue_wait = unless_zero(pool.queue_wait, "the reply's deadline");
+    let waiting = format!("{} may wait per shard", pool.queue_max);
+    let connect = show(pool.connect_timeout);
+    let upkeep = format!(
+        "connect {connect}, probe every {}, look up names every {}",
+        unless_zero(pool.probe_interval, "start only"),
+        unless_zero(pool.resolve_interval, "start and SIGHUP only"),
+    );
+    if config.identifying.intercept.is_some() {
+        return format!("none: a client keeps its connection; connect {connect}");
+    }
+    if config.identifying.is_dedicated() {
+        return format!(
+            "none: a client keeps its connection; it waits at most {queue_wait} for one, {waiting}; {upkeep}"
+        );
+    }
     format!(
-        "connections live {} and {}, idle for {}; a transaction waits at most {} for one, gives it back after {} of silence, {} may wait per shard; connect {}, probe every {}, look up names every {}",
+        "connections live {} and {}, idle for {}; a transaction waits at most {queue_wait} for one, gives it back after {} of silence, {waiting}; {upkeep}",
         unless_zero(pool.pool_age, "without an age limit"),
         limit(pool.pool_uses, "transactions"),
         unless_zero(pool.pool_idle, "no time"),
-        unless_zero(pool.queue_wait, "the reply's deadline"),
         unless_zero(config.timeouts.give_back, "no amount"),
-        pool.queue_max,
-        show(pool.connect_timeout),
-        unless_zero(pool.probe_interval, "start only"),
-        unless_zero(pool.resolve_interval, "start and SIGHUP only"),
     )
 }
 

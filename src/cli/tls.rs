@@ -15,6 +15,7 @@ use super::{
     units::{Fault, show},
 };
 use crate::net::ClientTls;
+use crate::route::Starttls;
 use crate::tls::{
     Certificate, ClientCertificates, FileFault, Material, Oldest, Settings, UpstreamMode,
     UpstreamWish,
@@ -76,11 +77,14 @@ pub fn plan(config: &Config) -> String {
     if !server.has_certificate() {
         return "not with clients: no certificate (--tls-cert, --tls-dir)".into();
     }
-    let general = match tls.clients.clients {
-        ClientTls::Off => "only where a listener says so",
-        ClientTls::May => "STARTTLS offered",
-        ClientTls::Require => "STARTTLS required",
-        ClientTls::Implicit => unreachable!("--tls has no such word"),
+    let general = match (tls.clients.clients, config.identifying.starttls) {
+        (ClientTls::Require, Some(Starttls::Tunnel)) => "STARTTLS is the server's, and required",
+        (_, Some(Starttls::Tunnel)) => "STARTTLS is the server's",
+        (_, Some(Starttls::Refuse)) => "STARTTLS refused",
+        (ClientTls::Off, _) => "only where a listener says so",
+        (ClientTls::May, _) => "STARTTLS offered",
+        (ClientTls::Require, _) => "STARTTLS required",
+        (ClientTls::Implicit, _) => unreachable!("--tls has no such word"),
     };
     let oldest = match server.min {
         Oldest::Tls12 => "1.2 and 1.3",
@@ -157,6 +161,12 @@ pub fn warnings(config: &Config) -> Vec<String> {
     let server = &config.tls.settings.server;
     if server.has_certificate() && !has_tls(config) {
         warnings.push("there is a certificate, and no listener uses it (--tls off)".into());
+    }
+    let general = config.tls.clients.clients;
+    let mut listeners = config.listening.listen.iter();
+    let requires = listeners.any(|listener| listener.service(general).tls == ClientTls::Require);
+    if requires && config.identifying.starttls == Some(Starttls::Refuse) {
+        warnings.push("no mail can be taken where TLS is required and --transparent-starttls refuse: write terminate or tunnel".into());
     }
     let upstream = &config.tls.settings.upstream;
     if upstream.authorities.is_some() && !upstream.verifies {
@@ -361,6 +371,44 @@ mod tests {
             assert!(plan.contains(words), "{words} in\n{plan}");
         }
         assert!(!plan.contains("TLS with clients"), "{plan}");
+    }
+
+    #[test]
+    fn what_cannot_work_is_warned_of() {
+        let folder = Folder::fresh();
+        let pair = folder.pair("mx", &ecdsa(&["mx.example"]));
+        let (cert, key) = (pair.certificate.display(), pair.key.display());
+        for (words, warned) in [
+            (
+                format!("--upstream a:465 --tls-cert {cert} --tls-key {key}"),
+                "write ,implicit-tls",
+            ),
+            (
+                format!("--upstream a --upstream-ca {cert}"),
+                "--upstream-ca is not used",
+            ),
+            (
+                format!(
+                    "--upstream a --identity proxy-v2 --transparent-starttls refuse --tls require --tls-cert {cert} --tls-key {key}"
+                ),
+                "no mail can be taken",
+            ),
+            (
+                "--upstream a,max=7 --identity xclient".into(),
+                "there are 107: who comes on top",
+            ),
+        ] {
+            let words: Vec<&str> = words.split(' ').collect();
+            let config = read(&words).unwrap_or_else(|wrong| panic!("{wrong:?}"));
+            let warnings = crate::cli::check::warnings(&config, 2, 2);
+            assert!(
+                warnings.iter().any(|one| one.contains(warned)),
+                "{warned} in {warnings:?}"
+            );
+        }
+        let config =
+            read(&["--upstream", "a:465,implicit-tls"]).unwrap_or_else(|w| panic!("{w:?}"));
+        assert!(crate::cli::check::warnings(&config, 2, 2).is_empty());
     }
 
     #[test]

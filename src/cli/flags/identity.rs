@@ -25,6 +25,9 @@ pub struct Flags {
     /// The last four give each client an upstream connection of its own: its whole dialogue is relayed command by command,
     /// AUTH included, and who may send where is the server's to decide unless --relay-domains or --relay-from is given.
     ///
+    /// Where a client has its own there is no pool: --pool-age, --pool-uses, --pool-idle, --pool-share and --give-back mean nothing,
+    /// and bodies by DATA are not held (--hold-size).
+    ///
     /// Range: none, received, xforward, xclient, proxy-v1, proxy-v2, transparent. Cost: of the last four an upstream connection per client, for as long as it stays.
     #[arg(long, value_name = "HOW", default_value = "none")]
     pub identity: String,
