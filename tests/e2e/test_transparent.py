@@ -52,6 +52,11 @@ class Hosts:
 
     def __init__(self, case_class):
         self.lab = netlab.needed(case_class)
+        self.postfix = None
+        if case_class.has_postfix:
+            self.start_postfix(case_class)
+
+    def start_postfix(self, case_class):
         self.folder = tempfile.mkdtemp(prefix="weir-e2e-net-")
         os.chmod(self.folder, 0o755)
         case_class.addClassCleanup(shutil.rmtree, self.folder, ignore_errors=True)
@@ -103,6 +108,8 @@ def certificates(folder):
 
 
 class Transparent(Case):
+    has_postfix = True
+
     @classmethod
     def setUpClass(cls):
         cls.hosts = Hosts(cls)
@@ -110,6 +117,8 @@ class Transparent(Case):
 
     def setUp(self):
         super().setUp()
+        if not self.has_postfix:
+            return
         for path in glob.glob(os.path.join(self.postfix.box, "all", "new", "*")):
             os.unlink(path)
         self.log_start = len(self.postfix.log())
@@ -314,7 +323,7 @@ class Failing(Transparent):
         before, lost = self.attempts(1)
         self.assertTrue(before > 0 and not lost, (before, lost))
         weir.stop()
-        down = self.attempts(2)
+        down = self.attempts(1)
         again = OnRouter.again(weir)
         self.weirs.append(again)
         self.addCleanup(self._end, again)
@@ -343,7 +352,7 @@ class Failing(Transparent):
     def test_under_load_a_restart_drains(self):
         weir = self.intercept()
         counted = []
-        traffic = threading.Thread(target=lambda: counted.append(self.attempts(6)))
+        traffic = threading.Thread(target=lambda: counted.append(self.attempts(4.5)))
         traffic.start()
         for _ in range(2):
             time.sleep(1)
@@ -455,8 +464,6 @@ class Many(Transparent):
         self.assertGreater(weir.metric("weir_findings_total", finding="intercept-loop"), 0)
         self.assertLess(weir.metric("weir_sessions_accepted_total"), 300)
 
-
-class Confined(Transparent):
     def test_without_privileges(self):
         weir = self.intercept("--user", "nobody")
         for server, client in ((self.lab.SERVER4, self.lab.CLIENT4), (self.lab.SERVER6, self.lab.CLIENT6)):
@@ -515,6 +522,8 @@ class OneHost(Transparent):
 class Rules(Transparent):
     """The script."""
 
+    has_postfix = False
+
     def state(self):
         with inside(self.lab.router):
             words = (("nft", "list", "ruleset"), ("ip", "rule"), ("ip", "-6", "rule"), ("ip", "route", "show", "table", "all"), ("ip", "-6", "route", "show", "table", "all"))
@@ -567,10 +576,14 @@ class Rules(Transparent):
 class Doctor(Transparent):
     """weir doctor --transparent on the router: what it finds, and that each remedy helps."""
 
+    has_postfix = False
+
     def doctor(self, *flags):
         argv = [BIN, "doctor", "--listen", "0.0.0.0:2525", "--listen", "[::]:2525", *(flags or ("--transparent", *IDENTITY))]
         with inside(self.lab.router):
-            return netlab.run(*argv, check=False).stdout
+            told = netlab.run(*argv, check=False).stdout
+        # Everything but what changes by the second.
+        return "".join(line for line in told.splitlines(True) if "memory" not in line)
 
     def test_step_by_step_to_a_host_that_is_fit(self):
         with inside(self.lab.router):
