@@ -229,7 +229,7 @@ impl<W: Wire> World<W> {
         upstream: usize,
     ) -> Option<Key> {
         let session = self.sessions.get(key)?;
-        let tls = self.tls_for(endpoint, to);
+        let tls = self.tls_for(endpoint, to, Some(session.client_ip()));
         let wanted = tls_wanted(&tls);
         let opening = match self.config.identity {
             Identity::Xclient => Opening::Hello,

@@ -48,8 +48,8 @@ pub struct Destinations {
     apart: bool,
     /// For the client named, or for all.
     dead: HashMap<(Option<IpAddr>, SocketAddr), Dead, foldhash::quality::RandomState>,
-    /// Spoken to without TLS until then.
-    plain: HashMap<SocketAddr, Moment, foldhash::quality::RandomState>,
+    /// Spoken to without TLS until then, for the client named or for all.
+    plain: HashMap<(Option<IpAddr>, SocketAddr), Moment, foldhash::quality::RandomState>,
     /// Connections that are being opened or have not been greeted.
     unanswered: HashMap<(IpAddr, SocketAddr), u16, foldhash::quality::RandomState>,
 }
@@ -134,13 +134,21 @@ impl Destinations {
         }
     }
 
-    pub fn goes_without_tls(&self, to: SocketAddr, now: Moment) -> bool {
-        !self.plain.is_empty() && self.plain.get(&to).is_some_and(|until| now < *until)
+    /// A client that a host shuts out in the middle of a handshake must not take TLS from the others.
+    pub fn goes_without_tls(&self, client: IpAddr, to: SocketAddr, now: Moment) -> bool {
+        let place = (self.whom(client), to);
+        !self.plain.is_empty() && self.plain.get(&place).is_some_and(|until| now < *until)
     }
 
     /// New connections go without TLS until then. True: that is news.
-    pub fn forgo_tls(&mut self, to: SocketAddr, now: Moment, until: Moment) -> bool {
-        if self.goes_without_tls(to, now) {
+    pub fn forgo_tls(
+        &mut self,
+        client: IpAddr,
+        to: SocketAddr,
+        now: Moment,
+        until: Moment,
+    ) -> bool {
+        if self.goes_without_tls(client, to, now) {
             return false;
         }
         if self.plain.len() >= PLAIN_MAX {
@@ -148,7 +156,7 @@ impl Destinations {
         }
         let room = self.plain.len() < PLAIN_MAX;
         if room {
-            self.plain.insert(to, until);
+            self.plain.insert((self.whom(client), to), until);
         }
         room
     }
@@ -266,21 +274,37 @@ mod tests {
     }
 
     #[test]
+    fn who_is_shut_out_of_tls_does_not_take_it_from_others() {
+        for apart in [true, false] {
+            let mut hosts = Destinations::new(apart);
+            hosts.forgo_tls(client(1), host(1), at(0), at(10));
+            assert!(hosts.goes_without_tls(client(1), host(1), at(9)));
+            assert_eq!(hosts.goes_without_tls(client(2), host(1), at(9)), !apart);
+        }
+    }
+
+    #[test]
     fn hosts_without_tls_are_bounded_and_get_another_try() {
         let mut hosts = Destinations::default();
         for n in 0..PLAIN_MAX as u32 + 10 {
             let to = SocketAddr::new(IpAddr::from(n.to_be_bytes()), 25);
             let kept = n < PLAIN_MAX as u32;
-            assert_eq!(hosts.forgo_tls(to, at(0), at(10)), kept);
-            assert_eq!(hosts.goes_without_tls(to, at(9)), kept);
-            assert!(!hosts.goes_without_tls(to, at(10)));
+            assert_eq!(hosts.forgo_tls(client(1), to, at(0), at(10)), kept);
+            assert_eq!(hosts.goes_without_tls(client(1), to, at(9)), kept);
+            assert!(!hosts.goes_without_tls(client(1), to, at(10)));
         }
         assert!(
-            hosts.forgo_tls(host(1), at(10), at(20)),
+            hosts.forgo_tls(client(1), host(1), at(10), at(20)),
             "in place of old ones"
         );
-        assert!(!hosts.forgo_tls(host(1), at(15), at(25)), "no news");
-        assert!(!hosts.goes_without_tls(host(1), at(20)), "nor any longer");
+        assert!(
+            !hosts.forgo_tls(client(1), host(1), at(15), at(25)),
+            "no news"
+        );
+        assert!(
+            !hosts.goes_without_tls(client(1), host(1), at(20)),
+            "nor any longer"
+        );
         hosts.sweep(at(20));
         assert!(hosts.plain.is_empty());
     }

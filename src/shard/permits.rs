@@ -24,7 +24,7 @@ impl<W: Wire> World<W> {
         let Some(address) = self.routes.get(endpoint).map(|endpoint| endpoint.addr) else {
             return Err(io::Error::other("this endpoint is gone"));
         };
-        let tls = self.tls_for(endpoint, address);
+        let tls = self.tls_for(endpoint, address, None);
         let mut outbound = Outbound::new(self.config.hostname.clone());
         outbound.set_tls(tls_wanted(&tls));
         let dial = self.dial(address);

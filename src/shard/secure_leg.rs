@@ -6,7 +6,7 @@
 //! So the next connections to it do without (RFC 7435, 3): not for long, and never the one that failed.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
@@ -21,6 +21,7 @@ use crate::route::EndpointId;
 use crate::tls::{Begin, Connection, Failure, UpstreamMode, UpstreamTls};
 
 use super::secure::failure_of;
+use super::session::Session;
 use super::slab::Key;
 use super::who::Who;
 use super::world::World;
@@ -49,13 +50,18 @@ fn lost_by(failure: Option<Failure>) -> LegLost {
 }
 
 impl<W: Wire> World<W> {
-    /// How a new connection is spoken to; None: in plaintext.
-    pub(super) fn tls_for(&self, endpoint: EndpointId, to: SocketAddr) -> Option<UpstreamTls> {
+    /// How a new connection is spoken to, of this client's own or of the pool; None: in plaintext.
+    pub(super) fn tls_for(
+        &self,
+        endpoint: EndpointId,
+        to: SocketAddr,
+        client: Option<IpAddr>,
+    ) -> Option<UpstreamTls> {
         let there = self.routes.get(endpoint)?;
         let mut tls = there.tls()?.clone();
         let without = if there.is_anywhere() {
             tls.name = ServerName::IpAddress(to.ip().to_canonical().into());
-            self.destinations.goes_without_tls(to, self.now)
+            client.is_some_and(|client| self.destinations.goes_without_tls(client, to, self.now))
         } else {
             there.goes_without_tls(self.now)
         };
@@ -157,7 +163,11 @@ impl<W: Wire> World<W> {
         };
         let (to, endpoint, until) = (leg.address, leg.endpoint, self.now + WITHOUT_TLS);
         let news = if self.is_anywhere(endpoint) {
-            self.destinations.forgo_tls(to, self.now, until)
+            let session = leg.session().and_then(|key| self.sessions.get(key));
+            let Some(client) = session.map(Session::client_ip) else {
+                return false;
+            };
+            self.destinations.forgo_tls(client, to, self.now, until)
         } else {
             self.routes.forgo_tls(endpoint, self.now, until)
         };

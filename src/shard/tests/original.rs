@@ -31,6 +31,12 @@ fn arrive(stage: &mut Stage, n: u8) -> (SlotId, SlotId) {
     (client, to(stage, host(n))[0])
 }
 
+/// The same client as before comes once more, to the first host.
+fn come_again(stage: &mut Stage) -> (SlotId, SlotId) {
+    stage.clients -= 1;
+    arrive(stage, 1)
+}
+
 /// The dialogue without TLS, in which weir says nothing of its own.
 fn greet(stage: &mut Stage, client: SlotId, leg: SlotId) {
     stage.say(leg, "220 mx.example ESMTP\r\n");
@@ -88,10 +94,15 @@ fn a_host_whose_handshake_fails_is_spoken_to_without_and_the_others_are_not() {
     stage.say(leg, "454 4.7.0 TLS not available\r\n");
     assert!(stage.closed(leg).is_some());
     assert!(stage.heard(client).contains("421 4.4."));
-    let (client, leg) = arrive(&mut stage, 1);
+    let (client, leg) = come_again(&mut stage);
     greet(&mut stage, client, leg);
     let (_, leg) = arrive(&mut stage, 2);
     asked_for_tls(&mut stage, leg);
+    // What the host has against this client it need not have against others.
+    stage.arrive_for(Some(host(1)));
+    stage.settle();
+    let others = to(&mut stage, host(1))[1];
+    asked_for_tls(&mut stage, others);
     assert_eq!(stage.counters.upstream_tls_forgone.at(0).value(), 1);
 }
 
@@ -104,7 +115,7 @@ fn a_host_that_falls_silent_in_the_handshake_is_given_up() {
     assert!(stage.heard(client).contains("421 4.4."));
     let closes = stage.counters.upstream_closes.at(0, ClosedLeg::Timeout);
     assert_eq!(closes.value(), 1);
-    let (client, leg) = arrive(&mut stage, 1);
+    let (client, leg) = come_again(&mut stage);
     greet(&mut stage, client, leg);
 }
 
