@@ -8,7 +8,8 @@
 //! Limits of connections hold as for any session, the byte rate as for a body. A tunnel in which nothing moves ends after
 //! `--timeout-idle`, and any after [`LIFE_MAX`]. Whoever ends its side is heard no more, but hears the other out.
 
-use std::collections::VecDeque;
+mod pipe;
+
 use std::io;
 use std::time::Duration;
 
@@ -17,22 +18,20 @@ use weir_smtp::relay::Gone;
 use weir_smtp::time::Moment;
 
 use crate::metrics::{Ended, Way};
-use crate::ring::{BufferId, Close, Group, Part, ReceiveEnd, SlotId, Wire};
+use crate::ring::{BufferId, Close, Group, Part, ReceiveEnd, Wire};
 
 use super::flights::{COPY_FLIGHT, PARTS_MAX};
 use super::intake::Supply;
 use super::slab::{Key, Slab};
 use super::who::{Side, Who};
 use super::world::World;
+use pipe::{Fin, Piece, Pipe, Tunnel};
 
 /// A tunnel ends after this, however busy it is.
 const LIFE_MAX: Duration = Duration::from_secs(4 * 3600);
 
 /// The end of one side is passed on after this: mostly the other side ends as well by then, and both are just closed.
 const FIN_GRACE: Duration = Duration::from_millis(30);
-
-/// How long one side may be silent after the other has ended.
-const HALF_OPEN: Duration = Duration::from_secs(60);
 
 /// Buffers that may wait for a peer before its other side is not read any more: 16 KiB each. Fewer when they are scarce.
 const WAITING_MAX: usize = 16;
@@ -44,52 +43,6 @@ pub struct Tunnels {
     by_session: HashMap<Key, Key, foldhash::fast::RandomState>,
     /// Sides that have something to send on at the end of the turn.
     ready: Vec<(Key, Side)>,
-}
-
-/// Both directions, named by where their bytes come from.
-struct Tunnel {
-    session: Key,
-    client: Pipe,
-    server: Pipe,
-    /// When something moved last.
-    moved: Moment,
-    ends_at: Moment,
-    /// The earliest wheel entry.
-    armed: Moment,
-}
-
-/// One direction.
-struct Pipe {
-    from: SlotId,
-    to: SlotId,
-    group: Group,
-    waiting: VecDeque<Piece>,
-    /// Said before the tunnel began, and not sent yet.
-    head: Vec<u8>,
-    octets: u64,
-    sending: bool,
-    receiving: bool,
-    /// Stands on the list of those that have something to send on.
-    ready: bool,
-    /// The last byte has come.
-    ended: bool,
-    /// The end has been passed on, or will be then.
-    fin: Fin,
-    pause_until: Moment,
-}
-
-#[derive(Clone, Copy)]
-struct Piece {
-    buffer: BufferId,
-    start: u32,
-    len: u32,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Fin {
-    No,
-    At(Moment),
-    Passed,
 }
 
 impl Tunnels {
@@ -108,54 +61,6 @@ impl Tunnels {
     /// Something waits for the end of the turn.
     pub fn has_work(&self) -> bool {
         !self.ready.is_empty()
-    }
-}
-
-impl Tunnel {
-    fn pipe(&mut self, side: Side) -> &mut Pipe {
-        match side {
-            Side::Client => &mut self.client,
-            Side::Server => &mut self.server,
-        }
-    }
-
-    fn deadline(&self, idle: Duration) -> Moment {
-        let half_open = self.client.ended || self.server.ended;
-        let patience = if half_open { HALF_OPEN.min(idle) } else { idle };
-        let mut earliest = self.ends_at.min(self.moved + patience);
-        for pipe in [&self.client, &self.server] {
-            if let Fin::At(at) = pipe.fin {
-                earliest = earliest.min(at);
-            }
-            if pipe.pause_until > Moment::ZERO {
-                earliest = earliest.min(pipe.pause_until);
-            }
-        }
-        earliest
-    }
-}
-
-impl Pipe {
-    fn new(from: SlotId, to: SlotId, group: Group) -> Pipe {
-        Pipe {
-            from,
-            to,
-            group,
-            waiting: VecDeque::new(),
-            head: Vec::new(),
-            octets: 0,
-            sending: false,
-            receiving: true,
-            ready: false,
-            ended: false,
-            fin: Fin::No,
-            pause_until: Moment::ZERO,
-        }
-    }
-
-    /// Everything that came has been taken.
-    fn is_drained(&self) -> bool {
-        self.waiting.is_empty() && self.head.is_empty() && !self.sending
     }
 }
 
@@ -474,24 +379,10 @@ impl<W: Wire> World<W> {
 
     /// Takes the tunnel out; the session ends with both its connections. `how`: the client's connection is closed.
     pub(super) fn end_tunnel(&mut self, id: Key, ended: Ended, how: Close) {
-        let Some(tunnel) = self.tunnels.slab.remove(id) else {
+        let Some(tunnel) = self.take_tunnel(id) else {
             return;
         };
-        self.counters.tunnels.dec();
-        self.counters
-            .tunnel_bytes
-            .at(Way::In)
-            .add(tunnel.client.octets);
-        self.counters
-            .tunnel_bytes
-            .at(Way::Out)
-            .add(tunnel.server.octets);
-        let waiting = tunnel.client.waiting.iter().chain(&tunnel.server.waiting);
-        for piece in waiting {
-            self.wire.release(piece.buffer);
-        }
         let key = tunnel.session;
-        self.tunnels.by_session.remove(&key);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -518,13 +409,22 @@ impl<W: Wire> World<W> {
 
     /// The session is being abandoned. Its tunnel must not outlive it: the slots that it knows may soon be others'.
     pub(super) fn forget_tunnel_of(&mut self, session: Key) {
-        let id = self.tunnels.by_session.remove(&session);
-        let Some(tunnel) = id.and_then(|id| self.tunnels.slab.remove(id)) else {
-            return;
-        };
+        if let Some(id) = self.tunnels.of_session(session) {
+            self.take_tunnel(id);
+        }
+    }
+
+    /// Takes it out of all books, and gives back what waits in it.
+    fn take_tunnel(&mut self, id: Key) -> Option<Tunnel> {
+        let tunnel = self.tunnels.slab.remove(id)?;
+        self.tunnels.by_session.remove(&tunnel.session);
         self.counters.tunnels.dec();
+        let octets = &self.counters.tunnel_bytes;
+        octets.at(Way::In).add(tunnel.client.octets);
+        octets.at(Way::Out).add(tunnel.server.octets);
         for piece in tunnel.client.waiting.iter().chain(&tunnel.server.waiting) {
             self.wire.release(piece.buffer);
         }
+        Some(tunnel)
     }
 }
