@@ -3,6 +3,7 @@
 //! The wire is a few vectors: what is sent is there, what is asked for happens in the next turn, time passes when the
 //! test says so. Fragments, delays and resets are the simulation's business (tests/sim).
 
+mod both_sides;
 mod claimed;
 mod dedicated;
 mod drain;

@@ -22,7 +22,7 @@ use crate::tls::testing::{client_config, name, server_config};
 
 const BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
 
-fn with_tls(tls: ClientTls) -> WorldConfig {
+pub fn with_tls(tls: ClientTls) -> WorldConfig {
     let service = Service {
         tls,
         ..Service::default()
