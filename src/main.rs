@@ -6,7 +6,7 @@
 
 use std::{
     io::{self, Write},
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     process::ExitCode,
     sync::Arc,
     time::SystemTime,
@@ -105,7 +105,7 @@ fn run(flags: Flags, config: &Config) -> io::Result<ExitCode> {
     let here = Circumstances {
         cores: rt::allowed_cores(),
         open_files: Limit::OpenFiles.raise()?.soft,
-        addresses: own_addresses()?,
+        addresses: addresses(config.identifying.is_dedicated())?,
         clock: Clock::start(),
     };
     let locked = config.locked_memory(config.shards(here.cores.len()), here.open_files);
@@ -147,6 +147,18 @@ fn run(flags: Flags, config: &Config) -> io::Result<ExitCode> {
             io::Error::other(format!("a shard's rings: {error}; {limit}"))
         }
         _ => error,
+    })
+}
+
+/// This host's own. Only clients with connections of their own are kept from weir itself by them.
+fn addresses(are_needed: bool) -> io::Result<Vec<IpAddr>> {
+    if !are_needed {
+        return Ok(Vec::new());
+    }
+    own_addresses().map_err(|error| {
+        io::Error::other(format!(
+            "the addresses of this host cannot be looked up: {error}; allow netlink sockets (AF_NETLINK in RestrictAddressFamilies= of the systemd unit, or the container's seccomp profile)"
+        ))
     })
 }
 

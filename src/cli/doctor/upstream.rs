@@ -94,7 +94,11 @@ fn judge(
     let visit = match visit {
         Ok(visit) => visit,
         Err(error) => {
-            let remedy = match error.to_string().contains(HANDSHAKE_FAILED) {
+            let told = error.to_string();
+            let remedy = match told.contains(HANDSHAKE_FAILED) {
+                _ if told.contains("CertificateRequired") => {
+                    "it wants to see a certificate: --upstream-cert and --upstream-key"
+                }
                 true => {
                     "openssl s_client -starttls smtp -connect HOST:PORT shows its certificate: is it for the name (,sni=NAME), and does it lead to --upstream-ca? One that a server made for itself has to stand there"
                 }
