@@ -26,6 +26,11 @@ impl Dedicated {
             Phase::Greeted => Violation::NeedHelo,
             Phase::Ready if !self.esmtp => Violation::NeedHelo,
             _ if !offered => Violation::NotImplemented,
+            // The upstream would still take the client for whoever said that in the clear: somebody in between, perhaps, to
+            // whose account the mail would go that comes inside TLS. Nothing but another connection forgets it.
+            Phase::Ready if self.authenticated && self.manner.starttls == Way::Offer => {
+                Violation::BadSequence
+            }
             Phase::Ready if self.manner.starttls == Way::Refuse => {
                 return self.say(cx, texts::TLS_UNAVAILABLE.as_bytes());
             }

@@ -266,3 +266,25 @@ fn an_upstream_that_leaves_during_the_handshake_is_told_of_inside_tls() {
         assert!(pair.relay.is_finished());
     }
 }
+
+/// A session fixed by somebody in between: his AUTH in plaintext, and the victim's handshake and mail behind it.
+#[test]
+fn who_was_authenticated_in_the_clear_gets_no_tls() {
+    let mut pair = by(Way::Offer);
+    pair.tls = TlsOffer::May;
+    pair.say("AUTH PLAIN AGV2aWwAeA==\r\n");
+    pair.reply("535 5.7.8 no\r\n");
+    pair.say("AUTH PLAIN AGV2aWwAeQ==\r\n");
+    pair.reply("235 2.7.0 welcome\r\n");
+    pair.heard();
+    pair.say("STARTTLS\r\n");
+    assert!(pair.heard().starts_with("503 5.5.1"));
+    assert_eq!(pair.handshakes, 0);
+
+    let mut pair = by(Way::Offer);
+    pair.tls = TlsOffer::May;
+    pair.say("AUTH PLAIN AGV2aWwAeA==\r\n");
+    pair.reply("535 5.7.8 no\r\n");
+    pair.say("STARTTLS\r\n");
+    assert_eq!(pair.handshakes, 1, "a failed one leaves nothing behind");
+}
