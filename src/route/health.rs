@@ -35,6 +35,8 @@ pub enum Failure {
     Connect,
     /// It said 421: it wants to be left alone, so a probe does not end this one early.
     Refused,
+    /// No TLS came about, and it is a must.
+    Tls,
     Probe,
 }
 
@@ -92,7 +94,7 @@ impl Health {
         let ended = matches!(
             self.state,
             State::Ejected {
-                why: Failure::Connect | Failure::Probe,
+                why: Failure::Connect | Failure::Tls | Failure::Probe,
                 ..
             }
         );
@@ -216,6 +218,14 @@ mod tests {
         assert_eq!(health.share(&CONFIG, at(30)), 0);
         assert!(!health.probed(&CONFIG, at(2020)), "it is back by itself");
         assert_eq!(health.share(&CONFIG, at(2020)), 100);
+    }
+
+    #[test]
+    fn a_probe_that_passes_inside_tls_ends_an_ejection_for_tls() {
+        let mut health = Health::default();
+        assert!(health.failed(Failure::Tls, &CONFIG, at(0)));
+        assert!(health.probed(&CONFIG, at(10)));
+        assert_eq!(health.share(&CONFIG, at(10)), 100);
     }
 
     #[test]

@@ -543,7 +543,8 @@ pub(super) fn outcome_of(code: u16) -> Outcome {
 /// What an endpoint is judged by whose connection did not come to anything.
 fn failure_by(why: LegLost) -> Failure {
     match why {
-        LegLost::Refused421 | LegLost::Unwelcome | LegLost::NoTls => Failure::Refused,
+        LegLost::Refused421 | LegLost::Unwelcome => Failure::Refused,
+        LegLost::NoTls => Failure::Tls,
         LegLost::Closed | LegLost::Protocol | LegLost::Timeout | LegLost::Injection => {
             Failure::Connect
         }

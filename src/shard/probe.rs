@@ -230,6 +230,7 @@ impl<W: Wire> World<W> {
             let word = match why {
                 Failure::Connect => "connect",
                 Failure::Refused => "421",
+                Failure::Tls => "tls",
                 Failure::Probe => "probe",
             };
             self.counters
