@@ -362,6 +362,9 @@ pub fn warnings(config: &Config, shards: usize, cores: usize) -> Vec<String> {
             listening.hostname
         ));
     }
+    if config.trusting.typed.iter().any(|one| one.ends_with("/0")) {
+        warnings.push("--trust names everybody: any client may say that it is another, one of --relay-from too; name the proxies".into());
+    }
     warnings.extend(tls::warnings(config));
     warnings.extend(few_connections(config));
     if listening.connections_max == 0 {

@@ -394,6 +394,10 @@ mod tests {
                 "no mail can be taken",
             ),
             (
+                "--upstream a --trust 0.0.0.0/0".into(),
+                "--trust names everybody",
+            ),
+            (
                 "--upstream a,max=7 --identity xclient".into(),
                 "there are 107: who comes on top",
             ),

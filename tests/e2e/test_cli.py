@@ -1,9 +1,12 @@
 """The command line: all errors at once, the plan, the doctor, the demo."""
 
+import ctypes
 import os
 import re
 import signal
 import smtplib
+import socket
+import struct
 import subprocess
 import unittest
 
@@ -14,6 +17,51 @@ def run(*arguments, env=None, patience=20):
     clean = {n: v for n, v in os.environ.items() if not n.startswith("WEIR_")}
     clean.update(env or {})
     return subprocess.run([BIN, *map(str, arguments)], capture_output=True, text=True, timeout=patience, env=clean, stdin=subprocess.DEVNULL)
+
+
+UNIT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tuning", "weir.service")
+
+
+def only_families(numbers):
+    """From here on this process makes sockets of these families alone, as RestrictAddressFamilies= has it."""
+    call = {"x86_64": 41, "aarch64": 198}[os.uname().machine]
+    refused, granted = (0x06, 0, 0, 0x00050000 | 97), (0x06, 0, 0, 0x7FFF0000)  # EAFNOSUPPORT
+    looks = [(0x15, len(numbers) - at, 0, number) for at, number in enumerate(numbers)]
+    program = [(0x20, 0, 0, 0), (0x15, 0, len(looks) + 2, call), (0x20, 0, 0, 16), *looks, refused, granted]
+    filters = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in program))
+    header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program), ctypes.addressof(filters)))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, header, 0, 0):  # no_new_privs, seccomp
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+class UnderItsUnit(unittest.TestCase):
+    """The unit once forbade netlink, which tells the addresses of the host, and weir did not start under it."""
+
+    def ends(self, families, *flags):
+        """How weir ends with these sockets, and what it says: SIGTERM comes as soon as it listens."""
+        numbers = [getattr(socket, family) for family in families]
+        argv = [BIN, "--listen", f"127.0.0.1:{free_port()}", "--upstream", f"127.0.0.1:{free_port()}", *flags]
+        child = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: only_families(numbers))
+        said = []
+        for line in child.stderr:
+            said.append(line)
+            if " listens on " in line:
+                child.send_signal(signal.SIGTERM)
+        child.stderr.close()
+        return child.wait(timeout=20), "".join(said)
+
+    def test_the_families_of_the_unit_suffice(self):
+        with open(UNIT) as unit:
+            families = re.search(r"^RestrictAddressFamilies=(.*)$", unit.read(), re.M).group(1).split()
+        for flags in ([], ["--identity", "proxy-v2"]):
+            code, said = self.ends(families, *flags)
+            self.assertEqual(code, 0, said)
+
+    def test_what_is_missing_is_said(self):
+        code, said = self.ends(["AF_INET", "AF_INET6", "AF_UNIX"], "--identity", "proxy-v2")
+        self.assertEqual(code, 69, said)
+        self.assertIn("AF_NETLINK", said)
 
 
 class BadFlags(unittest.TestCase):
