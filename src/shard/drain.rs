@@ -116,10 +116,9 @@ impl<W: Wire> World<W> {
             };
             self.drain.next = key.index() + 1;
             let told = self.drain.phase != Phase::TellingIdle;
-            let idle = self
-                .sessions
-                .get(key)
-                .is_some_and(|session| session.relay.is_between_transactions());
+            let idle = self.sessions.get(key).is_some_and(|session| {
+                session.relay.is_between_transactions() || session.secrecy.is_shaking()
+            });
             if told || idle {
                 self.send_off(key);
             }
@@ -142,6 +141,10 @@ impl<W: Wire> World<W> {
             return self.end_tunnel(tunnel, Ended::Drain, Close::Now);
         }
         if let Some(session) = self.sessions.get_mut(key) {
+            // A handshake that outlasts the grace is not waited for: nothing can be said in it, and nothing is lost.
+            if session.secrecy.is_shaking() && self.drain.phase != Phase::TellingIdle {
+                return self.drop_client(key, Ended::Drain);
+            }
             session.ended = Ended::Drain;
             self.relay_step(key, |relay, cx| relay.refuse(cx, &texts::SHUTDOWN));
         }

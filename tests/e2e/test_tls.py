@@ -1,6 +1,7 @@
 """TLS with clients and with upstreams: mail inside it, and everything that goes wrong on the way there and in it."""
 
 import contextlib
+import signal
 import ssl
 import subprocess
 import time
@@ -364,6 +365,17 @@ class Handshakes(TlsCase):
                     self.fail("a handshake of drops is kept for ever")
         self.assertGreaterEqual(weir.metric("weir_tls_failures_total", side="client", reason="timeout"), 11)
         wait_until(lambda: weir.metric("weir_tls_sessions") == 0, "no connection to be left")
+
+    def test_a_drain_does_not_wait_for_them(self):
+        weir = self.certified("--drain-timeout", "1s")
+        clients = [client for _ in range(5) for client in self.both(weir)]
+        began = time.monotonic()
+        weir.signal(signal.SIGTERM)
+        for client in clients:
+            self.assertEqual(client.rest(5), b"")
+            client.close()
+        self.assertEqual(weir.wait(10), 0)
+        self.assertLess(time.monotonic() - began, 5)
 
     def test_plaintext_for_tls_and_tls_for_plaintext(self):
         weir = self.certified("--greet-wait", "0")

@@ -182,6 +182,29 @@ fn records_split_at_every_octet_are_read_like_whole_ones() {
     }
 }
 
+/// A handshake after STARTTLS held up a drain for as long as handshakes may last, whatever its grace.
+#[test]
+fn a_handshake_that_outlasts_the_grace_of_a_drain_is_not_waited_for() {
+    for how in [ClientTls::Implicit, ClientTls::May] {
+        let mut stage = Stage::new(with_tls(how), 1, 10);
+        let slot = stage.client();
+        if how == ClientTls::May {
+            stage.say(slot, "EHLO c.example\r\n");
+            stage.say(slot, "STARTTLS\r\n");
+        }
+        stage.settle();
+        let drain = Mail::Drain {
+            grace: Duration::from_secs(5),
+        };
+        stage.world.handle_mail(stage.now, drain);
+        stage.settle();
+        assert_eq!(stage.closed(slot), None, "it may end in time");
+        stage.sleep(Duration::from_secs(6));
+        assert!(stage.closed(slot).is_some());
+        stage.assert_empty();
+    }
+}
+
 #[test]
 fn implicit_tls_shakes_hands_before_the_greeting() {
     for version in BOTH {
