@@ -127,7 +127,11 @@ fn run(flags: Flags, config: &Config) -> io::Result<ExitCode> {
             "{fatal} (weir doctor tells more)"
         )));
     }
-    let writer = Writer::start(config.logging.log.clone(), here.clock.epoch())?;
+    let writer =
+        Writer::start(config.logging.log.clone(), here.clock.epoch()).map_err(|error| {
+            let remedy = "its folder has to be there, and writable for the user that weir runs as (--user)";
+            io::Error::new(error.kind(), format!("--log-file {error}; {remedy}"))
+        })?;
     writer
         .install(config.logging.level)
         .map_err(io::Error::other)?;
