@@ -129,7 +129,8 @@ fn run(flags: Flags, config: &Config) -> io::Result<ExitCode> {
     }
     let writer =
         Writer::start(config.logging.log.clone(), here.clock.epoch()).map_err(|error| {
-            let remedy = "its folder has to be there, and writable for the user that weir runs as (--user)";
+            let remedy =
+                "its folder has to be there, and writable for the user that weir runs as (--user)";
             io::Error::new(error.kind(), format!("--log-file {error}; {remedy}"))
         })?;
     writer
