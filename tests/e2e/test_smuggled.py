@@ -5,8 +5,8 @@ import unittest
 
 from test_leaks import Eaten
 from test_tls_lies import XclientUpstream
-from tlstest import Papers, TlsCase
-from weirtest import Client, Closed, Upstream
+from tlstest import Inside, Papers, TlsCase, TlsDialogue, TlsUpstream
+from weirtest import Client, Closed, Upstream, message
 
 
 def tearDownModule():
@@ -149,6 +149,37 @@ class Fence(TlsCase):
 
     def test_own(self):
         self.check("--identity", "proxy-v2", own=True)
+
+
+class Tunnelled(Eaten, TlsDialogue):
+    """The header comes first, then STARTTLS as ever."""
+
+
+class Far(TlsUpstream):
+    def dialogue(self, sock):
+        return Tunnelled(self, sock)
+
+
+class Tunnels(TlsCase):
+    def test_what_is_glued_behind_starttls_goes_neither_way(self):
+        server = Far(self.papers.mx)
+        self.addCleanup(server.stop)
+        weir = self.weir("--identity", "proxy-v2", "--transparent-starttls", "tunnel", upstreams=[server], relay=False)
+        with weir.client(hello="plain.test") as client:
+            client.send(b"STARTTLS\r\nMAIL FROM:<injected@evil.test>\r\n")
+            self.assertEqual(client.reply().code, 220)
+            client.sock = Inside(client.sock).handshake()
+            client.hello()
+            self.assertEqual(client.data(message("through-the-tunnel", 50_000)).code, 250)
+        self.assert_relayed(server, "through-the-tunnel", message("through-the-tunnel", 50_000))
+        self.assertFalse(any(b"evil" in line for line in server.commands), server.commands)
+        self.assertEqual(weir.metric("weir_tunnel_plaintext_discarded_total"), 1)
+        # And from the server: the client hears none of it, and does not stay.
+        server.on["STARTTLS"] = lambda dialogue: (dialogue.sock.sendall(b"220 Go\r\n250 forged\r\n"), b"")[1]
+        with weir.client(hello="plain.test") as client:
+            client.send(b"STARTTLS\r\n")
+            self.assertNotIn(b"forged", client.rest(5))
+        self.assertEqual(weir.metric("weir_tunnel_plaintext_discarded_total"), 2)
 
 
 if __name__ == "__main__":
