@@ -103,6 +103,8 @@ pub struct TlsWords {
     pub version: &'static str,
     pub suite: &'static str,
     pub resumed: bool,
+    /// `trusted` or `untrusted`; empty: the client has shown none.
+    pub certificate: &'static str,
 }
 
 /// A transaction that ended: with a final reply, or abandoned.

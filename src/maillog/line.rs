@@ -110,6 +110,7 @@ impl<'a> Line<'a> {
             self.word("tls", tls.version);
             self.word("suite", tls.suite);
             self.word_if("resumed", if tls.resumed { "yes" } else { "" });
+            self.word_if("certificate", tls.certificate);
         }
     }
 

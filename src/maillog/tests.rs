@@ -58,6 +58,7 @@ fn a_session_tells_who_ended_it_and_why() {
             version: "1.3",
             suite: "TLS13_AES_256_GCM_SHA384",
             resumed: true,
+            certificate: "trusted",
         }),
     };
     let text = logged(Format::Text, |log| log.session(&record));
@@ -65,7 +66,7 @@ fn a_session_tells_who_ended_it_and_why() {
         after_time(&text),
         "session shard=3 session=1f client=[2001:db8::1]:25 by=[192.0.2.1]:9 by_id=\"a\\x0ab\" helo=\"x\" ended=dropped why=pregreet reply=\"554 5.5.1 b\" lasted=61.000 \
          parked=60.000 transactions=0 accepted=0 errors=1 in=10 out=20 tls=1.3 \
-         suite=TLS13_AES_256_GCM_SHA384 resumed=yes\n"
+         suite=TLS13_AES_256_GCM_SHA384 resumed=yes certificate=trusted\n"
     );
 }
 

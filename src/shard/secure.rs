@@ -10,6 +10,7 @@
 
 use std::io;
 
+use rustls::pki_types::UnixTime;
 use weir_smtp::gate::Verdict;
 use weir_smtp::relay::TlsOffer;
 use weir_smtp::starttls::PlaintextDrained;
@@ -20,7 +21,7 @@ use crate::metrics::{Ended, Handshake, Refusal, TlsFailure, TlsLeg};
 use crate::net::{ClientTls, Service};
 use crate::policy::{Admission, Finding, Ruling};
 use crate::ring::{Group, SlotId, Wire};
-use crate::tls::{Begin, Connection, Facts, Failure, Version};
+use crate::tls::{Begin, Connection, Facts, Failure, Shown, Version};
 
 use super::arrivals::Arrival;
 use super::clock::Clock;
@@ -205,6 +206,10 @@ impl<W: Wire> World<W> {
         let before = session.secrecy;
         let slot = session.slot;
         let secured = result.and_then(|()| {
+            if let (Some(slot), Some(tls)) = (slot, &self.tls) {
+                self.wire
+                    .weigh_certificate(slot, |chain| tls.trusts(chain, UnixTime::now()));
+            }
             let facts = slot.and_then(|slot| self.wire.facts(slot));
             facts.ok_or_else(|| Failure::Internal.into())
         });
@@ -332,6 +337,11 @@ pub(super) fn tls_words(facts: Facts) -> TlsWords {
         version: facts.version.word(),
         suite: facts.suite(),
         resumed: facts.resumed,
+        certificate: match facts.certificate {
+            Shown::Nothing => "",
+            Shown::Untrusted => "untrusted",
+            Shown::Trusted => "trusted",
+        },
     }
 }
 

@@ -16,7 +16,7 @@ use rustls::unbuffered::{
 };
 use rustls::{ClientConfig, CommonState, HandshakeKind, ServerConfig};
 
-use super::facts::Facts;
+use super::facts::{Facts, Shown};
 use super::failure::Failure;
 
 /// Octets of a record's header, and the most that may follow it (RFC 5246, 6.2.3; RFC 8446, 5.2 allows less).
@@ -61,6 +61,8 @@ enum Phase {
 pub struct Connection {
     side: Side,
     phase: Phase,
+    /// The certificate that the peer has shown was found good.
+    trusted: bool,
     /// Our close_notify was made.
     closed: bool,
     /// What was received and could not be worked off yet: the beginning of a record, or parts of a handshake message in front of it.
@@ -88,6 +90,7 @@ impl Connection {
         Connection {
             side,
             phase: Phase::Handshake,
+            trusted: false,
             closed: false,
             carry: Vec::new(),
             tail: 0,
@@ -292,13 +295,17 @@ impl Connection {
             common.protocol_version()?,
             common.negotiated_cipher_suite()?.suite(),
             common.handshake_kind() == Some(HandshakeKind::Resumed),
-            common.peer_certificates().is_some(),
+            match (common.peer_certificates(), self.trusted) {
+                (None, _) => Shown::Nothing,
+                (Some(_), false) => Shown::Untrusted,
+                (Some(_), true) => Shown::Trusted,
+            },
         ))
     }
 
-    /// The peer's certificate, its issuer and so on.
-    pub fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
-        self.common().peer_certificates()
+    /// Looks once whether the peer's certificate, if it has shown one, leads to those that count.
+    pub fn weigh_certificate(&mut self, trusts: impl FnOnce(&[CertificateDer<'static>]) -> bool) {
+        self.trusted = self.common().peer_certificates().is_some_and(trusts);
     }
 
     fn common(&self) -> &CommonState {

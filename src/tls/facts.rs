@@ -9,8 +9,17 @@ pub struct Facts {
     /// The lower half of its number in the registry of IANA: those of rustls differ in it.
     suite: u8,
     pub resumed: bool,
-    /// The peer has shown a certificate. With `--tls-client-certs ask` it may be anybody's: [`super::ServerTls::trusts`] tells.
-    pub certified: bool,
+    pub certificate: Shown,
+}
+
+/// What a peer has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    Nothing,
+    /// With `--tls-client-certs ask` it may be anybody's.
+    Untrusted,
+    /// [`super::ServerTls::trusts`] it.
+    Trusted,
 }
 
 impl Facts {
@@ -18,13 +27,13 @@ impl Facts {
         version: ProtocolVersion,
         suite: CipherSuite,
         resumed: bool,
-        certified: bool,
+        certificate: Shown,
     ) -> Facts {
         Facts {
             version: version.into(),
             suite: low(suite),
             resumed,
-            certified,
+            certificate,
         }
     }
 
@@ -89,7 +98,7 @@ mod tests {
     fn every_suite_keeps_its_name() {
         for suite in rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES {
             let suite = suite.suite();
-            let facts = Facts::new(ProtocolVersion::TLSv1_3, suite, false, false);
+            let facts = Facts::new(ProtocolVersion::TLSv1_3, suite, false, Shown::Nothing);
             assert_eq!(Some(facts.suite()), suite.as_str());
         }
     }

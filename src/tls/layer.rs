@@ -22,6 +22,7 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use weir_smtp::starttls::PlaintextDrained;
 use weir_smtp::time::Moment;
 
@@ -239,6 +240,17 @@ impl<W: Wire> Layer<W> {
     /// What a slot has agreed on with its peer; None without TLS, or before the end of the handshake.
     pub fn facts(&self, slot: SlotId) -> Option<Facts> {
         self.peek(slot)?.connection.facts()
+    }
+
+    /// Looks whether the certificate that the peer has shown counts: [`Layer::facts`] tell from then on.
+    pub fn weigh_certificate(
+        &mut self,
+        slot: SlotId,
+        trusts: impl FnOnce(&[CertificateDer<'static>]) -> bool,
+    ) {
+        if let Some(channel) = self.channel(slot) {
+            channel.connection.weigh_certificate(trusts);
+        }
     }
 
     /// The slot has begun TLS.

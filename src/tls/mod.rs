@@ -28,7 +28,7 @@ mod validity;
 pub use certificates::{Certificate, Pair, Standing};
 pub use client::{UpstreamFiles, UpstreamMode, UpstreamSettings, UpstreamTls, UpstreamWish};
 pub use connection::Connection;
-pub use facts::{Facts, Version};
+pub use facts::{Facts, Shown, Version};
 pub use failure::Failure;
 pub use files::FileFault;
 pub use layer::{Begin, Layer};

@@ -46,6 +46,25 @@ class Mail(TlsCase):
         self.assertIn("tls=1.3", weir.log())
         wait_until(lambda: weir.metric("weir_tls_sessions") == 0, "no session to be left")
 
+    def test_a_clients_certificate_is_told(self):
+        papers = Papers.get()
+        upstream = self.upstream()
+        weir = self.certified("--tls-client-certs", "ask", "--tls-client-ca", papers.ca, upstreams=[upstream])
+        for shown, word in ((None, ""), (papers.mx, "trusted"), (papers.foreign, "untrusted"), (papers.expired, "untrusted")):
+            by = context()
+            if shown:
+                by.load_cert_chain(*shown)
+            tag = f"shown-{shown and shown[0].rsplit('/', 1)[1]}"
+            text = message(tag, 1000)
+            with self.subTest(tag), TlsClient(weir.tls, implicit=True, by=by) as client:
+                self.assertEqual(client.data(text).code, 250)
+                client.command("QUIT")
+                self.assert_relayed(upstream, tag, text)
+                ended = lambda: [line for line in weir.log().splitlines() if " session " in line]
+                wait_until(lambda: len(ended()) == 1 + [None, papers.mx, papers.foreign, papers.expired].index(shown), "the session's line")
+                self.assertEqual("certificate=" in ended()[-1], bool(word), ended()[-1])
+                self.assertIn(f"certificate={word}" if word else "tls=1.3", ended()[-1].split())
+
     def test_records_of_any_size(self):
         upstream = self.upstream()
         weir = self.certified(upstreams=[upstream])
