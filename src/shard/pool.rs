@@ -309,14 +309,9 @@ impl<W: Wire> World<W> {
         if self.drain.is_on() {
             return self.dismiss_leg(key, ClosedLeg::Drain);
         }
-        let retired = self
-            .routes
-            .get(endpoint)
-            .is_none_or(|endpoint| endpoint.is_retired());
-        if retired
-            || self
-                .shared
-                .others_starve(self.upstream_of(endpoint), self.shard)
+        if self
+            .shared
+            .others_starve(self.upstream_of(endpoint), self.shard)
         {
             return self.dismiss_leg(key, ClosedLeg::Yielded);
         }

@@ -122,8 +122,13 @@ impl<W: Wire> World<W> {
             }
             let (endpoint, reset_due) = (leg.endpoint, leg.reset == Reset::Due);
             let worn_out = leg.worn_out(&self.config.leg, self.now);
+            let endpoint_left = self
+                .routes
+                .get(endpoint)
+                .is_none_or(|endpoint| endpoint.is_retired());
             let reason = match worn_out {
                 None if leg.broken => Some(ClosedLeg::Peer),
+                None if endpoint_left => Some(ClosedLeg::Drain),
                 None if !leg.outbound.is_reusable() => Some(ClosedLeg::Protocol),
                 other => other,
             };

@@ -42,6 +42,32 @@ fn who_comes_too_late_waits_and_is_served_when_one_comes_free() {
 }
 
 #[test]
+fn who_waits_is_not_served_by_an_address_that_has_left_the_table() {
+    let mut stage = Stage::new(settings(), 1, 1);
+    let (first, second) = (stage.client(), stage.client());
+    stage.ask(first);
+    stage.ask(second);
+    let old = stage.legs(1)[0];
+    stage.greet(old);
+    let moved = UpstreamSpec {
+        name: "mx1.example:25".into(),
+        weight: 1,
+        max: 1,
+        addresses: vec![server(2)],
+        tls: None,
+    };
+    let mail = Mail::Upstreams(vec![moved].into());
+    stage.world.handle_mail(stage.now, mail);
+    stage.deliver(first, old);
+    assert_eq!(stage.heard(old), "QUIT\r\n");
+    stage.say(old, "221 bye\r\n");
+    stage.sleep(Duration::from_secs(2));
+    let new = stage.legs(2)[0];
+    stage.greet(new);
+    stage.deliver(second, new);
+}
+
+#[test]
 fn a_wait_ends_with_451() {
     let mut stage = Stage::new(settings(), 1, 1);
     let (first, second) = (stage.client(), stage.client());
