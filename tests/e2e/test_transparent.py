@@ -363,8 +363,9 @@ class Failing(Transparent):
             self.addCleanup(self._end, weir)
         traffic.join(30)
         [(accepted, lost)] = counted
-        # A connection that had reached the listener, and was not accepted yet, is reset with it.
-        self.assertTrue(accepted > 10 and len(lost) <= 2, (accepted, lost))
+        # Each time one session may hear 421, and connections that had reached the listener and were not accepted yet end with
+        # it: how many depends on how quickly the client comes again.
+        self.assertTrue(accepted > 10 and len(lost) <= 3 * 2, (accepted, lost))
         self.delivered(accepted)
 
     def test_a_server_that_is_down_costs_nobody_time(self):
