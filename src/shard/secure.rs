@@ -9,6 +9,7 @@
 //! counted and noted (RFC 3207, 6). The records themselves are the layer's business ([`crate::tls::Layer`]).
 
 use std::io;
+use std::time::Duration;
 
 use rustls::pki_types::UnixTime;
 use weir_smtp::gate::Verdict;
@@ -207,8 +208,10 @@ impl<W: Wire> World<W> {
         let slot = session.slot;
         let secured = result.and_then(|()| {
             if let (Some(slot), Some(tls)) = (slot, &self.tls) {
+                let wall = Duration::from_secs(self.log.wall_seconds(self.now));
+                let now = UnixTime::since_unix_epoch(wall);
                 self.wire
-                    .weigh_certificate(slot, |chain| tls.trusts(chain, UnixTime::now()));
+                    .weigh_certificate(slot, |chain| tls.trusts(chain, now));
             }
             let facts = slot.and_then(|slot| self.wire.facts(slot));
             facts.ok_or_else(|| Failure::Internal.into())
