@@ -8,6 +8,7 @@
 //!   cli        what was typed, what it means (all errors at once), the plan, the doctor
 //!   control    one thread: admin page, signals, reload, names of upstreams; mails the shards
 //!   demo       an embedded mail sink, for the first minute
+//!   state      what outlives a restart and is shared by hosts
 //!    |
 //!   shard      one core's world: sessions, upstream connections, pool, timers, pit, drain
 //!    |
@@ -21,6 +22,7 @@
 //!   ring       the hot ring: sockets on io_uring behind a safe API
 //!   rt         executors, placement, background tasks, mailboxes
 //!   net        listeners, steering, socket options, limits of the process
+//!   dns        a stub resolver without a socket
 //!    |
 //!   weir_smtp  the protocol core: bytes and time in, bytes and acts out; no sockets, no clock
 //! ```
@@ -33,6 +35,7 @@
 pub mod cli;
 pub mod control;
 pub mod demo;
+pub mod dns;
 pub mod maillog;
 pub mod metrics;
 pub mod net;
@@ -42,4 +45,5 @@ pub mod route;
 pub mod rt;
 pub mod sandbox;
 pub mod shard;
+pub mod state;
 pub mod tls;

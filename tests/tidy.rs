@@ -49,6 +49,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("control", 1),
     ("demo", 1),
     ("shard", 2),
+    ("state", 2),
     ("policy", 3),
     ("route", 3),
     ("tls", 3),
@@ -58,6 +59,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("net", 4),
     ("ring", 4),
     ("rt", 4),
+    ("dns", 4),
     ("smtp", 5),
 ];
 

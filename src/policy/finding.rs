@@ -38,6 +38,30 @@ pub enum Finding {
     ForgedXclient,
     Overload,
     InterceptLoop,
+    DenyHelo,
+    DenySender,
+    DenyRecipient,
+    Dnsbl,
+    Dnswl,
+    NoReverse,
+    ReverseMismatch,
+    HeloSyntax,
+    HeloLiteral,
+    HeloUnresolved,
+    HeloOurs,
+    HeloMismatch,
+    SenderUnresolved,
+    SenderNullMx,
+    Greylist,
+    Spamtrap,
+    Trapped,
+    History,
+    Origin,
+    ScoreDelay,
+    ScoreStutter,
+    ScoreDefer,
+    ScoreReject,
+    ScoreDrop,
 }
 
 /// What to do about a finding.
@@ -106,10 +130,34 @@ pub const TABLE: [Row; Finding::COUNT] = [
     Row { finding: Finding::ForgedXclient, word: "forged-xclient", default: Reject, allowed: &[Off, Log, Delay, Stutter, Reject, Drop], help: "XCLIENT from a client that is not in --trust; refused in any case" },
     Row { finding: Finding::Overload, word: "overload", default: Defer, allowed: &[Defer, Drop], help: "no room for this client" },
     Row { finding: Finding::InterceptLoop, word: "intercept-loop", default: Defer, allowed: CLOSING, help: "an intercepted connection to weir itself, or one that weir itself has opened" },
+    Row { finding: Finding::DenyHelo, word: "deny-helo", default: Reject, allowed: ANY, help: "the client calls itself by a name on --deny-helo" },
+    Row { finding: Finding::DenySender, word: "deny-sender", default: Reject, allowed: ANY, help: "a sender on --deny-sender" },
+    Row { finding: Finding::DenyRecipient, word: "deny-recipient", default: Reject, allowed: ANY, help: "a recipient on --deny-recipient" },
+    Row { finding: Finding::Dnsbl, word: "dnsbl", default: Log, allowed: ANY, help: "the client's address is on a list of --dnsbl" },
+    Row { finding: Finding::Dnswl, word: "dnswl", default: Log, allowed: &[Off, Log], help: "the client's address is on a list of --dnsbl with a negative weight" },
+    Row { finding: Finding::NoReverse, word: "no-reverse", default: Log, allowed: ANY, help: "the client's address has no name" },
+    Row { finding: Finding::ReverseMismatch, word: "reverse-mismatch", default: Log, allowed: ANY, help: "none of the names of the client's address leads back to it" },
+    Row { finding: Finding::HeloSyntax, word: "helo-syntax", default: Log, allowed: ANY, help: "the client calls itself by what is neither a host name nor an address literal" },
+    Row { finding: Finding::HeloLiteral, word: "helo-literal", default: Log, allowed: ANY, help: "the client calls itself by an address literal that is not its address" },
+    Row { finding: Finding::HeloUnresolved, word: "helo-unresolved", default: Log, allowed: ANY, help: "the client calls itself by a name that has no address and no mail server" },
+    Row { finding: Finding::HeloOurs, word: "helo-ours", default: Log, allowed: ANY, help: "the client calls itself by weir's own name or address" },
+    Row { finding: Finding::HeloMismatch, word: "helo-mismatch", default: Log, allowed: ANY, help: "the client calls itself by a name that leads elsewhere" },
+    Row { finding: Finding::SenderUnresolved, word: "sender-unresolved", default: Log, allowed: ANY, help: "a sender whose domain has neither a mail server nor an address" },
+    Row { finding: Finding::SenderNullMx, word: "sender-null-mx", default: Log, allowed: ANY, help: "a sender whose domain takes no mail (RFC 7505)" },
+    Row { finding: Finding::Greylist, word: "greylist", default: Log, allowed: &[Off, Log, Defer], help: "the first mail of this sender to this recipient from this network, not yet --greylist-delay ago" },
+    Row { finding: Finding::Spamtrap, word: "spamtrap", default: Log, allowed: ANY, help: "a recipient on --spamtraps" },
+    Row { finding: Finding::Trapped, word: "trapped", default: Log, allowed: ANY, help: "the client's network has written to a spamtrap lately" },
+    Row { finding: Finding::History, word: "history", default: Log, allowed: ANY, help: "what the client's network, or the provider it belongs to, has done before" },
+    Row { finding: Finding::Origin, word: "origin", default: Log, allowed: ANY, help: "the country or the provider of the client's address has a weight in --origin" },
+    Row { finding: Finding::ScoreDelay, word: "score-delay", default: Log, allowed: &[Off, Log, Delay], help: "the score of all findings reaches --score-delay" },
+    Row { finding: Finding::ScoreStutter, word: "score-stutter", default: Log, allowed: &[Off, Log, Stutter], help: "the score reaches --score-stutter" },
+    Row { finding: Finding::ScoreDefer, word: "score-defer", default: Log, allowed: &[Off, Log, Defer], help: "the score reaches --score-defer" },
+    Row { finding: Finding::ScoreReject, word: "score-reject", default: Log, allowed: &[Off, Log, Reject], help: "the score reaches --score-reject" },
+    Row { finding: Finding::ScoreDrop, word: "score-drop", default: Log, allowed: &[Off, Log, Drop], help: "the score reaches --score-drop" },
 ];
 
 impl Finding {
-    pub const COUNT: usize = Finding::InterceptLoop as usize + 1;
+    pub const COUNT: usize = Finding::ScoreDrop as usize + 1;
 
     pub fn all() -> impl Iterator<Item = Finding> {
         TABLE.iter().map(|row| row.finding)
@@ -196,19 +244,19 @@ impl fmt::Display for Action {
 
 /// A set of findings.
 #[derive(Copy, Clone, Eq, PartialEq, Default, Debug)]
-pub struct FindingSet(u32);
+pub struct FindingSet(u64);
 
-const _: () = assert!(Finding::COUNT <= 32, "findings have to fit a set");
+const _: () = assert!(Finding::COUNT <= 64, "findings have to fit a set");
 
 impl FindingSet {
     pub const EMPTY: FindingSet = FindingSet(0);
 
     pub const fn insert(&mut self, finding: Finding) {
-        self.0 |= 1 << finding as u32;
+        self.0 |= 1 << finding as u64;
     }
 
     pub const fn contains(self, finding: Finding) -> bool {
-        self.0 & 1 << finding as u32 != 0
+        self.0 & 1 << finding as u64 != 0
     }
 
     pub const fn is_empty(self) -> bool {

@@ -15,6 +15,7 @@ pub mod clients;
 pub mod concurrency;
 pub mod errors;
 pub mod finding;
+pub mod news;
 pub mod overload;
 pub mod pace;
 pub mod pipeline;

@@ -185,6 +185,7 @@ async fn run(common: Arc<Common>, shard: usize) {
         shared: common.shared.clone(),
         counters: counters.clone(),
         log: crew.log,
+        unix: clock.unix(),
     };
     let mut world = World::new(setup, ring, clock.now());
     world.measure_handshakes_by(clock);

@@ -31,6 +31,7 @@ mod intake;
 mod introduction;
 mod launch;
 mod leg;
+pub mod lookups;
 pub mod mail;
 mod parking;
 mod permits;

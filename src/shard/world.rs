@@ -22,6 +22,7 @@ use crate::maillog::LogBuffer;
 use crate::metrics::{ClosedLeg, Counters, Ended};
 use crate::policy::Policy;
 use crate::policy::access::Access;
+use crate::policy::news::Seconds;
 use crate::policy::overload::Ladder;
 use crate::ring::{BufferId, Close, Event, Part, Wire};
 use crate::route::{Approach, Identity, Routes};
@@ -66,6 +67,8 @@ pub struct Setup {
     pub shared: Arc<Shared>,
     pub counters: Arc<Counters>,
     pub log: LogBuffer,
+    /// Seconds since 1970 at [`Moment::ZERO`].
+    pub unix: u64,
 }
 
 pub struct World<W: Wire> {
@@ -73,6 +76,7 @@ pub struct World<W: Wire> {
     pub(super) wire: Layer<W>,
     pub(super) shard: usize,
     pub(super) now: Moment,
+    unix: u64,
     pub(super) config: Arc<WorldConfig>,
     pub(super) announced: Announcements,
     /// What `config.smtp` becomes under stress.
@@ -146,6 +150,7 @@ impl<W: Wire> World<W> {
             wire: Layer::new(wire),
             shard: setup.shard,
             now,
+            unix: setup.unix,
             announced: Self::unannounced(&config),
             stressed: Self::stressed(&config),
             ladder: Ladder::new(config.overload),
@@ -401,6 +406,12 @@ impl<W: Wire> World<W> {
 
     pub(super) fn release(&mut self, buffer: BufferId) {
         self.wire.release(buffer);
+    }
+
+    /// The present in seconds since 1970: for what is kept beyond this run.
+    pub fn wall(&self) -> Seconds {
+        let here = self.now.as_micros() / 1_000_000;
+        Seconds::try_from(self.unix + here).unwrap_or(Seconds::MAX)
     }
 
     /// Notes whose step this is.

@@ -201,6 +201,7 @@ impl Simulation {
             shared: self.shared.clone(),
             counters: self.counters[shard].clone(),
             log,
+            unix: 1_800_000_000,
         };
         let now = self.net.borrow().now();
         self.shards.push(World::new(setup, wire, now));

@@ -19,7 +19,10 @@ pub struct Flags {
     ///
     /// Findings: deny-list, concurrency, rate-connections, rate-messages, rate-recipients, rate-bytes, rate-handshakes,
     /// pregreet, pipelining, non-smtp, bare-newline, nul, loop, errors-soft, errors-hard, junk, slow-body,
-    /// tls-injection, tls-failed, relay, forged-proxy, forged-xclient, overload, intercept-loop. Actions: off;
+    /// tls-injection, tls-failed, relay, forged-proxy, forged-xclient, overload, intercept-loop, deny-helo, deny-sender,
+    /// deny-recipient, dnsbl, dnswl, no-reverse, reverse-mismatch, helo-syntax, helo-literal, helo-unresolved, helo-ours,
+    /// helo-mismatch, sender-unresolved, sender-null-mx, greylist, spamtrap, trapped, history, origin, score-delay,
+    /// score-stutter, score-defer, score-reject, score-drop. Actions: off;
     /// log: counted and logged only; delay: replies wait --delay; stutter: replies drip byte by byte; defer: 4xx; reject: 5xx;
     /// drop: reply and close. delay and stutter hold for the address for --tarpit-time, then get better by a step.
     ///

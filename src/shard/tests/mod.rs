@@ -487,6 +487,7 @@ impl Stage {
             shared: shared.clone(),
             counters: counters.clone(),
             log: writer.logs().buffer(shard, counters.clone()),
+            unix: 1_800_000_000,
         };
         let now = Moment::from_micros(1_000_000);
         Stage {
