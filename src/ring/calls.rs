@@ -1,6 +1,7 @@
 //! What the shard asks: the ring as a [`Wire`].
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use io_uring::{opcode, types};
@@ -44,6 +45,20 @@ impl Wire for Ring {
         let connect = opcode::Connect::new(types::Fixed(id.0), to.as_ptr(), to.len()).build();
         self.push_for(id, Op::Connect, connect);
         self.stats.connects += 1;
+        Ok(id)
+    }
+
+    /// As above, and the connect is a syscall too. Who sends datagrams uses a socket for many.
+    fn connect_datagram(&mut self, to: SocketAddr, owner: Owner) -> io::Result<SlotId> {
+        let Some(&id) = self.free.last() else {
+            return Err(io::Error::from_raw_os_error(libc::ENFILE));
+        };
+        let socket = dialing::datagram_socket_for(to)?;
+        self.uring
+            .submitter()
+            .register_files_update(id.0, &[socket.as_raw_fd()])?;
+        self.free.pop();
+        self.slots.open(id, owner).set(Flag::Datagram);
         Ok(id)
     }
 

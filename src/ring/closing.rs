@@ -47,6 +47,12 @@ impl Ring {
     pub(super) fn begin_close(&mut self, id: SlotId, how: Close) {
         let now = self.now;
         let slot = self.slots.live(id);
+        // There is nobody to wait for.
+        let how = if slot.has(Flag::Datagram) {
+            Close::Now
+        } else {
+            how
+        };
         let harsher = match (slot.has(Flag::Closing), slot.close()) {
             (false, _) => true,
             (true, Close::Linger) => how != Close::Linger,

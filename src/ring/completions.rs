@@ -119,8 +119,17 @@ impl Ring {
             }
             return received;
         }
+        let datagram = slot.has(Flag::Datagram);
         self.give_back(group, flags);
         match -result {
+            // It says nothing, and the kernel takes it for an end.
+            0 if datagram && stopping && over => Some(self.ended(id, ReceiveEnd::Stopped)),
+            0 if datagram => {
+                if over {
+                    self.arm_receive(id);
+                }
+                None
+            }
             0 => Some(self.peer_done(id, ReceiveEnd::Eof)),
             libc::ENOBUFS => self.starve(id, group, stopping),
             libc::ECANCELED | libc::EINTR if stopping => Some(self.ended(id, ReceiveEnd::Stopped)),

@@ -27,6 +27,14 @@ pub(super) fn socket_for(dial: &Dial) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// A socket that datagrams of `to` alone come to: the kernel drops the others. Its port is the kernel's choice, at random, and nobody else's;
+/// connecting sends nothing and waits for nothing.
+pub(super) fn datagram_socket_for(to: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.connect(&to.into())?;
+    Ok(socket)
+}
+
 fn bind(socket: &Socket, to: SocketAddr, from: SocketAddr) -> io::Result<()> {
     if from.is_ipv4() != to.is_ipv4() {
         return Err(io::Error::new(

@@ -1,10 +1,10 @@
-//! Connections to and from addresses that are not this host's.
+//! Connections to and from addresses that are not this host's, and datagrams.
 //!
-//! Each test gives its thread a network of its own, which is gone with the thread. Without the privilege for that
+//! Each test of the former gives its thread a network of its own, which is gone with the thread. Without the privilege for that
 //! (CAP_SYS_ADMIN) there is nothing to test with, which the output says.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -239,4 +239,111 @@ fn who_was_not_redirected_wanted_to_come_here() {
     let here = listener.local_addr().expect("bound").to_string();
     let wanted = wanted(listener, Intercept::Redirect, &here);
     assert_eq!(wanted.to_string(), here);
+}
+
+/// A server for datagrams, and a ring's socket to it that hears.
+fn datagrams() -> (UdpSocket, Ring, SlotId) {
+    let server = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    server.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut ring = ring();
+    let here = server.local_addr().expect("bound");
+    let slot = ring
+        .connect_datagram(here, Owner(7))
+        .expect("a slot is left");
+    ring.start_receive(slot, Group::Upstream);
+    (server, ring, slot)
+}
+
+/// Sends one, and returns from where it came.
+fn ask(server: &UdpSocket, ring: &mut Ring, slot: SlotId) -> SocketAddr {
+    ring.send(slot, b"question".to_vec());
+    until(ring, |event| match event {
+        Event::Sent { result: Ok(8), .. } => Some(()),
+        Event::Sent { result, .. } => panic!("{result:?}"),
+        _ => None,
+    });
+    let mut room = [0; 16];
+    let (len, from) = server.recv_from(&mut room).expect("it arrives");
+    assert_eq!(&room[..len], b"question");
+    from
+}
+
+fn heard(ring: &mut Ring) -> Vec<u8> {
+    let (buffer, len) = until(ring, |event| match *event {
+        Event::Received {
+            owner, buffer, len, ..
+        } => {
+            assert_eq!(owner, Owner(7));
+            Some((buffer, len))
+        }
+        Event::ReceiveEnded { ref why, .. } => panic!("{why:?}"),
+        _ => None,
+    });
+    let bytes = ring.buffer(buffer)[..len as usize].to_vec();
+    ring.release(buffer);
+    bytes
+}
+
+#[test]
+fn datagrams_arrive_one_by_one_and_an_empty_one_ends_nothing() {
+    let (server, mut ring, slot) = datagrams();
+    let from = ask(&server, &mut ring, slot);
+    for datagram in [&b"one"[..], b"", b"", b"two"] {
+        server.send_to(datagram, from).expect("sent");
+    }
+    assert_eq!(heard(&mut ring), b"one");
+    assert_eq!(heard(&mut ring), b"two");
+    let long = vec![b'x'; 5000];
+    server.send_to(&long, from).expect("sent");
+    assert_eq!(heard(&mut ring), &long[..4096], "cut at the buffer's end");
+    ring.close(slot, Close::Linger);
+    until(&mut ring, |event| {
+        matches!(event, Event::Closed { .. }).then_some(())
+    });
+    assert_eq!((ring.free_slots(), ring.stats().stale), (16, 0));
+    assert_eq!(ring.buffers_held(Group::Upstream), 0);
+}
+
+#[test]
+fn datagrams_of_others_are_not_heard() {
+    let (server, mut ring, slot) = datagrams();
+    let from = ask(&server, &mut ring, slot);
+    let other = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    // That nobody is there is what it learns, and all it does.
+    other.send_to(b"forged", from).expect("sent");
+    server.send_to(b"true", from).expect("sent");
+    assert_eq!(heard(&mut ring), b"true");
+}
+
+#[test]
+fn a_server_that_is_not_there_is_told_of_and_may_come_back() {
+    let (server, mut ring, slot) = datagrams();
+    let here = server.local_addr().expect("bound");
+    ask(&server, &mut ring, slot);
+    drop(server);
+    ring.send(slot, b"question".to_vec());
+    let error = until(&mut ring, |event| match event {
+        Event::ReceiveEnded {
+            why: ReceiveEnd::Reset(error),
+            ..
+        } => Some(error.kind()),
+        _ => None,
+    });
+    assert_eq!(error, io::ErrorKind::ConnectionRefused);
+    let server = UdpSocket::bind(here).expect("its port is free");
+    ring.start_receive(slot, Group::Upstream);
+    let from = ask(&server, &mut ring, slot);
+    server.send_to(b"answer", from).expect("sent");
+    assert_eq!(heard(&mut ring), b"answer");
+}
+
+#[test]
+fn a_socket_for_datagrams_without_a_slot_is_refused() {
+    let (_server, mut ring, _) = datagrams();
+    let to: SocketAddr = "127.0.0.1:53".parse().expect("an address");
+    for _ in 0..15 {
+        ring.connect_datagram(to, Owner(7)).expect("a slot is left");
+    }
+    let none = ring.connect_datagram(to, Owner(7)).expect_err("none left");
+    assert_eq!(none.raw_os_error(), Some(libc::ENFILE));
 }

@@ -64,6 +64,8 @@ pub(super) enum Flag {
     /// The close itself is in flight.
     ClosingDown = 1 << 17,
     Disconnected = 1 << 18,
+    /// A socket for datagrams: an empty one is no end of a stream.
+    Datagram = 1 << 19,
 }
 
 impl Slot {

@@ -4,7 +4,7 @@
 //! Calls only queue work and never block; their outcomes come back as [`Event`]s in a later turn.
 //! Nothing here knows SMTP, and nothing here reads a clock.
 //!
-//! The life of a slot: `Accepted` (or [`Wire::connect`] and `Connected`), any number of receives and sends, [`Wire::close`], `Closed`.
+//! The life of a slot: `Accepted` (or [`Wire::connect`] and `Connected`, or [`Wire::connect_datagram`]), any number of receives and sends, [`Wire::close`], `Closed`.
 //! Between `close` and `Closed` the slot is silent, and after `Closed` its number may come back in another life.
 
 use std::io;
@@ -80,7 +80,7 @@ pub enum Part {
     },
 }
 
-/// Why an armed receive is over. It may be armed again at once, except after `Eof` and `Reset`.
+/// Why an armed receive is over. It may be armed again at once, except after `Eof` and, of a connection, `Reset`.
 #[derive(Debug)]
 pub enum ReceiveEnd {
     /// The peer has sent its last byte; sending to it may still work.
@@ -89,7 +89,7 @@ pub enum ReceiveEnd {
     Stopped,
     /// No buffer was left in the group. Armed again it waits for one.
     NoBuffers,
-    /// The connection is gone.
+    /// The connection is gone; of a socket for datagrams: the far host has said that nobody is there.
     Reset(io::Error),
 }
 
@@ -174,6 +174,12 @@ pub const SEND_NOW_MAX: usize = 11;
 pub trait Wire {
     /// Opens a connection; `Connected` follows. Fails at once when no slot is left.
     fn connect(&mut self, dial: &Dial, owner: Owner) -> io::Result<SlotId>;
+
+    /// Opens a socket for datagrams to and from this address alone, from a port of the kernel's choice; it is ready at once, without `Connected`.
+    ///
+    /// One send is one datagram, and one `Received` is one datagram, cut where it is longer than a buffer; empty ones are never told.
+    /// It is not finished, extracted or looked at, and ends at once however it is closed.
+    fn connect_datagram(&mut self, to: SocketAddr, owner: Owner) -> io::Result<SlotId>;
 
     /// Takes the connection out of this shard's table, for another shard: `Extracted` follows. Not while a receive is armed or a send is in flight.
     /// The default answers that this network cannot.

@@ -5,6 +5,8 @@
 //! breaks: at which octet it is reset, or falls silent. Everything that will happen stands in one queue; [`Net::advance`] lets it happen and
 //! notes who has to look at his end.
 
+mod datagrams;
+
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -16,6 +18,10 @@ use std::time::Duration;
 use weir_smtp::time::Moment;
 
 use crate::chance::Chance;
+
+pub use datagrams::{Fate, Heard};
+
+use datagrams::Port;
 
 /// A connect that nobody answers is given up after this, as Linux does.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(130);
@@ -159,11 +165,30 @@ struct Conn {
 
 #[derive(Debug)]
 enum Happening {
-    Segment { to: End, bytes: Vec<u8> },
-    Fin { to: End },
-    Reset { to: End },
-    Connect { conn: u32 },
+    Segment {
+        to: End,
+        bytes: Vec<u8>,
+    },
+    Fin {
+        to: End,
+    },
+    Reset {
+        to: End,
+    },
+    Connect {
+        conn: u32,
+    },
     Wake(Party),
+    Datagram {
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    /// Nobody takes datagrams at `by`.
+    Refusal {
+        to: SocketAddr,
+        by: SocketAddr,
+    },
 }
 
 struct Due {
@@ -198,6 +223,9 @@ pub struct Net {
     number: u64,
     told: VecDeque<Party>,
     arrivals: VecDeque<Arrival>,
+    ports: BTreeMap<SocketAddr, Port>,
+    ports_given: u16,
+    fate: Fate,
 }
 
 impl Net {
@@ -211,6 +239,9 @@ impl Net {
             number: 0,
             told: VecDeque::new(),
             arrivals: VecDeque::new(),
+            ports: BTreeMap::new(),
+            ports_given: 0,
+            fate: Fate::default(),
         }
     }
 
@@ -582,6 +613,8 @@ impl Net {
             Happening::Reset { to } => self.reset_arrived(to),
             Happening::Connect { conn } => self.connected(conn),
             Happening::Wake(party) => self.told.push_back(party),
+            Happening::Datagram { from, to, bytes } => self.datagram_arrived(from, to, bytes),
+            Happening::Refusal { to, by } => self.refusal_arrived(to, by),
         }
     }
 

@@ -6,6 +6,7 @@
 //! sends in parts, receives that starve for buffers (told, or waited for in silence), slots reused at once.
 
 mod calls;
+mod datagrams;
 mod flights;
 mod receives;
 
@@ -132,6 +133,8 @@ impl Caps {
 struct Slot {
     life: u32,
     end: End,
+    /// A socket for datagrams: where it is, and whom it is connected to.
+    port: Option<(SocketAddr, SocketAddr)>,
     owner: Owner,
     upstream: Option<SocketAddr>,
     /// A client's transaction has gone up here.
@@ -329,7 +332,9 @@ impl SimWire {
     /// What is still held when everything is over.
     pub fn leftovers(&self) -> Vec<String> {
         let slots = self.slots.iter().flatten().map(|slot| {
-            let side = if slot.upstream.is_some() {
+            let side = if slot.port.is_some() {
+                "resolver"
+            } else if slot.upstream.is_some() {
                 "upstream"
             } else {
                 "client"
@@ -391,6 +396,7 @@ impl SimWire {
         self.slots[index as usize] = Some(Slot {
             life: self.lives,
             end,
+            port: None,
             owner,
             upstream,
             carries: false,
@@ -516,8 +522,11 @@ impl SimWire {
                 result,
             }),
             Done::Received { buffer, len } => {
-                let end = self.slot(index).end;
-                self.net.borrow_mut().add_heard(end, u64::from(len));
+                let slot = self.slot(index);
+                if slot.port.is_none() {
+                    let end = slot.end;
+                    self.net.borrow_mut().add_heard(end, u64::from(len));
+                }
                 if self.options.sabotage == Sabotage::LeaksABuffer && self.saboteur(10) {
                     self.buffers.retain(buffer, &mut self.faults);
                 }
@@ -529,7 +538,9 @@ impl SimWire {
                 })
             }
             Done::Ended(why) => {
-                self.slot(index).ended |= matches!(why, ReceiveEnd::Eof | ReceiveEnd::Reset(_));
+                let slot = self.slot(index);
+                let over = matches!(why, ReceiveEnd::Eof | ReceiveEnd::Reset(_));
+                slot.ended |= over && slot.port.is_none();
                 Some(Event::ReceiveEnded {
                     slot: id,
                     owner,
@@ -567,6 +578,9 @@ impl SimWire {
         let (Some(how), false) = (slot.closing, slot.closed_down) else {
             return;
         };
+        if let Some((port, _)) = slot.port {
+            return self.close_datagrams(index, port);
+        }
         let end = slot.end;
         if how == Close::Linger {
             let sending = slot.flight.is_some();

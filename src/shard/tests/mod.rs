@@ -65,6 +65,8 @@ struct Socket {
     finished: bool,
     /// How it was connected.
     dial: Option<Dial>,
+    /// Each of its sends apart, where they are datagrams.
+    datagrams: Option<Vec<Vec<u8>>>,
 }
 
 /// What waits to be handed out; owners are looked up then.
@@ -137,6 +139,7 @@ impl FakeWire {
             unread: Vec::new(),
             finished: false,
             dial: None,
+            datagrams: None,
         });
         SlotId(self.sockets.len() as u32 - 1)
     }
@@ -156,7 +159,10 @@ impl FakeWire {
         socket.sending = true;
         socket.sends += 1;
         socket.flying = bytes.len();
-        socket.sent.extend_from_slice(bytes);
+        match &mut socket.datagrams {
+            Some(datagrams) => datagrams.push(bytes.to_vec()),
+            None => socket.sent.extend_from_slice(bytes),
+        }
         let mut flight = flight;
         flight.clear();
         if !self.stuffed.contains(&slot) {
@@ -244,6 +250,15 @@ impl Wire for FakeWire {
         if !self.silent.contains(to) {
             self.due.push_back(Due::Connected(slot, works));
         }
+        Ok(slot)
+    }
+
+    fn connect_datagram(&mut self, to: SocketAddr, owner: Owner) -> io::Result<SlotId> {
+        if self.free_slots() == 0 {
+            return Err(io::Error::from_raw_os_error(libc::ENFILE));
+        }
+        let slot = self.open(Some(to), owner);
+        self.socket(slot).datagrams = Some(Vec::new());
         Ok(slot)
     }
 

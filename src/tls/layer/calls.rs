@@ -1,6 +1,7 @@
 //! The calls of a shard: those for slots without TLS pass through after one look.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use crate::ring::{BufferId, Close, Dial, Group, Owner, Part, ReceiveEnd, SlotId, Wire};
@@ -12,6 +13,10 @@ use super::{Layer, News};
 impl<W: Wire> Wire for Layer<W> {
     fn connect(&mut self, dial: &Dial, owner: Owner) -> io::Result<SlotId> {
         self.wire.connect(dial, owner)
+    }
+
+    fn connect_datagram(&mut self, to: SocketAddr, owner: Owner) -> io::Result<SlotId> {
+        self.wire.connect_datagram(to, owner)
     }
 
     /// A slot inside TLS stays where it is.

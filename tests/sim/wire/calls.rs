@@ -1,11 +1,12 @@
 //! What the shard asks of the simulated wire.
 
 use std::io;
+use std::net::SocketAddr;
 
 use weir::ring::wire::SEND_NOW_MAX;
 use weir::ring::{BufferId, Close, Dial, Group, Owner, Part, SlotId, Wire};
 
-use super::{Done, GRACE, LINGER, SimWire};
+use super::{Done, GRACE, LINGER, SimWire, Slot};
 use crate::net::Party;
 
 impl Wire for SimWire {
@@ -33,6 +34,10 @@ impl Wire for SimWire {
             self.faults.push(fault);
         }
         Ok(SlotId(index))
+    }
+
+    fn connect_datagram(&mut self, to: SocketAddr, owner: Owner) -> io::Result<SlotId> {
+        self.open_datagrams(to, owner)
     }
 
     fn start_receive(&mut self, slot: SlotId, group: Group) {
@@ -79,7 +84,7 @@ impl Wire for SimWire {
     }
 
     fn receive_now(&mut self, slot: SlotId, group: Group) {
-        if !self.called(slot, "receive_now") {
+        if !self.called(slot, "receive_now") || self.sends_datagrams(slot, "receive_now") {
             return;
         }
         let entry = self.slot(slot.0);
@@ -103,16 +108,22 @@ impl Wire for SimWire {
             self.faults.push("an empty send".into());
             return;
         }
+        let datagram = |slot: &Slot| slot.port.is_some();
+        if self.slots[slot.0 as usize].as_ref().is_some_and(datagram) {
+            return self.send_datagram(slot, bytes);
+        }
         let len = bytes.len() as u32;
         self.begin_flight(slot, bytes, vec![Part::Bytes { start: 0, len }]);
     }
 
     fn send_spans(&mut self, slot: SlotId, head: Vec<u8>, parts: &[Part]) {
-        self.begin_flight(slot, head, parts.to_vec());
+        if !self.sends_datagrams(slot, "send_spans") {
+            self.begin_flight(slot, head, parts.to_vec());
+        }
     }
 
     fn send_now(&mut self, slot: SlotId, bytes: &[u8]) {
-        if !self.called(slot, "send_now") {
+        if !self.called(slot, "send_now") || self.sends_datagrams(slot, "send_now") {
             return;
         }
         let entry = self.slot(slot.0);
@@ -160,7 +171,10 @@ impl Wire for SimWire {
     }
 
     fn finish(&mut self, slot: SlotId) {
-        if !self.called(slot, "finish") || self.slot(slot.0).closing.is_some() {
+        if !self.called(slot, "finish") || self.sends_datagrams(slot, "finish") {
+            return;
+        }
+        if self.slot(slot.0).closing.is_some() {
             return;
         }
         if self.slot(slot.0).flight.is_some() {

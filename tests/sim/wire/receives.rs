@@ -50,6 +50,9 @@ impl SimWire {
     }
 
     pub(super) fn receive(&mut self, index: u32) {
+        if let Some((port, _)) = self.slot(index).port {
+            return self.receive_datagrams(index, port);
+        }
         loop {
             let slot = self.slot(index);
             if !slot.receiving || slot.closing.is_some() || slot.connecting {
@@ -60,15 +63,7 @@ impl SimWire {
                 return;
             }
             let Some(buffer) = self.buffers.take(group) else {
-                if self.options.tells_starvation && !self.slot(index).thirsty {
-                    let slot = self.slot(index);
-                    slot.receiving = false;
-                    slot.stopping = false;
-                    self.complete(index, Done::Ended(ReceiveEnd::NoBuffers));
-                } else {
-                    self.slot(index).thirsty = true;
-                }
-                return;
+                return self.starve(index);
             };
             let read = self.net.borrow_mut().read(end, self.buffers.size());
             match read {
@@ -92,6 +87,18 @@ impl SimWire {
                     return;
                 }
             }
+        }
+    }
+
+    /// No buffer is left for an armed receive.
+    pub(super) fn starve(&mut self, index: u32) {
+        if self.options.tells_starvation && !self.slot(index).thirsty {
+            let slot = self.slot(index);
+            slot.receiving = false;
+            slot.stopping = false;
+            self.complete(index, Done::Ended(ReceiveEnd::NoBuffers));
+        } else {
+            self.slot(index).thirsty = true;
         }
     }
 
