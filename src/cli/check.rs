@@ -29,6 +29,7 @@ pub fn plan(config: &Config, cores: usize) -> String {
         ("messages", messages(config)),
         ("clients", clients(config)),
         ("findings", findings(config)),
+        ("DNS lists", dns_lists(config)),
         ("pit", pit_words(config)),
         ("timeouts", timeouts(config)),
         (
@@ -300,6 +301,28 @@ fn findings(config: &Config) -> String {
         .join("\n")
 }
 
+fn dns_lists(config: &Config) -> String {
+    let lists = &config.dnsbl;
+    if lists.zones.is_empty() {
+        return "none (--dnsbl)".into();
+    }
+    // By the names that are shown to strangers: a plan is pasted into tickets, and a zone may have a key in front.
+    let words = lists.zones.iter().map(|zone| {
+        let rules: Vec<String> = zone.rules().collect();
+        let reason = if zone.wants_reason() {
+            ", reasons told"
+        } else {
+            ""
+        };
+        format!("{} {}{reason}", zone.public(), rules.join(" "))
+    });
+    let tested = match lists.recheck.is_zero() {
+        true => "believed untested".into(),
+        false => format!("tested at start and every {}", show(lists.recheck)),
+    };
+    words.chain([tested]).collect::<Vec<_>>().join("\n")
+}
+
 fn pit_words(config: &Config) -> String {
     let tarpit = &config.tarpit;
     let greet = if tarpit.greet_wait.is_zero() {
@@ -445,6 +468,28 @@ mod tests {
             assert!(plan.contains(words), "{words} in\n{plan}");
         }
         assert!(!plan.contains("warning"), "{plan}");
+    }
+
+    #[test]
+    fn the_plan_names_lists_and_hides_their_keys() {
+        let plan = plan_of(&[
+            "--listen",
+            "0.0.0.0:25",
+            "--upstream",
+            "mx1:25",
+            "--relay-domains",
+            "a.example",
+            "--dnsbl",
+            "abcdefghijklmnopqrs123.zen.example=127.0.0.[2..11]*3,txt",
+        ]);
+        assert!(
+            plan.contains("zen.example =127.0.0.[2..11]*3, reasons told"),
+            "{plan}"
+        );
+        assert!(
+            plan.contains("tested at start and every 30m") && !plan.contains("qrs123"),
+            "{plan}"
+        );
     }
 
     #[test]

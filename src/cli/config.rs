@@ -30,6 +30,8 @@ pub struct Config {
     pub messages: Messages,
     pub clients: Clients,
     pub tarpit: Tarpit,
+    /// Lists in DNS that are asked of clients.
+    pub dnsbl: crate::policy::dnsbl::Config,
     pub timeouts: Timeouts,
     pub logging: Logging,
     pub running: Running,
@@ -75,6 +77,7 @@ impl Config {
             messages: flags.messages.read(&mut reader),
             clients: flags.clients.read(&mut reader),
             tarpit: flags.tarpit.read(&mut reader),
+            dnsbl: flags.dnsbl.read(&mut reader),
             timeouts: flags.timeouts.read(&mut reader),
             logging: flags.logs.read(&mut reader),
             listening,

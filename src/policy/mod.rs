@@ -13,6 +13,7 @@ pub mod access;
 pub mod bytes;
 pub mod clients;
 pub mod concurrency;
+pub mod dnsbl;
 pub mod errors;
 pub mod finding;
 pub mod news;

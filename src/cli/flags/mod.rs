@@ -6,6 +6,7 @@
 //! start is decided in `config.rs`, not here.
 
 pub mod clients;
+pub mod dnsbl;
 pub mod identity;
 pub mod listen;
 pub mod listener;
@@ -57,6 +58,8 @@ pub struct Flags {
     pub clients: clients::Flags,
     #[command(flatten)]
     pub tarpit: tarpit::Flags,
+    #[command(flatten)]
+    pub dnsbl: dnsbl::Flags,
     #[command(flatten)]
     pub timeouts: timeouts::Flags,
     #[command(flatten)]

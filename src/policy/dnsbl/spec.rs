@@ -1,0 +1,575 @@
+//! One `--dnsbl`: `ZONE[=FILTER][*WEIGHT][,as=NAME][,txt]`, and what several of them make of one zone.
+//!
+//! The form is postscreen's (`zone=127.0.0.[2..11]*3`), so that a list of zones can be moved over. Several may name
+//! the same zone with different filters: it is asked once, and the weights of all that match are added up.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::dns::{Name, NameError};
+
+use super::answer::is_listing;
+
+/// Each costs a question per client.
+pub const ZONES_MAX: usize = 64;
+/// What one list may weigh, either way.
+pub const WEIGHT_MAX: i16 = 100;
+/// A name for replies is cut out for one line of a reply.
+const PUBLIC_MAX: usize = 64;
+const PATTERNS_MAX: usize = 16;
+/// A first label like this is a customer's key, and no part of a list's name.
+const KEY_MIN: usize = 16;
+
+/// One flag, read.
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub struct Spec {
+    zone: Name,
+    entry: Entry,
+    /// The name given by `as=`.
+    public: Option<Arc<str>>,
+    txt: bool,
+}
+
+/// Which answers count, and for how much.
+#[derive(Clone, Eq, PartialEq, Debug)]
+struct Entry {
+    /// Any of them; none at all: whatever is a listing.
+    patterns: Vec<Pattern>,
+    weight: i16,
+}
+
+/// Four sets of octets, as in `127.0.0.[2..11]`.
+#[derive(Clone, Eq, PartialEq, Debug)]
+struct Pattern([Octets; 4]);
+
+#[derive(Copy, Clone, Eq, PartialEq, Default, Debug)]
+struct Octets([u64; 4]);
+
+/// A list that is asked.
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub struct Zone {
+    name: Name,
+    /// What it is called where strangers read it: a key for the list is not in it.
+    public: Arc<str>,
+    /// The reason for a listing is asked for.
+    txt: bool,
+    entries: Vec<Entry>,
+}
+
+impl Zone {
+    pub const fn name(&self) -> &Name {
+        &self.name
+    }
+
+    pub const fn public(&self) -> &Arc<str> {
+        &self.public
+    }
+
+    pub const fn wants_reason(&self) -> bool {
+        self.txt
+    }
+
+    /// What a listing by these addresses weighs; None: none of the filters matches.
+    pub fn weight(&self, addresses: &[Ipv4Addr]) -> Option<i16> {
+        let matching = self
+            .entries
+            .iter()
+            .filter(|entry| addresses.iter().any(|address| entry.matches(*address)));
+        matching.map(|entry| entry.weight).reduce(|a, b| a + b)
+    }
+
+    /// The least and the most that an answer can add to a score.
+    pub fn range(&self) -> (i16, i16) {
+        let weights = || self.entries.iter().map(|entry| entry.weight);
+        (
+            weights().filter(|weight| *weight < 0).sum(),
+            weights().filter(|weight| *weight > 0).sum(),
+        )
+    }
+
+    /// The filters and weights, for the plan.
+    pub fn rules(&self) -> impl Iterator<Item = String> {
+        self.entries.iter().map(Entry::to_string)
+    }
+}
+
+/// The zones of all flags, each once, in the order in which they were first named.
+pub fn zones(specs: Vec<Spec>) -> Result<Arc<[Zone]>, ZonesError> {
+    let mut zones: Vec<Zone> = Vec::new();
+    let mut named: Vec<bool> = Vec::new();
+    for spec in specs {
+        let Some(at) = zones.iter().position(|zone| zone.name == spec.zone) else {
+            named.push(spec.public.is_some());
+            zones.push(Zone {
+                public: spec.public.unwrap_or_else(|| without_key(&spec.zone)),
+                name: spec.zone,
+                txt: spec.txt,
+                entries: vec![spec.entry],
+            });
+            continue;
+        };
+        let zone = &mut zones[at];
+        if let Some(public) = spec.public {
+            if named[at] && zone.public != public {
+                return Err(ZonesError::TwoNames(zone.public.clone(), public));
+            }
+            zone.public = public;
+            named[at] = true;
+        }
+        zone.txt |= spec.txt;
+        if zone.entries.len() == ENTRIES_MAX {
+            return Err(ZonesError::TooManyFilters(zone.public.clone()));
+        }
+        zone.entries.push(spec.entry);
+    }
+    if zones.len() > ZONES_MAX {
+        return Err(ZonesError::TooMany(zones.len()));
+    }
+    Ok(zones.into())
+}
+
+/// Flags for the same zone. Their weights have to add up within 16 bits.
+const ENTRIES_MAX: usize = 64;
+const _: () = assert!(ENTRIES_MAX * (WEIGHT_MAX as usize) < i16::MAX as usize);
+
+/// The zone's name without a customer's key in front of it.
+fn without_key(zone: &Name) -> Arc<str> {
+    let name = zone.to_string();
+    let is_key = |label: &str| {
+        label.len() >= KEY_MIN
+            && label.bytes().all(|octet| octet.is_ascii_alphanumeric())
+            && label.bytes().any(|octet| octet.is_ascii_digit())
+    };
+    match name.split_once('.') {
+        Some((label, rest)) if is_key(label) => rest.into(),
+        _ => name.into(),
+    }
+}
+
+impl Entry {
+    fn matches(&self, address: Ipv4Addr) -> bool {
+        self.patterns.is_empty() || self.patterns.iter().any(|pattern| pattern.matches(address))
+    }
+}
+
+impl Pattern {
+    fn matches(&self, address: Ipv4Addr) -> bool {
+        let parts = self.0.iter().zip(address.octets());
+        parts.into_iter().all(|(set, octet)| set.contains(octet))
+    }
+
+    /// Whether any answer that is a listing at all can match. What is none are 257 addresses: the search is short.
+    fn can_match(&self) -> bool {
+        let Pattern([a, b, c, d]) = self;
+        let mut within = b
+            .iter()
+            .flat_map(|b| c.iter().flat_map(move |c| d.iter().map(move |d| [b, c, d])));
+        a.contains(127) && within.any(|[b, c, d]| is_listing(Ipv4Addr::new(127, b, c, d)))
+    }
+}
+
+impl Octets {
+    const fn contains(&self, octet: u8) -> bool {
+        self.0[octet as usize / 64] & 1 << (octet % 64) != 0
+    }
+
+    const fn insert(&mut self, octet: u8) {
+        self.0[octet as usize / 64] |= 1 << (octet % 64);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u8> {
+        (0..=255).filter(|octet| self.contains(*octet))
+    }
+
+    /// Runs of neighbours, first and last.
+    fn runs(&self) -> Vec<(u8, u8)> {
+        let mut runs: Vec<(u8, u8)> = Vec::new();
+        for octet in self.iter() {
+            match runs.last_mut() {
+                Some((_, last)) if *last + 1 == octet => *last = octet,
+                _ => runs.push((octet, octet)),
+            }
+        }
+        runs
+    }
+}
+
+impl FromStr for Spec {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Spec, SpecError> {
+        let mut parts = text.split(',');
+        let (zone, entry) = parts.next().map(read_zone).expect("a first part, always")?;
+        let mut spec = Spec {
+            zone,
+            entry,
+            public: None,
+            txt: false,
+        };
+        for option in parts {
+            match option.split_once('=') {
+                None if option == "txt" => spec.txt = true,
+                Some(("as", public)) if is_public(public) => spec.public = Some(public.into()),
+                Some(("as", public)) => return Err(SpecError::Public(public.into())),
+                _ => return Err(SpecError::Option(option.into())),
+            }
+        }
+        Ok(spec)
+    }
+}
+
+/// `ZONE[=FILTER][*WEIGHT]`.
+fn read_zone(text: &str) -> Result<(Name, Entry), SpecError> {
+    let (text, weight) = match text.rsplit_once('*') {
+        Some((text, weight)) => (text, read_weight(weight)?),
+        None => (text, 1),
+    };
+    let (zone, patterns) = match text.split_once('=') {
+        Some((zone, filter)) => (zone, read_filter(filter)?),
+        None => (text, Vec::new()),
+    };
+    let name = Name::parse(zone.as_bytes()).map_err(|why| SpecError::Zone(zone.into(), why))?;
+    let in_host = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.".contains(&octet);
+    if name.is_root() || !zone.bytes().all(in_host) {
+        return Err(SpecError::NoZone(zone.into()));
+    }
+    // An IPv6 address in front of it is the longest question.
+    if let Err(why) = Name::reversed(IpAddr::V6(Ipv6Addr::UNSPECIFIED), &name) {
+        return Err(SpecError::Zone(zone.into(), why));
+    }
+    Ok((name, Entry { patterns, weight }))
+}
+
+fn read_weight(text: &str) -> Result<i16, SpecError> {
+    let weight = text.parse::<i16>().ok();
+    weight
+        .filter(|weight| (-WEIGHT_MAX..=WEIGHT_MAX).contains(weight))
+        .ok_or_else(|| SpecError::Weight(text.into()))
+}
+
+/// Patterns with `|` between them.
+fn read_filter(text: &str) -> Result<Vec<Pattern>, SpecError> {
+    let fault = || SpecError::Filter(text.into());
+    let mut patterns = Vec::new();
+    for pattern in text.split('|') {
+        let pattern = read_pattern(pattern).ok_or_else(fault)?;
+        if !pattern.can_match() {
+            return Err(SpecError::NeverMatches(text.into()));
+        }
+        patterns.push(pattern);
+    }
+    match patterns.len() > PATTERNS_MAX {
+        true => Err(fault()),
+        false => Ok(patterns),
+    }
+}
+
+/// Four parts with dots between them; there are two more within `[2..11]`.
+fn read_pattern(text: &str) -> Option<Pattern> {
+    let mut sets = [Octets::default(); 4];
+    let mut rest = text;
+    for (number, set) in sets.iter_mut().enumerate() {
+        if number > 0 {
+            rest = rest.strip_prefix('.')?;
+        }
+        let end = match rest.starts_with('[') {
+            true => rest.find(']')? + 1,
+            false => rest.find('.').unwrap_or(rest.len()),
+        };
+        let (part, behind) = rest.split_at(end);
+        *set = read_octets(part)?;
+        rest = behind;
+    }
+    rest.is_empty().then_some(Pattern(sets))
+}
+
+/// A number, or numbers and ranges in brackets with `;` between them.
+fn read_octets(text: &str) -> Option<Octets> {
+    let mut set = Octets::default();
+    let inside = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    let Some(inside) = inside else {
+        set.insert(read_octet(text)?);
+        return Some(set);
+    };
+    for range in inside.split(';') {
+        let (first, last) = range.split_once("..").unwrap_or((range, range));
+        let (first, last) = (read_octet(first)?, read_octet(last)?);
+        if first > last {
+            return None;
+        }
+        (first..=last).for_each(|octet| set.insert(octet));
+    }
+    Some(set)
+}
+
+fn read_octet(text: &str) -> Option<u8> {
+    let is_number = !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit());
+    is_number.then(|| text.parse().ok()).flatten()
+}
+
+/// It stands in a reply and in log lines: nothing that could break either.
+fn is_public(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= PUBLIC_MAX
+        && text.bytes().all(|octet| octet.is_ascii_graphic())
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, pattern) in self.patterns.iter().enumerate() {
+            f.write_str(if number > 0 { "|" } else { "=" })?;
+            write!(f, "{pattern}")?;
+        }
+        write!(f, "*{}", self.weight)
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, set) in self.0.iter().enumerate() {
+            if number > 0 {
+                f.write_str(".")?;
+            }
+            let runs = set.runs();
+            if let [(only, last)] = runs[..]
+                && only == last
+            {
+                write!(f, "{only}")?;
+                continue;
+            }
+            for (number, (first, last)) in runs.iter().enumerate() {
+                f.write_str(if number > 0 { ";" } else { "[" })?;
+                match first == last {
+                    true => write!(f, "{first}")?,
+                    false => write!(f, "{first}..{last}")?,
+                }
+            }
+            f.write_str("]")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a `--dnsbl` could not be read.
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub enum SpecError {
+    NoZone(Box<str>),
+    Zone(Box<str>, NameError),
+    Filter(Box<str>),
+    /// Only what is never a listing.
+    NeverMatches(Box<str>),
+    Weight(Box<str>),
+    Public(Box<str>),
+    Option(Box<str>),
+}
+
+impl std::error::Error for SpecError {}
+
+impl fmt::Display for SpecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SpecError::NoZone(zone) => write!(f, "{zone:?} is no zone, as in bl.example"),
+            SpecError::Zone(zone, why) => write!(f, "the zone {zone:?} cannot be asked: {why}"),
+            SpecError::Filter(filter) => write!(
+                f,
+                "{filter:?} is no filter, as in 127.0.0.2, 127.0.0.[2..11] or 127.0.0.[2;4]|127.0.1.2"
+            ),
+            SpecError::NeverMatches(filter) => write!(
+                f,
+                "{filter:?} never matches: a listing lies in 127.0.0.0/8 and is neither 127.0.0.1 nor in 127.255.255.0/24"
+            ),
+            SpecError::Weight(weight) => write!(
+                f,
+                "{weight:?} is no weight; write a whole number from -{WEIGHT_MAX} to {WEIGHT_MAX}"
+            ),
+            SpecError::Public(name) => write!(
+                f,
+                "as={name:?} is no name for replies; write up to {PUBLIC_MAX} printable characters without blanks"
+            ),
+            SpecError::Option(option) => {
+                write!(f, "{option:?} is no option; there are as=NAME and txt")
+            }
+        }
+    }
+}
+
+/// Why several `--dnsbl` do not go together.
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub enum ZonesError {
+    TooMany(usize),
+    TooManyFilters(Arc<str>),
+    TwoNames(Arc<str>, Arc<str>),
+}
+
+impl std::error::Error for ZonesError {}
+
+impl fmt::Display for ZonesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ZonesError::TooMany(zones) => write!(
+                f,
+                "{zones} zones are named; each costs a question per client, and {ZONES_MAX} are the most"
+            ),
+            ZonesError::TooManyFilters(zone) => {
+                write!(f, "{zone} is named more than {ENTRIES_MAX} times")
+            }
+            ZonesError::TwoNames(one, other) => {
+                write!(f, "one zone has the names {one} and {other}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(text: &str) -> Result<Spec, String> {
+        text.parse().map_err(|why: SpecError| why.to_string())
+    }
+
+    fn zone(text: &str) -> Zone {
+        zones(vec![spec(text).unwrap()]).unwrap()[0].clone()
+    }
+
+    fn all(texts: &[&str]) -> Result<Arc<[Zone]>, String> {
+        let specs = texts.iter().map(|text| spec(text).unwrap()).collect();
+        zones(specs).map_err(|why| why.to_string())
+    }
+
+    #[test]
+    fn a_flag_is_read_and_shown_as_it_was_meant() {
+        // typed, zone, rule
+        let table = [
+            ("bl.example", "bl.example", "*1"),
+            ("BL.Example.*3", "bl.example", "*3"),
+            ("bl.example=127.0.0.2", "bl.example", "=127.0.0.2*1"),
+            (
+                "bl.example=127.0.0.[2..11]*3",
+                "bl.example",
+                "=127.0.0.[2..11]*3",
+            ),
+            (
+                "wl.example=127.0.[0..255].[1;2;3]*-5",
+                "wl.example",
+                "=127.0.[0..255].[1..3]*-5",
+            ),
+            (
+                "wl.example=127.0.0.[4;2;8..9]*+5",
+                "wl.example",
+                "=127.0.0.[2;4;8..9]*5",
+            ),
+            (
+                "x=127.0.0.2|127.0.1.[1..3]*0",
+                "x",
+                "=127.0.0.2|127.0.1.[1..3]*0",
+            ),
+            ("_x-1.example=127.[0].0.[7]", "_x-1.example", "=127.0.0.7*1"),
+            ("x=127.[0;255].[0;255].1", "x", "=127.[0;255].[0;255].1*1"),
+        ];
+        for (typed, name, rule) in table {
+            let zone = zone(typed);
+            assert_eq!(zone.name().to_string(), name, "{typed}");
+            assert_eq!(zone.rules().collect::<Vec<_>>(), [rule], "{typed}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_flag_is_told_with_what_would_be() {
+        let long = format!("{}.example", vec!["a".repeat(50); 4].join("."));
+        let table: &[(&str, &str)] = &[
+            ("", "is no zone"),
+            (".", "is no zone"),
+            ("*3", "is no zone"),
+            ("=127.0.0.2", "is no zone"),
+            ("bl/example", "is no zone"),
+            ("bl..example", "cannot be asked: an empty label"),
+            (&long, "cannot be asked: more than 255 octets"),
+            ("bl.example*", "is no weight"),
+            ("bl.example*101", "is no weight"),
+            ("bl.example*-101", "is no weight"),
+            ("bl.example*1.5", "is no weight"),
+            ("bl.example=", "is no filter"),
+            ("bl.example=127.0.0", "is no filter"),
+            ("bl.example=127.0.0.2.3", "is no filter"),
+            ("bl.example=127.0.0.256", "is no filter"),
+            ("bl.example=127.0.0.+2", "is no filter"),
+            ("bl.example=127.0.0.[2", "is no filter"),
+            ("bl.example=127.0.0.[]", "is no filter"),
+            ("bl.example=127.0.0.[5..2]", "is no filter"),
+            ("bl.example=127.0.0.[2..11]x", "is no filter"),
+            ("bl.example=127.0.0.2|", "is no filter"),
+            ("bl.example=10.0.0.2", "never matches"),
+            ("bl.example=127.0.0.1", "never matches"),
+            ("bl.example=127.255.255.[252..255]", "never matches"),
+            (
+                "bl.example=[10;128].[0..255].[0..255].[0..255]",
+                "never matches",
+            ),
+            ("bl.example,as=", "is no name for replies"),
+            ("bl.example,as=a b", "is no name for replies"),
+            ("bl.example,reason", "is no option"),
+            ("bl.example,", "is no option"),
+        ];
+        for (typed, want) in table {
+            let why = spec(typed).expect_err(typed);
+            assert!(why.contains(want), "{typed}: {why}");
+        }
+    }
+
+    #[test]
+    fn the_weights_of_all_that_match_are_added_up() {
+        let zones = all(&[
+            "z.example=127.0.0.[2..3]*3",
+            "z.example=127.0.0.[3..4]*-1",
+            "y.example",
+        ])
+        .unwrap();
+        assert_eq!(zones.len(), 2);
+        let weight = |last: &[u8]| {
+            let addresses: Vec<Ipv4Addr> =
+                last.iter().map(|d| Ipv4Addr::new(127, 0, 0, *d)).collect();
+            zones[0].weight(&addresses)
+        };
+        assert_eq!(weight(&[2]), Some(3));
+        assert_eq!(weight(&[3]), Some(2));
+        assert_eq!(weight(&[4]), Some(-1));
+        assert_eq!(weight(&[2, 2, 4]), Some(2), "each entry counts once");
+        assert_eq!(weight(&[5]), None);
+        assert_eq!(zones[0].range(), (-1, 3));
+    }
+
+    #[test]
+    fn a_key_is_not_shown() {
+        let table = [
+            ("abcdefghijklmnopqrstuvwx12.zen.example", "zen.example"),
+            (
+                "abcdefghijklmnopqrstuvwxyz.zen.example",
+                "abcdefghijklmnopqrstuvwxyz.zen.example",
+            ),
+            ("key1.zen.example", "key1.zen.example"),
+            ("key1.zen.example,as=Zen", "Zen"),
+            ("abcdefghijklmnop1", "abcdefghijklmnop1"),
+        ];
+        for (typed, public) in table {
+            assert_eq!(&**zone(typed).public(), public, "{typed}");
+        }
+    }
+
+    #[test]
+    fn flags_for_one_zone_agree_on_its_name_and_its_reason() {
+        let zones = all(&["z.example=127.0.0.2", "z.example=127.0.0.3,as=Z,txt"]).unwrap();
+        assert_eq!(&**zones[0].public(), "Z");
+        assert!(zones[0].wants_reason());
+        let two = all(&["z.example,as=Z", "z.example=127.0.0.3,as=Y"]);
+        assert_eq!(two, Err("one zone has the names Z and Y".into()));
+        let many: Vec<String> = (0..=ZONES_MAX).map(|n| format!("z{n}.example")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(all(&many).unwrap_err().starts_with("65 zones are named"));
+        assert!(all(&many[1..]).is_ok());
+    }
+}
