@@ -31,6 +31,7 @@ pub fn plan(config: &Config, cores: usize) -> String {
         ("findings", findings(config)),
         ("DNS lists", dns_lists(config)),
         ("pit", pit_words(config)),
+        ("resolver", resolver(config)),
         ("timeouts", timeouts(config)),
         (
             "log",
@@ -343,6 +344,22 @@ fn pit_words(config: &Config) -> String {
     )
 }
 
+fn resolver(config: &Config) -> String {
+    let resolving = &config.resolving;
+    let from = match resolving.resolvers.file() {
+        Some(file) => format!(", of {}", file.display()),
+        None => String::new(),
+    };
+    format!(
+        "{}{from}; a try takes {}; {} answers remembered per shard, for {} to {}",
+        resolving.resolvers.words(),
+        show(resolving.timeout),
+        resolving.cache,
+        show(resolving.ttl.0),
+        show(resolving.ttl.1),
+    )
+}
+
 fn timeouts(config: &Config) -> String {
     let t = &config.timeouts;
     let idle = if t.idle.is_zero() {
@@ -389,6 +406,10 @@ pub fn warnings(config: &Config, shards: usize, cores: usize) -> Vec<String> {
         warnings.push("--trust names everybody: any client may say that it is another, one of --relay-from too; name the proxies".into());
     }
     warnings.extend(tls::warnings(config));
+    if let Some(fault) = config.resolving.resolvers.fault() {
+        let asked = config.resolving.resolvers.words();
+        warnings.push(format!("{fault}: {asked} is asked for names (--resolver)"));
+    }
     warnings.extend(few_connections(config));
     if listening.connections_max == 0 {
         warnings.push("--max-connections 0: memory is bounded by the open-file limit only".into());

@@ -5,8 +5,8 @@ use crate::route::Starttls;
 use super::{
     flags::{
         Flags, Purpose, clients::Clients, identity::Identifying, listen::Listening, logs::Logging,
-        messages::Messages, relay::Relaying, running::Running, tarpit::Tarpit, timeouts::Timeouts,
-        trust::Trusting, upstream_tls::Mode, upstreams::Upstreams,
+        messages::Messages, relay::Relaying, resolver::Resolving, running::Running, tarpit::Tarpit,
+        timeouts::Timeouts, trust::Trusting, upstream_tls::Mode, upstreams::Upstreams,
     },
     needs::{self, Reread},
     reader::{Reader, Wrong},
@@ -32,6 +32,7 @@ pub struct Config {
     pub tarpit: Tarpit,
     /// Lists in DNS that are asked of clients.
     pub dnsbl: crate::policy::dnsbl::Config,
+    pub resolving: Resolving,
     pub timeouts: Timeouts,
     pub logging: Logging,
     pub running: Running,
@@ -78,6 +79,7 @@ impl Config {
             clients: flags.clients.read(&mut reader),
             tarpit: flags.tarpit.read(&mut reader),
             dnsbl: flags.dnsbl.read(&mut reader),
+            resolving: flags.resolver.read(&mut reader),
             timeouts: flags.timeouts.read(&mut reader),
             logging: flags.logs.read(&mut reader),
             listening,

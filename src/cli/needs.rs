@@ -79,6 +79,15 @@ pub fn lists(flags: &Flags) -> Vec<Reread> {
         ("--relay-from", at(&relay.relay_from)),
         ("--allow-list", clients.allow_list.iter().cloned().collect()),
         ("--deny-list", clients.deny_list.iter().cloned().collect()),
+        (
+            "--resolver",
+            flags
+                .resolver
+                .file()
+                .map(PathBuf::from)
+                .into_iter()
+                .collect(),
+        ),
     ]
     .into_iter()
     .flat_map(|(flag, paths)| paths.into_iter().map(move |path| Reread { flag, path }))

@@ -13,6 +13,7 @@ mod admin;
 mod certificates;
 mod process;
 mod resolve;
+pub mod resolvers;
 mod status;
 
 use std::{

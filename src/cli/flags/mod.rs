@@ -13,6 +13,7 @@ pub mod listener;
 pub mod logs;
 pub mod messages;
 pub mod relay;
+pub mod resolver;
 pub mod running;
 pub mod tarpit;
 pub mod timeouts;
@@ -60,6 +61,8 @@ pub struct Flags {
     pub tarpit: tarpit::Flags,
     #[command(flatten)]
     pub dnsbl: dnsbl::Flags,
+    #[command(flatten)]
+    pub resolver: resolver::Flags,
     #[command(flatten)]
     pub timeouts: timeouts::Flags,
     #[command(flatten)]
