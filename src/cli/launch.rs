@@ -292,6 +292,7 @@ impl Config {
                 octets_per_second: self.messages.data_rate_min as u32,
                 ..Default::default()
             },
+            memory: policy::memory::Config::default(),
             clients_max: clients.clients_max,
         }
     }

@@ -48,6 +48,15 @@ impl ClientKey {
             Network::V6(network) => ClientKey(network),
         }
     }
+
+    /// For what is kept or sent elsewhere.
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    pub const fn from_bits(bits: u64) -> ClientKey {
+        ClientKey(bits)
+    }
 }
 
 #[cfg(test)]

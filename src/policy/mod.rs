@@ -3,19 +3,25 @@
 //! Reading order: [`finding`] (what is noticed and what may be done about it), [`pipeline`] (the order of checks,
 //! [`Policy`] itself), [`verdict`] (replies), then one file per check: [`access`], [`concurrency`], [`rate`], [`bytes`],
 //! [`relay`], [`errors`], [`pace`]. What is remembered of a client address is in [`clients`], how it is treated for it in
-//! [`temper`]. [`overload`] is the ladder of a whole shard.
+//! [`temper`]. What networks have done is in [`memory`]: [`networks`], [`history`], [`greylist`], and [`news`] of it for the
+//! other shards. [`overload`] is the ladder of a whole shard.
 //!
 //! A new check is a file with its `Config`, its state and its tests, a [`Finding`] with a row and replies, and a line in the pipeline.
 
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod book;
 pub mod bytes;
 pub mod clients;
 pub mod concurrency;
 pub mod dnsbl;
 pub mod errors;
 pub mod finding;
+pub mod greylist;
+pub mod history;
+pub mod memory;
+pub mod networks;
 pub mod news;
 pub mod overload;
 pub mod pace;

@@ -35,7 +35,7 @@ use super::rate::{Rate, Tick};
 use super::relay::Relay;
 use super::temper::{self, Temper};
 use super::verdict::{self, Ruling};
-use super::{concurrency, pace};
+use super::{concurrency, memory, pace};
 
 /// What policy goes by; the same for all shards.
 #[derive(Clone, Debug)]
@@ -53,6 +53,8 @@ pub struct Config {
     pub errors: errors::Limits,
     pub temper: temper::Config,
     pub pace: pace::Config,
+    /// What is remembered of networks.
+    pub memory: memory::Config,
     /// Client addresses a shard keeps book of: 64 bytes each, and 5 for the index.
     pub clients_max: u32,
 }
@@ -71,6 +73,7 @@ impl Default for Config {
             errors: errors::Limits::default(),
             temper: temper::Config::default(),
             pace: pace::Config::default(),
+            memory: memory::Config::default(),
             clients_max: 1 << 18,
         }
     }

@@ -44,6 +44,7 @@ impl<W: Wire> World<W> {
         self.weigh_load();
         self.count_pools();
         self.policy.sweep(self.now);
+        self.memory.sweep(self.wall());
         self.destinations.sweep(self.now);
         self.let_go_of_aside();
         self.note_if_sated();

@@ -22,6 +22,7 @@ use crate::maillog::LogBuffer;
 use crate::metrics::{ClosedLeg, Counters, Ended};
 use crate::policy::Policy;
 use crate::policy::access::Access;
+use crate::policy::memory::Memory;
 use crate::policy::news::Seconds;
 use crate::policy::overload::Ladder;
 use crate::ring::{BufferId, Close, Event, Part, Wire};
@@ -94,6 +95,8 @@ pub struct World<W: Wire> {
     pub(super) proxied: Slab<Proxied>,
     pub(super) wheel: Wheel,
     pub(super) policy: Policy,
+    /// What is remembered of networks, and what of it others should know.
+    pub(super) memory: Memory,
     /// What clients shake hands with.
     pub(super) tls: Option<Arc<ServerTls>>,
     pub(super) routes: Routes,
@@ -165,6 +168,7 @@ impl<W: Wire> World<W> {
             wheel: Wheel::new(now),
             tls: config.tls.clone(),
             policy: Policy::new(config.policy.clone(), setup.access, setup.relay),
+            memory: Memory::new(config.policy.memory.clone()),
             routes: Routes::new(config.health),
             pools: Pools::default(),
             destinations: Destinations::new(config.identity == Identity::Transparent),
