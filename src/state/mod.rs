@@ -1,1 +1,17 @@
 //! What lasts: the memory of networks and greylisted tuples, on disk and shared with other hosts. On threads of its own, never on the data path.
+//!
+//! ```text
+//!   shards --news, once a second--> control --+--> the other shards
+//!                                             +--> keeper.rs   a thread: file.rs (redb), pending.rs (not yet written)
+//! ```
+//! Everything passes as [`crate::policy::news::News`]: what a shard has learnt, what a file gave back at the start, what another
+//! host has written. The shards merge; so does the file (record.rs). Losing any of it costs precision, never mail.
+
+pub mod codec;
+mod file;
+mod keeper;
+mod pending;
+pub mod record;
+
+pub use keeper::{Keeper, Keeping, Readings};
+pub use record::Lives;
