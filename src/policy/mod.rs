@@ -21,6 +21,7 @@ pub mod finding;
 pub mod greylist;
 pub mod history;
 pub mod memory;
+pub mod names;
 pub mod networks;
 pub mod news;
 pub mod overload;
