@@ -9,7 +9,7 @@ use super::{
     units::{show, show_size},
 };
 use crate::net::{Intercept, Steer};
-use crate::policy::{Finding, relay::RelayDomains};
+use crate::policy::{Finding, access::Subject, relay::RelayDomains};
 use crate::route::{Identity, Starttls};
 use crate::shard::pit;
 
@@ -28,6 +28,7 @@ pub fn plan(config: &Config, cores: usize) -> String {
         ("relaying", relaying(config)),
         ("messages", messages(config)),
         ("clients", clients(config)),
+        ("lists", lists(config)),
         ("findings", findings(config)),
         ("DNS lists", dns_lists(config)),
         ("pit", pit_words(config)),
@@ -282,13 +283,35 @@ fn clients(config: &Config) -> String {
     let errors = clients.errors;
     let (v4, v6) = clients.prefix.bits();
     format!(
-        "per address (IPv4 /{v4}, IPv6 /{v6}): {}, {rates}; errors: slow beyond {}, out at {}; junk commands: out at {}; lists: {} networks",
+        "per address (IPv4 /{v4}, IPv6 /{v6}): {}, {rates}; errors: slow beyond {}, out at {}; junk commands: out at {}",
         limit(clients.concurrency.0, "connections"),
         or_never(errors.soft),
         or_never(errors.hard),
         or_never(errors.junk),
-        clients.access.len(),
     )
+}
+
+fn lists(config: &Config) -> String {
+    let subjects = [
+        (Subject::Client, "networks"),
+        (Subject::Helo, "names in HELO"),
+        (Subject::Sender, "senders"),
+        (Subject::Recipient, "recipients"),
+    ];
+    let lists = subjects.map(|(subject, what)| (config.access.len(subject), what));
+    let lists: Vec<String> = lists
+        .into_iter()
+        .filter(|(entries, _)| *entries > 0)
+        .map(|(entries, what)| format!("{entries} {what}"))
+        .collect();
+    match lists.is_empty() {
+        true => "none".into(),
+        false => format!(
+            "{}, {}",
+            lists.join(", "),
+            show_size(config.access.memory() as u64)
+        ),
+    }
 }
 
 fn findings(config: &Config) -> String {

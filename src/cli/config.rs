@@ -1,5 +1,7 @@
 //! The whole configuration: all flags read together, what does not fit together found, everything wrong told at once.
 
+use std::sync::Arc;
+
 use crate::route::Starttls;
 
 use super::{
@@ -14,6 +16,7 @@ use super::{
     units::Fault,
 };
 use crate::net::ClientTls;
+use crate::policy::access::Access;
 use crate::tls::UpstreamMode;
 
 /// What the flags mean. Complete and valid: nothing downstream checks again.
@@ -29,6 +32,7 @@ pub struct Config {
     pub relaying: Relaying,
     pub messages: Messages,
     pub clients: Clients,
+    pub access: Arc<Access>,
     pub tarpit: Tarpit,
     /// Lists in DNS that are asked of clients.
     pub dnsbl: crate::policy::dnsbl::Config,
@@ -77,6 +81,7 @@ impl Config {
             trusting: flags.trust.read(&mut reader),
             messages: flags.messages.read(&mut reader),
             clients: flags.clients.read(&mut reader),
+            access: Arc::new(flags.lists.read(&mut reader)),
             tarpit: flags.tarpit.read(&mut reader),
             dnsbl: flags.dnsbl.read(&mut reader),
             resolving: flags.resolver.read(&mut reader),

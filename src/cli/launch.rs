@@ -90,7 +90,7 @@ impl Config {
             world: self.world(shards, &ring, &here.addresses),
             ring,
             connections_max: self.listening.connections_max,
-            access: Arc::new(self.clients.access.clone()),
+            access: Arc::clone(&self.access),
             relay: Arc::new(self.relaying.relay.clone()),
             upstreams,
             clock: here.clock,
@@ -347,7 +347,7 @@ fn lists(
     let mut reader = Reader::default();
     let tls = flags.upstream_tls.mode(&mut reader);
     let upstreams = super::flags::upstreams::upstreams(&mut reader, &flags.upstreams.upstream, tls);
-    let access = flags.clients.access(&mut reader);
+    let access = flags.lists.read(&mut reader);
     let identifying = flags.identity.read(&mut reader, Purpose::Relay);
     let relaying = flags.relay.read(&mut reader, listen, (&identifying).into());
     if fixed.is_none() && upstreams.is_empty() {

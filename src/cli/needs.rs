@@ -72,13 +72,14 @@ pub fn lists(flags: &Flags) -> Vec<Reread> {
         let named = words.iter().filter_map(|word| word.strip_prefix('@'));
         named.map(PathBuf::from).collect()
     };
-    let (relay, clients) = (&flags.relay, &flags.clients);
+    let relay = &flags.relay;
+    let files = flags.lists.files();
+    let files =
+        files.map(|(flag, _, _, path)| (flag, path.map(PathBuf::from).into_iter().collect()));
     [
         ("--upstream", at(&flags.upstreams.upstream)),
         ("--relay-domains", at(relay.relay_domains.as_slice())),
         ("--relay-from", at(&relay.relay_from)),
-        ("--allow-list", clients.allow_list.iter().cloned().collect()),
-        ("--deny-list", clients.deny_list.iter().cloned().collect()),
         (
             "--resolver",
             flags
@@ -90,6 +91,7 @@ pub fn lists(flags: &Flags) -> Vec<Reread> {
         ),
     ]
     .into_iter()
+    .chain(files)
     .flat_map(|(flag, paths)| paths.into_iter().map(move |path| Reread { flag, path }))
     // What a shell gives as /dev/fd/63 is read once.
     .filter(|reread| reread.path.is_file())

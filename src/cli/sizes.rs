@@ -131,7 +131,7 @@ pub fn memory(config: &Config, shards: u64) -> (u64, Vec<(&'static str, u64, Str
         ),
         (
             "lists",
-            config.clients.access.memory() as u64 + config.relaying.relay.from.memory() as u64,
+            config.access.memory() as u64 + config.relaying.relay.from.memory() as u64,
             "networks".into(),
         ),
         (

@@ -263,6 +263,10 @@ impl FindingSet {
         self.0 == 0
     }
 
+    pub const fn with(self, others: FindingSet) -> FindingSet {
+        FindingSet(self.0 | others.0)
+    }
+
     pub fn iter(self) -> impl Iterator<Item = Finding> {
         Finding::all().filter(move |finding| self.contains(*finding))
     }

@@ -8,8 +8,9 @@
 //! |---|---|
 //! | connect | allow and deny list · overload · concurrency · connection rate |
 //! | handshake | handshake rate |
-//! | MAIL | message rate |
-//! | RCPT | relay control · recipient rate |
+//! | HELO | deny list of names |
+//! | MAIL | deny list of senders · message rate |
+//! | RCPT | relay control · deny list of recipients · recipient rate |
 //! | body | byte rate |
 //! | findings of the core, errors, junk, slow body | the action of the finding |
 //!
@@ -152,6 +153,11 @@ impl Policy {
         &self.config
     }
 
+    /// What the lists say of somebody: whom they allow is spared other checks too.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// A client has connected. To be called before anything is sent.
     pub fn connected(&mut self, ip: IpAddr, rung: Rung, now: Moment) -> Admission {
         let mut admission = Admission {
@@ -230,14 +236,25 @@ impl Policy {
         self.unless(within, standing, Finding::RateHandshakes, now)
     }
 
+    /// HELO or EHLO, with the name that the client gives.
+    pub fn helo(&mut self, standing: Standing, name: &[u8], now: Moment) -> Ruling {
+        let fine = self.access.helo(name) != Some(Listed::Deny);
+        self.unless(fine || standing.allowed, standing, Finding::DenyHelo, now)
+    }
+
     /// MAIL, well-formed.
-    pub fn mail(&mut self, standing: Standing, now: Moment) -> Ruling {
+    pub fn mail(&mut self, standing: Standing, path: &Path<'_>, now: Moment) -> Ruling {
+        let fine = self.access.sender(path) != Some(Listed::Deny);
+        let ruling = self.unless(fine || standing.allowed, standing, Finding::DenySender, now);
+        if !ruling.passes() {
+            return ruling;
+        }
         let rate = self.config.rate_messages;
         let within = self
             .clients
             .client(standing.client, now)
             .is_none_or(|client| rate.take(&mut client.messages, Tick::from(now)));
-        self.unless(within, standing, Finding::RateMessages, now)
+        ruling.and(self.unless(within, standing, Finding::RateMessages, now))
     }
 
     /// RCPT, well-formed.
@@ -247,12 +264,22 @@ impl Policy {
             self.weigh(Finding::Relay, &mut ruling);
             return ruling;
         }
+        let fine = self.access.recipient(path) != Some(Listed::Deny);
+        let ruling = self.unless(
+            fine || standing.allowed,
+            standing,
+            Finding::DenyRecipient,
+            now,
+        );
+        if !ruling.passes() {
+            return ruling;
+        }
         let rate = self.config.rate_recipients;
         let within = self
             .clients
             .client(standing.client, now)
             .is_none_or(|client| rate.take(&mut client.recipients, Tick::from(now)));
-        self.unless(within, standing, Finding::RateRecipients, now)
+        ruling.and(self.unless(within, standing, Finding::RateRecipients, now))
     }
 
     /// Whether this client's recipients need not be seen: where they are weir's to decide about, nothing passes unread.

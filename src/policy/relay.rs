@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use weir_smtp::path::Path;
 
-use super::access::{self, ListError, Network, Networks};
+use super::access::{self, ListError, Networks};
 
 /// Domains longer than this do not exist (RFC 5321, 4.5.3.1.2).
 const DOMAIN_MAX: usize = 255;
@@ -83,7 +83,7 @@ fn hops<'a>(path: &Path<'a>) -> impl Iterator<Item = &'a [u8]> {
 }
 
 /// The address of a literal `[192.0.2.1]` or `[IPv6:2001:db8::1]`.
-fn literal(domain: &[u8]) -> Option<IpAddr> {
+pub(super) fn literal(domain: &[u8]) -> Option<IpAddr> {
     let inner = domain.strip_prefix(b"[")?.strip_suffix(b"]")?;
     let inner = std::str::from_utf8(inner).ok()?;
     match inner.split_at_checked(5) {
@@ -213,7 +213,7 @@ impl Domains {
 }
 
 /// Labels of letters, digits, hyphens, underscores and UTF-8, with single dots between them.
-fn is_domain(name: &str) -> bool {
+pub(super) fn is_domain(name: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
             && label.chars().all(|c| {
@@ -240,17 +240,6 @@ impl fmt::Display for DomainError {
             "\"{}\" is not a domain, as in example.com, or .example.com for all names below it",
             self.word.escape_debug()
         )
-    }
-}
-
-/// `--relay-from CIDR`, repeated.
-impl FromIterator<Network> for Networks<()> {
-    fn from_iter<I: IntoIterator<Item = Network>>(networks: I) -> Networks<()> {
-        let mut all = Networks::default();
-        networks
-            .into_iter()
-            .for_each(|network| all.insert(network, ()));
-        all
     }
 }
 

@@ -29,6 +29,15 @@ impl Ruling {
     pub const fn passes(&self) -> bool {
         matches!(self.verdict, Verdict::Pass | Verdict::PassVia(_))
     }
+
+    /// What a later check says, with what an earlier one, which let it pass, has noticed.
+    pub fn and(self, later: Ruling) -> Ruling {
+        Ruling {
+            verdict: later.verdict,
+            by: later.by.or(self.by),
+            noticed: self.noticed.with(later.noticed),
+        }
+    }
 }
 
 /// What a refusing action makes of a finding; `Pass` for the others.

@@ -37,7 +37,17 @@ impl<W: Wire> World<W> {
                 return Verdict::Refuse(texts::DENIED_FOR_NOW);
             }
             Stage::Mail if self.has_no_server(session) => return Verdict::Close(texts::COME_AGAIN),
-            Stage::Mail => self.policy.mail(standing, now),
+            Stage::Helo => self.policy.helo(standing, session.relay.helo(), now),
+            Stage::Mail => {
+                let mail = session
+                    .relay
+                    .envelope()
+                    .map(|envelope| envelope.mail_path());
+                let Some(Ok((path, _))) = mail.map(path::parse) else {
+                    unreachable!("the relay asks about senders that it has parsed");
+                };
+                self.policy.mail(standing, &path, now)
+            }
             Stage::Rcpt { index } => {
                 let argument = session
                     .relay
@@ -61,7 +71,7 @@ impl<W: Wire> World<W> {
                 self.stamp_message(key);
                 return Verdict::Pass;
             }
-            Stage::Helo | Stage::EndOfHeaders | Stage::EndOfData | Stage::FinalReply { .. } => {
+            Stage::EndOfHeaders | Stage::EndOfData | Stage::FinalReply { .. } => {
                 return Verdict::Pass;
             }
         };

@@ -1,17 +1,13 @@
-//! Limits per client address (IPv4 /32, IPv6 /64, or --client-prefix), lists of clients, and what is shed under overload.
-
-use std::path::PathBuf;
+//! Limits per client address (IPv4 /32, IPv6 /64, or --client-prefix), and what is shed under overload.
 
 use clap::Args;
 
-use super::relay::read_file;
 use crate::cli::{
     reader::{Reader, Zero},
     units::Fault,
 };
 use crate::net::ClientPrefix;
 use crate::policy::{
-    access::Access,
     bytes::ByteRate,
     concurrency, errors,
     overload::{self, Watermarks},
@@ -103,23 +99,6 @@ pub struct Flags {
     #[arg(long, value_name = "N", default_value = "262144")]
     pub clients_max: String,
 
-    /// File of networks exempt from limits and tarpit
-    ///
-    /// One network or address per line, # for comments. Relay control and what protects messages hold for them too. Read again at
-    /// SIGHUP; of two entries that match, the more specific counts, at a tie the one here.
-    ///
-    /// Range: a readable file. Default: none. Cost: about 30 bytes per network.
-    #[arg(long, value_name = "FILE")]
-    pub allow_list: Option<PathBuf>,
-
-    /// File of networks that are turned away
-    ///
-    /// Finding deny-list: 521 by default. Form and reading as --allow-list.
-    ///
-    /// Range: a readable file. Default: none. Cost: about 30 bytes per network.
-    #[arg(long, value_name = "FILE")]
-    pub deny_list: Option<PathBuf>,
-
     /// When load is shed: a rung of the ladder and its two watermarks (repeatable)
     ///
     /// In percent of connections, file-table slots and buffers, whichever is scarcest. A rung is entered at HIGH and left below LOW.
@@ -142,7 +121,6 @@ pub struct Clients {
     pub rate_bytes: ByteRate,
     pub errors: errors::Limits,
     pub clients_max: u32,
-    pub access: Access,
     pub overload: overload::Config,
 }
 
@@ -169,38 +147,8 @@ impl Flags {
                 1024..=1 << 24,
                 Zero::Plain,
             ),
-            access: self.access(reader),
             overload: self.ladder(reader),
         }
-    }
-
-    /// Both lists, read now. Also what a reload calls.
-    pub fn access(&self, reader: &mut Reader) -> Access {
-        let mut text = |flag: &str, path: &Option<PathBuf>| {
-            let path = path.as_ref()?.display().to_string();
-            read_file(reader, flag, &path)
-        };
-        let allow = text("--allow-list", &self.allow_list).unwrap_or_default();
-        let deny = text("--deny-list", &self.deny_list).unwrap_or_default();
-        for (flag, list, path) in [
-            ("--allow-list", &allow, &self.allow_list),
-            ("--deny-list", &deny, &self.deny_list),
-        ] {
-            for error in Access::parse(list, "").err().unwrap_or_default() {
-                let path = path
-                    .as_ref()
-                    .map_or(String::new(), |path| path.display().to_string());
-                reader.wrong(
-                    flag,
-                    path,
-                    Fault::new(
-                        format!("has an error: {error}"),
-                        "write one network per line, as in 192.0.2.0/24",
-                    ),
-                );
-            }
-        }
-        Access::parse(&allow, &deny).unwrap_or_default()
     }
 
     fn bytes(&self, reader: &mut Reader) -> ByteRate {
@@ -306,11 +254,8 @@ fn prefix(typed: &str) -> Result<ClientPrefix, Fault> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
     use crate::cli::{flags::testing, reader::Wrong};
-    use crate::policy::access::Listed;
 
     fn read(args: &[&str]) -> Result<Clients, Vec<Wrong>> {
         testing::read(args, |flags: &Flags, reader| flags.read(reader))
@@ -343,7 +288,7 @@ mod tests {
             .iter()
             .all(|rate| rate.is_unlimited())
         );
-        assert!(meant.rate_bytes.is_unlimited() && meant.access.is_empty());
+        assert!(meant.rate_bytes.is_unlimited());
         assert_eq!(
             (meant.errors.soft, meant.errors.hard, meant.errors.junk),
             (10, 20, 100)
@@ -397,8 +342,6 @@ mod tests {
             "100000",
             "--clients-max",
             "0",
-            "--allow-list",
-            "/nonexistent",
             "--overload",
             "panic=1:2",
             "--overload",
@@ -413,47 +356,9 @@ mod tests {
             "--junk-max",
             "--errors-hard",
             "--clients-max",
-            "--allow-list",
             "--overload",
             "--overload",
         ];
         assert_eq!(testing::blamed(read(&args)), expected);
-    }
-
-    #[test]
-    fn lists_are_read_and_their_errors_told_with_the_line() {
-        let list = |text: &str| {
-            let mut file = tempfile::NamedTempFile::new().unwrap();
-            file.write_all(text.as_bytes()).unwrap();
-            file
-        };
-        let (allow, deny) = (
-            list("192.0.2.1 # partner\n"),
-            list("192.0.2.0/24\nnonsense\n"),
-        );
-        let (allow, deny) = (
-            allow.path().to_str().unwrap(),
-            deny.path().to_str().unwrap(),
-        );
-        let wrong = read(&["--allow-list", allow, "--deny-list", deny])
-            .err()
-            .unwrap();
-        assert!(
-            wrong.len() == 1 && wrong[0].flag == "--deny-list" && wrong[0].why.contains("line 2"),
-            "{wrong:?}"
-        );
-        std::fs::write(deny, "192.0.2.0/24\n").unwrap();
-        let meant = read(&["--allow-list", allow, "--deny-list", deny])
-            .ok()
-            .unwrap();
-        let listed = |ip: &str| meant.access.lookup(ip.parse().unwrap());
-        assert_eq!(
-            (
-                listed("192.0.2.1"),
-                listed("192.0.2.2"),
-                listed("198.51.100.1")
-            ),
-            (Some(Listed::Allow), Some(Listed::Deny), None)
-        );
     }
 }

@@ -10,6 +10,7 @@ pub mod dnsbl;
 pub mod identity;
 pub mod listen;
 pub mod listener;
+pub mod lists;
 pub mod logs;
 pub mod messages;
 pub mod relay;
@@ -57,6 +58,8 @@ pub struct Flags {
     pub messages: messages::Flags,
     #[command(flatten)]
     pub clients: clients::Flags,
+    #[command(flatten)]
+    pub lists: lists::Flags,
     #[command(flatten)]
     pub tarpit: tarpit::Flags,
     #[command(flatten)]

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::cli::{flags::identity::Identifying, reader::Reader, units::Fault};
 use crate::policy::{
-    access::{Network, Networks, read_networks},
+    access::{self, Network, read_networks},
     relay::{Relay, RelayDomains},
 };
 
@@ -75,7 +75,14 @@ impl From<&Identifying> for Seen {
 
 impl Flags {
     pub fn read(&self, reader: &mut Reader, listen: &[SocketAddr], seen: Seen) -> Relaying {
-        let mut relay = self.lists(reader);
+        let mut relay = Relay::default();
+        if let Some(typed) = &self.relay_domains {
+            relay.domains = domains(reader, typed);
+        }
+        let mut from = Vec::new();
+        for typed in self.relay_from.iter().filter(|typed| !typed.is_empty()) {
+            networks(reader, typed, &mut from);
+        }
         relay.own = listen
             .iter()
             .map(SocketAddr::ip)
@@ -99,25 +106,14 @@ impl Flags {
         }
         if !asked {
             for own in ["127.0.0.0/8", "::1"] {
-                relay.from.insert(own.parse().expect("a network"), ());
+                from.push(own.parse().expect("a network"));
             }
         }
+        relay.from = from.into_iter().collect();
         Relaying {
             relay,
             unasked: (!asked).then_some(Unasked::Loopback),
         }
-    }
-
-    /// The lists, with the `@FILE`s read now.
-    fn lists(&self, reader: &mut Reader) -> Relay {
-        let mut relay = Relay::default();
-        if let Some(typed) = &self.relay_domains {
-            relay.domains = domains(reader, typed);
-        }
-        for typed in self.relay_from.iter().filter(|typed| !typed.is_empty()) {
-            networks(reader, typed, &mut relay.from);
-        }
-        relay
     }
 }
 
@@ -154,7 +150,7 @@ fn domains(reader: &mut Reader, typed: &str) -> RelayDomains {
     }
 }
 
-fn networks(reader: &mut Reader, typed: &str, into: &mut Networks<()>) {
+fn networks(reader: &mut Reader, typed: &str, into: &mut Vec<Network>) {
     const FLAG: &str = "--relay-from";
     const REMEDY: &str = "write networks, as in 192.0.2.0/24";
     match typed.strip_prefix('@') {
@@ -162,7 +158,7 @@ fn networks(reader: &mut Reader, typed: &str, into: &mut Networks<()>) {
             let Some(text) = read_file(reader, FLAG, path) else {
                 return;
             };
-            for error in read_networks(&text, |network| into.insert(network, ())) {
+            for error in read_networks(&text, |network| into.push(network)) {
                 reader.wrong(
                     FLAG,
                     typed,
@@ -177,9 +173,7 @@ fn networks(reader: &mut Reader, typed: &str, into: &mut Networks<()>) {
                     .map_err(|why| Fault::new(format!("is no network: {why}"), REMEDY))
             };
             let parsed = reader.parse(FLAG, typed, network);
-            parsed
-                .into_iter()
-                .for_each(|network| into.insert(network, ()));
+            parsed.into_iter().for_each(|network| into.push(network));
         }
     }
 }
@@ -193,7 +187,12 @@ pub fn read_file(reader: &mut Reader, flag: &str, path: &str) -> Option<String> 
             Fault::new(format!("cannot be read: {error}"), "name a readable file"),
         )
     };
-    fs::read_to_string(path).map_err(fault).ok()
+    let octets = fs::read(path).map_err(fault).ok()?;
+    let faulty = |error| {
+        let fault = Fault::new(format!("has an error: {error}"), "write it as UTF-8 text");
+        reader.wrong(flag, path, fault);
+    };
+    access::text(octets).map_err(faulty).ok()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::cli::{
     reader::{Reader, Zero},
     units::Fault,
 };
-use crate::policy::access::Networks;
+use crate::policy::access::{Network, Networks};
 
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
@@ -47,23 +47,21 @@ pub struct Trusting {
 
 impl Flags {
     pub fn read(&self, reader: &mut Reader) -> Trusting {
-        let mut networks = Networks::default();
+        let mut networks = Vec::new();
         let typed = self.trust.iter().filter(|typed| !typed.is_empty());
         for typed in typed.clone() {
             let network = reader.parse("--trust", typed, |typed| {
-                typed.parse().map_err(|error| {
+                typed.parse::<Network>().map_err(|error| {
                     Fault::new(
                         format!("{error}"),
                         "write the proxies' own addresses, as in 192.0.2.7",
                     )
                 })
             });
-            if let Some(network) = network {
-                networks.insert(network, ());
-            }
+            networks.extend(network);
         }
         Trusting {
-            networks: Arc::new(networks),
+            networks: Arc::new(networks.into_iter().collect()),
             typed: typed.cloned().collect(),
             proxy_timeout: reader.duration(
                 "--proxy-timeout",

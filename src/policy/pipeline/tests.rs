@@ -38,7 +38,7 @@ impl Setup {
             from: ["10.0.0.0/8".parse().unwrap()].into_iter().collect(),
             own: Vec::new(),
         };
-        let access = Access::parse(self.allow, self.deny).unwrap();
+        let access = Access::of_clients(self.allow, self.deny);
         Policy::new(Arc::new(self.config), Arc::new(access), Arc::new(relay))
     }
 }
@@ -58,6 +58,11 @@ fn connect(policy: &mut Policy, client: &str, now: Moment) -> Admission {
 fn rcpt(policy: &mut Policy, standing: Standing, text: &str, now: Moment) -> Ruling {
     let (path, _) = path::parse(text.as_bytes()).unwrap();
     policy.recipient(standing, &path, now)
+}
+
+fn mail(policy: &mut Policy, standing: Standing, now: Moment) -> Ruling {
+    let (path, _) = path::parse(b"<someone@there.example>").unwrap();
+    policy.mail(standing, &path, now)
 }
 
 fn reply(ruling: &Ruling) -> String {
@@ -80,7 +85,7 @@ fn nothing_is_limited_by_default_but_concurrency() {
             .all(|admission| admission.ruling == Ruling::PASS)
     );
     let standing = standings[0].standing;
-    assert!((0..10_000).all(|_| policy.mail(standing, at(0)) == Ruling::PASS));
+    assert!((0..10_000).all(|_| mail(&mut policy, standing, at(0)) == Ruling::PASS));
     assert!(
         (0..10_000)
             .all(|_| rcpt(&mut policy, standing, "<user@ours.example>", at(0)) == Ruling::PASS)
@@ -140,8 +145,8 @@ fn rates_defer_each_in_its_place() {
         "another address"
     );
     // What one connection used is used for the other too.
-    assert_eq!(reply(&policy.mail(first, at(0))), "pass");
-    assert_eq!(reply(&policy.mail(second, at(0))), "450 4.7.1");
+    assert_eq!(reply(&mail(&mut policy, first, at(0))), "pass");
+    assert_eq!(reply(&mail(&mut policy, second, at(0))), "450 4.7.1");
     let to = "<user@ours.example>";
     let replies: Vec<_> = (0..4)
         .map(|_| reply(&rcpt(&mut policy, second, to, at(0))))
@@ -361,4 +366,62 @@ fn clients_of_one_prefix_share_their_limits() {
         let refused = !connect(&mut policy, second, at(0)).ruling.passes();
         assert_eq!(refused, together, "{first} {second} {bits:?}");
     }
+}
+
+#[test]
+fn names_senders_and_recipients_are_refused_by_lists() {
+    use crate::policy::access::{AccessBuilder, Subject};
+    let mut lists = AccessBuilder::default();
+    for (subject, listed, text) in [
+        (Subject::Helo, Listed::Deny, "ylmf-pc\n.bad.example"),
+        (Subject::Helo, Listed::Allow, "good.bad.example"),
+        (Subject::Sender, Listed::Deny, "@bad.example"),
+        (Subject::Recipient, Listed::Deny, "gone@ours.example"),
+        (Subject::Client, Listed::Allow, "192.0.2.9"),
+    ] {
+        assert_eq!(lists.read(subject, listed, text), []);
+    }
+    let mut policy = Setup::new()
+        .with(|config| config.rate_messages = "1/h".parse().unwrap())
+        .policy();
+    policy.set_access(Arc::new(lists.build()));
+    let client = connect(&mut policy, "192.0.2.1", at(0)).standing;
+    let friend = connect(&mut policy, "192.0.2.9", at(0)).standing;
+    let (bad, _) = path::parse(b"<x@bad.example>").unwrap();
+    let table = [
+        (client, "550 5.7.1"),
+        (friend, "pass"),
+        // Relay control is for everybody; the lists are not.
+        (client.vouched_for(), "550 5.7.1"),
+    ];
+    for (standing, want) in table {
+        assert_eq!(reply(&policy.helo(standing, b"YLMF-PC", at(0))), want);
+        assert_eq!(reply(&policy.mail(standing, &bad, at(0))), want);
+        let gone = rcpt(&mut policy, standing, "<gone@ours.example>", at(0));
+        assert_eq!(reply(&gone), want);
+    }
+    assert!(policy.helo(client, b"good.bad.example", at(0)).passes());
+    assert!(!policy.helo(client, b"x.bad.example", at(0)).passes());
+    assert!(rcpt(&mut policy, client, "<here@ours.example>", at(0)).passes());
+    // What a list refuses is not charged to a rate.
+    assert!(mail(&mut policy, client, at(0)).passes());
+    assert!(!mail(&mut policy, client, at(0)).passes());
+}
+
+#[test]
+fn a_listed_sender_that_is_only_logged_still_counts() {
+    use crate::policy::access::{AccessBuilder, Subject};
+    let mut lists = AccessBuilder::default();
+    lists.read(Subject::Sender, Listed::Deny, "@there.example");
+    let mut policy = Setup::new()
+        .on("deny-sender=log")
+        .with(|config| config.rate_messages = "1/h".parse().unwrap())
+        .policy();
+    policy.set_access(Arc::new(lists.build()));
+    let client = connect(&mut policy, "192.0.2.1", at(0)).standing;
+    let first = mail(&mut policy, client, at(0));
+    assert!(first.passes() && first.noticed.contains(Finding::DenySender));
+    let second = mail(&mut policy, client, at(0));
+    assert_eq!(second.by, Some((Finding::RateMessages, Action::Defer)));
+    assert!(second.noticed.contains(Finding::DenySender));
 }

@@ -5,8 +5,9 @@ use crate::policy::{Action, Finding, access::Networks};
 
 /// The stage's clients may speak for others.
 fn trusting(policy: policy::Config) -> Stage {
-    let mut trust = Networks::default();
-    trust.insert("198.51.100.0/24".parse().expect("a network"), ());
+    let trust: Networks<()> = ["198.51.100.0/24".parse().expect("a network")]
+        .into_iter()
+        .collect();
     let config = WorldConfig {
         proxied: ProxiedConfig {
             trust: Arc::new(trust),

@@ -435,8 +435,9 @@ fn who_has_earned_a_stutter_holds_no_server() {
 }
 
 fn trusting(mut config: WorldConfig) -> WorldConfig {
-    let mut trust = policy::access::Networks::default();
-    trust.insert("198.51.100.0/24".parse().expect("a network"), ());
+    let trust: policy::access::Networks<()> = ["198.51.100.0/24".parse().expect("a network")]
+        .into_iter()
+        .collect();
     config.proxied.trust = Arc::new(trust);
     config
 }

@@ -10,8 +10,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// All of the stage's peers may speak for others, on a listener where they have to.
 fn trusting(owners: usize) -> WorldConfig {
-    let mut trust = policy::access::Networks::default();
-    trust.insert("198.51.100.0/24".parse().expect("a network"), ());
+    let trust: policy::access::Networks<()> = ["198.51.100.0/24".parse().expect("a network")]
+        .into_iter()
+        .collect();
     let service = Service {
         proxy: true,
         ..Service::default()

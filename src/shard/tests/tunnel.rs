@@ -255,7 +255,7 @@ fn who_may_not_send_anywhere_gets_no_tunnel() {
             domains: RelayDomains::parse(domains).expect("domains"),
             ..Relay::default()
         };
-        relay.from.insert(from.parse().expect("a network"), ());
+        relay.from = [from.parse().expect("a network")].into_iter().collect();
         stage
             .world
             .handle_mail(stage.now, Mail::Relay(Arc::new(relay)));
