@@ -16,6 +16,10 @@ transcripts *names:
 sim *seed:
     WEIR_SIM_SEED="{{seed}}" cargo test -q --test sim -- --nocapture
 
+# a day of mail from 200 good senders and 10,000 bots: what weir and others make of it
+botnet *seed:
+    WEIR_BOTNET_SEED="{{seed}}" cargo test -q --test sim botnet::botnet -- --nocapture
+
 # the real binary against real mail servers
 e2e *modules:
     WEIR_E2E="{{modules}}" tests/run e2e

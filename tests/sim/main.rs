@@ -10,14 +10,18 @@
 //! ```
 //! which also prints weir's own log. `WEIR_SIM_SEEDS=N` runs N seeds from a start that differs from day to day.
 //!
-//! `net` the network · `wire` and `buffers` what the shard sees of it · `tasks` peers as futures · `client`, `upstream` the peers ·
+//! `botnet` is a world of its own: a day of mail from good senders and bots, through weir and through models of others.
+//!
+//! `net` the network · `wire` and `buffers` what the shard sees of it · `tasks` peers as futures · `names` a name server · `client`, `upstream` the peers ·
 //! `letters`, `ledger` what was sent and what arrived · `scenario` from seed to set-up · `run` the loop.
 
+mod botnet;
 mod buffers;
 mod chance;
 mod client;
 mod ledger;
 mod letters;
+mod names;
 mod net;
 mod run;
 mod scenario;

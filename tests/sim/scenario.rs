@@ -331,19 +331,15 @@ impl Weather {
 }
 
 fn config(chance: &mut Chance, newlines: Newlines) -> WorldConfig {
-    let hostname = b"weir.example".to_vec();
+    let plain = plain_config();
     let smtp = relay::Config {
-        greeting: b"220 weir.example ESMTP weir\r\n".to_vec(),
-        hostname,
-        message_size_max: 10_000_000,
-        recipients_max: 1000,
         messages_max: if chance.one_in(5) { 3 } else { 100 },
         bare_newline: match newlines {
             Newlines::Reject => BareNewline::Reject,
             Newlines::Normalize => BareNewline::Normalize,
         },
         stream_window: *chance.pick(&[16 * 1024, 64 * 1024, 256 * 1024]),
-        timeouts: relay::Timeouts::default(),
+        ..plain.smtp
     };
     let mut policy = policy::Config::default();
     if chance.percent(75) {
@@ -360,21 +356,10 @@ fn config(chance: &mut Chance, newlines: Newlines) -> WorldConfig {
         Duration::ZERO
     };
     WorldConfig {
-        services: vec![Default::default()].into(),
-        tls: None,
-        identity: Default::default(),
-        dedicated: Default::default(),
-        proxied: Default::default(),
-        hostname: Arc::from(&b"weir.example"[..]),
         smtp,
         hold_max: *chance.pick(&[1024, 16 * 1024, 128 * 1024, 1024 * 1024]),
         stream_share: *chance.pick(&[0, 1, 25, 100]),
-        slots: SLOTS as u32,
-        reserve: 0,
-        chunks_max: 64,
         policy: Arc::new(policy),
-        health: weir::route::health::Config::default(),
-        overload: policy::overload::Config::default(),
         session: SessionConfig {
             greet_wait,
             greet_wait_stressed: greet_wait.min(Duration::from_secs(1)),
@@ -401,6 +386,52 @@ fn config(chance: &mut Chance, newlines: Newlines) -> WorldConfig {
                 Duration::from_secs(60),
             ]),
             relay_test: chance.one_in(2),
+        },
+        ..plain
+    }
+}
+
+/// Nothing left to chance: weir as it is set up by default.
+pub fn plain_config() -> WorldConfig {
+    let smtp = relay::Config {
+        greeting: b"220 weir.example ESMTP weir\r\n".to_vec(),
+        hostname: b"weir.example".to_vec(),
+        message_size_max: 10_000_000,
+        recipients_max: 1000,
+        messages_max: 100,
+        bare_newline: BareNewline::Reject,
+        stream_window: 64 * 1024,
+        timeouts: relay::Timeouts::default(),
+    };
+    WorldConfig {
+        services: vec![Default::default()].into(),
+        tls: None,
+        identity: Default::default(),
+        dedicated: Default::default(),
+        proxied: Default::default(),
+        hostname: Arc::from(&b"weir.example"[..]),
+        smtp,
+        hold_max: 128 * 1024,
+        stream_share: 25,
+        slots: SLOTS as u32,
+        reserve: 0,
+        chunks_max: 64,
+        policy: Arc::default(),
+        health: weir::route::health::Config::default(),
+        overload: policy::overload::Config::default(),
+        session: SessionConfig {
+            greet_wait: Duration::ZERO,
+            greet_wait_stressed: Duration::ZERO,
+        },
+        leg: LegConfig::default(),
+        wait: WaitConfig {
+            time: Duration::from_secs(30),
+            max: 10_000,
+        },
+        pit: PitConfig::default(),
+        probe: ProbeConfig {
+            interval: Duration::ZERO,
+            relay_test: false,
         },
     }
 }

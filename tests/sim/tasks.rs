@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use weir_smtp::time::Moment;
 
-use crate::net::{End, Line, Opening, Party, Read, SharedNet};
+use crate::net::{End, Heard, Line, Opening, Party, Read, SharedNet};
 
 type Story = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -102,6 +102,22 @@ impl Host {
             Opening::Failed(kind) => Err(kind.into()),
             _ => Ok(self.socket(end)),
         }
+    }
+
+    /// Takes datagrams to this address.
+    pub fn open_port(&self, at: SocketAddr) {
+        self.net
+            .borrow_mut()
+            .open_port(at, Party::Task(self.task), None);
+    }
+
+    pub fn take_datagram(&self, at: SocketAddr) -> Option<Heard> {
+        self.net.borrow_mut().take_datagram(at)
+    }
+
+    /// The story is looked at again then.
+    pub fn wake_at(&self, at: Moment) {
+        self.net.borrow_mut().wake(Party::Task(self.task), at);
     }
 
     /// Takes over a connection that has arrived.

@@ -225,6 +225,8 @@ pub struct SimWire {
     lines: Box<dyn FnMut(SocketAddr) -> Line>,
     faults: Vec<String>,
     sabotaged: bool,
+    /// Somebody has run out of buffers since they last came back.
+    thirst: bool,
 }
 
 impl SimWire {
@@ -256,6 +258,7 @@ impl SimWire {
             lines: Box::new(lines),
             faults: Vec::new(),
             sabotaged: false,
+            thirst: false,
         }
     }
 

@@ -69,6 +69,7 @@ impl Wire for SimWire {
         // Who arms while there is no buffer waits for one; only a receive that runs dry says so.
         let dry = !self.buffers.has_some(group);
         self.slot(slot.0).thirsty = dry;
+        self.thirst |= dry;
         self.receive(slot.0);
     }
 

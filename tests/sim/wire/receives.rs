@@ -99,11 +99,15 @@ impl SimWire {
             self.complete(index, Done::Ended(ReceiveEnd::NoBuffers));
         } else {
             self.slot(index).thirsty = true;
+            self.thirst = true;
         }
     }
 
     /// Buffers have come back: who waits in silence goes on.
     pub(super) fn quench(&mut self) {
+        if !std::mem::take(&mut self.thirst) {
+            return;
+        }
         for index in 0..self.slots.len() as u32 {
             if self.slots[index as usize]
                 .as_ref()
