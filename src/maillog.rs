@@ -148,7 +148,7 @@ pub struct TransactionRecord<'a> {
 
 /// A check that found something.
 #[derive(Clone, Debug)]
-pub struct FindingRecord {
+pub struct FindingRecord<'a> {
     pub at: Moment,
     pub session: u64,
     pub client: SocketAddr,
@@ -160,6 +160,10 @@ pub struct FindingRecord {
     pub after: Duration,
     /// The reason, where a finding can have several, or empty.
     pub why: &'static str,
+    /// What it adds to the score; for a step of the score: the score. 0: not told.
+    pub weight: i16,
+    /// Which list, network or country it was, or empty.
+    pub detail: &'a str,
 }
 
 impl LogBuffer {
@@ -216,7 +220,7 @@ impl LogBuffer {
         });
     }
 
-    pub fn finding(&mut self, r: &FindingRecord) {
+    pub fn finding(&mut self, r: &FindingRecord<'_>) {
         self.write(r.at, "finding", |line| {
             line.session(r.session);
             line.address("client", r.client);
@@ -225,6 +229,8 @@ impl LogBuffer {
             line.word("stage", r.stage);
             line.seconds("after", r.after);
             line.word_if("why", r.why);
+            line.bytes_if("detail", r.detail.as_bytes());
+            line.signed_if("weight", r.weight.into());
         });
     }
 

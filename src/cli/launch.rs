@@ -293,6 +293,7 @@ impl Config {
                 ..Default::default()
             },
             memory: policy::memory::Config::default(),
+            reputation: policy::reputation::Config::default(),
             clients_max: clients.clients_max,
         }
     }

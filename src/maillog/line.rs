@@ -125,6 +125,17 @@ impl<'a> Line<'a> {
         }
     }
 
+    /// A number that may be below zero; nothing for zero.
+    pub fn signed_if(&mut self, key: &str, n: i64) {
+        if n != 0 {
+            self.key(key);
+            if n < 0 {
+                self.out.push(b'-');
+            }
+            push_number(self.out, n.unsigned_abs(), 10);
+        }
+    }
+
     /// `[address]:port`, IPv4 as well: one form to grep for.
     pub fn address(&mut self, key: &str, address: SocketAddr) {
         self.key(key);

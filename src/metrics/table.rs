@@ -394,7 +394,7 @@ macro_rules! label_index {
     };
 }
 
-label_index!(Findings, "finding", 32, findings);
+label_index!(Findings, "finding", 64, findings);
 label_index!(Actions, "action", 8, actions);
 label_index!(Violations, "violation", 64, violations);
 label_index!(Upstreams, "upstream", UPSTREAMS_MAX, upstreams);
@@ -436,13 +436,13 @@ mod tests {
     #[test]
     fn the_last_place_of_every_index_exists() {
         let counters = Counters::default();
-        counters.findings.at(31, 7).inc();
+        counters.findings.at(63, 7).inc();
         counters.violations.at(63).inc();
         counters
             .upstream_closes
             .at(UPSTREAMS_MAX - 1, ClosedLeg::Drain)
             .inc();
         counters.upstream_up.at(UPSTREAMS_MAX - 1).set(1);
-        assert_eq!(counters.findings.at(31, 7).value(), 1);
+        assert_eq!(counters.findings.at(63, 7).value(), 1);
     }
 }

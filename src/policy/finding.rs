@@ -180,6 +180,27 @@ impl Finding {
         self.row().help
     }
 
+    /// Whether `--on` may give it a weight. Lists, history and origin have theirs from flags of their own; what the score itself
+    /// leads to cannot add to it, nor what no session comes of.
+    pub const fn has_weight(self) -> bool {
+        use Finding::*;
+        !matches!(
+            self,
+            Dnsbl
+                | Dnswl
+                | Greylist
+                | History
+                | Origin
+                | ScoreDelay
+                | ScoreStutter
+                | ScoreDefer
+                | ScoreReject
+                | ScoreDrop
+                | Overload
+                | InterceptLoop
+        )
+    }
+
     const fn row(self) -> &'static Row {
         &TABLE[self as usize]
     }
@@ -255,6 +276,10 @@ impl FindingSet {
         self.0 |= 1 << finding as u64;
     }
 
+    pub const fn extend(&mut self, others: FindingSet) {
+        self.0 |= others.0;
+    }
+
     pub const fn contains(self, finding: Finding) -> bool {
         self.0 & 1 << finding as u64 != 0
     }
@@ -268,27 +293,54 @@ impl FindingSet {
     }
 
     pub fn iter(self) -> impl Iterator<Item = Finding> {
-        Finding::all().filter(move |finding| self.contains(*finding))
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let row = TABLE.get(rest.trailing_zeros() as usize)?;
+            rest &= rest - 1;
+            Some(row.finding)
+        })
     }
 }
 
-/// The action for each finding.
+impl FromIterator<Finding> for FindingSet {
+    fn from_iter<I: IntoIterator<Item = Finding>>(findings: I) -> FindingSet {
+        let mut set = FindingSet::EMPTY;
+        findings.into_iter().for_each(|finding| set.insert(finding));
+        set
+    }
+}
+
+/// The action for each finding, and what it adds to the score.
 #[derive(Clone, Eq, PartialEq, Debug)]
-pub struct Actions([Action; Finding::COUNT]);
+pub struct Actions {
+    actions: [Action; Finding::COUNT],
+    weights: [i8; Finding::COUNT],
+}
 
 impl Actions {
     pub const fn of(&self, finding: Finding) -> Action {
-        self.0[finding as usize]
+        self.actions[finding as usize]
+    }
+
+    /// What a finding adds to its client's score. 0 where another flag says so ([`Finding::has_weight`]).
+    pub const fn weight(&self, finding: Finding) -> i16 {
+        self.weights[finding as usize] as i16
     }
 
     pub const fn set(&mut self, on: On) {
-        self.0[on.finding as usize] = on.action;
+        self.actions[on.finding as usize] = on.action;
+        if let Some(weight) = on.weight {
+            self.weights[on.finding as usize] = weight;
+        }
     }
 }
 
 impl Default for Actions {
     fn default() -> Actions {
-        Actions(TABLE.each_ref().map(|row| row.default))
+        Actions {
+            actions: TABLE.each_ref().map(|row| row.default),
+            weights: [0; Finding::COUNT],
+        }
     }
 }
 
@@ -303,11 +355,17 @@ impl FromIterator<On> for Actions {
     }
 }
 
-/// One `--on FINDING=ACTION`. Only made by parsing: the action is allowed for the finding.
+/// Bounds of a weight.
+pub const WEIGHT_MAX: i8 = 100;
+
+/// One `--on FINDING=ACTION[,score=N]`, or `FINDING=score=N`: log and weigh. Only made by parsing: the action is allowed for
+/// the finding, and so is the weight.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub struct On {
     finding: Finding,
     action: Action,
+    /// None: not spoken of.
+    weight: Option<i8>,
 }
 
 impl On {
@@ -317,6 +375,10 @@ impl On {
 
     pub const fn action(self) -> Action {
         self.action
+    }
+
+    pub const fn weight(self) -> Option<i8> {
+        self.weight
     }
 }
 
@@ -328,24 +390,46 @@ impl FromStr for On {
             .split_once('=')
             .ok_or_else(|| OnError::NoEqualsSign(text.into()))?;
         let finding: Finding = finding.trim().parse()?;
-        let word = action.trim();
-        let action = finding
-            .allowed()
-            .iter()
-            .find(|action| action.word() == word);
-        match action {
-            Some(&action) => Ok(On { finding, action }),
-            None => Err(OnError::NotAllowed {
+        let action = action.trim();
+        let (word, score) = match action.split_once(',') {
+            Some((word, score)) => (word.trim(), Some(score.trim())),
+            None if action.starts_with(SCORE) => (Log.word(), Some(action)),
+            None => (action, None),
+        };
+        let allowed = finding.allowed().iter();
+        let Some(&action) = allowed.clone().find(|action| action.word() == word) else {
+            return Err(OnError::NotAllowed {
                 finding,
                 action: word.into(),
-            }),
-        }
+            });
+        };
+        let weight = score.map(|score| weight(finding, score)).transpose()?;
+        Ok(On {
+            finding,
+            action,
+            weight,
+        })
     }
+}
+
+const SCORE: &str = "score=";
+
+fn weight(finding: Finding, text: &str) -> Result<i8, OnError> {
+    if !finding.has_weight() {
+        return Err(OnError::NoWeight(finding));
+    }
+    let number = text.strip_prefix(SCORE).and_then(|n| n.trim().parse().ok());
+    let within = number.filter(|number| (-WEIGHT_MAX..=WEIGHT_MAX).contains(number));
+    within.ok_or_else(|| OnError::BadWeight(text.into()))
 }
 
 impl fmt::Display for On {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={}", self.finding, self.action)
+        write!(f, "{}={}", self.finding, self.action)?;
+        match self.weight {
+            Some(weight) => write!(f, ",{SCORE}{weight}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -355,6 +439,8 @@ pub enum OnError {
     NoEqualsSign(String),
     UnknownFinding(String),
     NotAllowed { finding: Finding, action: String },
+    NoWeight(Finding),
+    BadWeight(String),
 }
 
 impl std::error::Error for OnError {}
@@ -386,6 +472,14 @@ impl fmt::Display for OnError {
                     finding.default_action()
                 )
             }
+            OnError::NoWeight(finding) => write!(
+                f,
+                "{finding} has no weight here: lists, history and origin have theirs from their own flags, and what the score leads to has none"
+            ),
+            OnError::BadWeight(text) => write!(
+                f,
+                "\"{text}\" is not score=N with N from -{WEIGHT_MAX} to {WEIGHT_MAX}"
+            ),
         }
     }
 }
@@ -422,6 +516,25 @@ mod tests {
                     "\"log\" is no action for relay; allowed are defer, reject, drop (default reject)",
                 ),
             ),
+            ("no-reverse=score=2", Ok("no-reverse=log,score=2")),
+            (
+                "helo-ours=reject, score=-100",
+                Ok("helo-ours=reject,score=-100"),
+            ),
+            (
+                "no-reverse=log,score=101",
+                Err("\"score=101\" is not score=N with N from -100 to 100"),
+            ),
+            (
+                "no-reverse=log,weight=1",
+                Err("\"weight=1\" is not score=N with N from -100 to 100"),
+            ),
+            (
+                "dnsbl=score=1",
+                Err(
+                    "dnsbl has no weight here: lists, history and origin have theirs from their own flags, and what the score leads to has none",
+                ),
+            ),
             (
                 "overload=",
                 Err("\"\" is no action for overload; allowed are defer, drop (default defer)"),
@@ -449,5 +562,11 @@ mod tests {
             .collect();
         assert_eq!(actions.of(Finding::Pregreet), Action::Reject);
         assert_eq!(actions.of(Finding::NonSmtp), Action::Drop);
+        let weighed = ["pregreet=score=3", "pregreet=delay", "nul=log,score=-2"];
+        let actions: Actions = weighed.into_iter().map(on).collect();
+        // An action without a weight leaves the weight as it was.
+        assert_eq!(actions.of(Finding::Pregreet), Action::Delay);
+        assert_eq!(actions.weight(Finding::Pregreet), 3);
+        assert_eq!(actions.weight(Finding::Nul), -2);
     }
 }

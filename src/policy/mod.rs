@@ -2,9 +2,10 @@
 //!
 //! Reading order: [`finding`] (what is noticed and what may be done about it), [`pipeline`] (the order of checks,
 //! [`Policy`] itself), [`verdict`] (replies), then one file per check: [`access`], [`concurrency`], [`rate`], [`bytes`],
-//! [`relay`], [`errors`], [`pace`]. What is remembered of a client address is in [`clients`], how it is treated for it in
-//! [`temper`]. What networks have done is in [`memory`]: [`networks`], [`history`], [`greylist`], and [`news`] of it for the
-//! other shards. [`overload`] is the ladder of a whole shard.
+//! [`relay`], [`errors`], [`pace`]. What is found out about one client is its [`dossier`], what that comes to is said by
+//! [`reputation`]. What is remembered of a client address is in [`clients`], how it is treated for it in [`temper`]. What
+//! networks have done is in [`memory`]: [`networks`], [`history`], [`greylist`], and [`news`] of it for the other shards.
+//! [`overload`] is the ladder of a whole shard.
 //!
 //! A new check is a file with its `Config`, its state and its tests, a [`Finding`] with a row and replies, and a line in the pipeline.
 
@@ -16,6 +17,7 @@ pub mod bytes;
 pub mod clients;
 pub mod concurrency;
 pub mod dnsbl;
+pub mod dossier;
 pub mod errors;
 pub mod finding;
 pub mod greylist;
@@ -29,6 +31,7 @@ pub mod pace;
 pub mod pipeline;
 pub mod rate;
 pub mod relay;
+pub mod reputation;
 pub mod temper;
 pub mod verdict;
 

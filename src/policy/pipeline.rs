@@ -10,7 +10,7 @@
 //! | handshake | handshake rate |
 //! | HELO | deny list of names |
 //! | MAIL | deny list of senders · message rate |
-//! | RCPT | relay control · deny list of recipients · recipient rate |
+//! | RCPT | relay control · deny list of recipients · spamtraps · findings and score · greylist · recipient rate |
 //! | body | byte rate |
 //! | findings of the core, errors, junk, slow body | the action of the finding |
 //!
@@ -30,10 +30,11 @@ use super::access::{Access, Listed};
 use super::bytes::ByteRate;
 use super::clients::{ClientId, ClientKey, Clients};
 use super::errors::{self, Errors};
-use super::finding::{Action, Actions, Finding};
+use super::finding::{Action, Actions, Finding, FindingSet};
 use super::overload::Rung;
 use super::rate::{Rate, Tick};
 use super::relay::Relay;
+use super::reputation::{self, Outlook, Stakes};
 use super::temper::{self, Temper};
 use super::verdict::{self, Ruling};
 use super::{concurrency, memory, pace};
@@ -56,6 +57,7 @@ pub struct Config {
     pub pace: pace::Config,
     /// What is remembered of networks.
     pub memory: memory::Config,
+    pub reputation: reputation::Config,
     /// Client addresses a shard keeps book of: 64 bytes each, and 5 for the index.
     pub clients_max: u32,
 }
@@ -75,6 +77,7 @@ impl Default for Config {
             temper: temper::Config::default(),
             pace: pace::Config::default(),
             memory: memory::Config::default(),
+            reputation: reputation::Config::default(),
             clients_max: 1 << 18,
         }
     }
@@ -102,6 +105,11 @@ impl Standing {
 
     pub const fn is_allowed(self) -> bool {
         self.allowed
+    }
+
+    /// Who it is does not matter: it is on the allow list, or may send anywhere.
+    pub const fn is_beyond_doubt(self) -> bool {
+        self.allowed || self.relay_from
     }
 
     /// The same client where an upstream vouches for it: where it may send is not weir's question.
@@ -257,29 +265,32 @@ impl Policy {
         ruling.and(self.unless(within, standing, Finding::RateMessages, now))
     }
 
-    /// RCPT, well-formed.
-    pub fn recipient(&mut self, standing: Standing, path: &Path<'_>, now: Moment) -> Ruling {
+    /// RCPT, well-formed: may this client send there, may anybody? Asked first.
+    pub fn relays(&mut self, standing: Standing, path: &Path<'_>, now: Moment) -> Ruling {
+        let mut ruling = Ruling::PASS;
         if !standing.relay_from && !self.relay.is_ours(path) {
-            let mut ruling = Ruling::PASS;
             self.weigh(Finding::Relay, &mut ruling);
+        }
+        if !ruling.passes() {
             return ruling;
         }
         let fine = self.access.recipient(path) != Some(Listed::Deny);
-        let ruling = self.unless(
+        self.unless(
             fine || standing.allowed,
             standing,
             Finding::DenyRecipient,
             now,
-        );
-        if !ruling.passes() {
-            return ruling;
-        }
+        )
+    }
+
+    /// RCPT, and nothing speaks against it: counted. Asked last.
+    pub fn recipient(&mut self, standing: Standing, now: Moment) -> Ruling {
         let rate = self.config.rate_recipients;
         let within = self
             .clients
             .client(standing.client, now)
             .is_none_or(|client| rate.take(&mut client.recipients, Tick::from(now)));
-        ruling.and(self.unless(within, standing, Finding::RateRecipients, now))
+        self.unless(within, standing, Finding::RateRecipients, now)
     }
 
     /// Whether this client's recipients need not be seen: where they are weir's to decide about, nothing passes unread.
@@ -318,6 +329,27 @@ impl Policy {
                 | Finding::InterceptLoop
         );
         self.unless(standing.allowed && !protects_mail, standing, finding, now)
+    }
+
+    /// What a score has reached: each step is noticed, the most severe that refuses decides. `found`: what was found by now.
+    pub fn outlook(&self, found: FindingSet, score: i32) -> Outlook {
+        let config = &self.config;
+        config.reputation.outlook(found, score, &config.actions)
+    }
+
+    /// Whether that holds whatever the answers to open questions are.
+    pub fn suffices(&self, found: FindingSet, score: i32, open: Stakes) -> bool {
+        let config = &self.config;
+        config
+            .reputation
+            .suffices(found, score, open, &config.actions)
+    }
+
+    /// How a score alone would have a session treated.
+    pub fn temper_of(&self, score: i32) -> Temper {
+        let reached = self.config.reputation.thresholds.reached(score);
+        let worst = reached.iter().filter_map(|step| self.worse(step)).max();
+        worst.unwrap_or_default()
     }
 
     /// An upstream accepted a message of this client.

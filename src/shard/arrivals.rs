@@ -72,6 +72,10 @@ impl<W: Wire> World<W> {
         self.weigh_load();
         let rung = self.ladder.rung();
         let admission = self.policy.connected(arrival.peer.ip(), rung, self.now);
+        if admission.ruling.passes() {
+            let ip = arrival.peer.ip();
+            self.begin_inquiry(arrival.slot, ip, admission.standing);
+        }
         if self.is_implicit(arrival.listener) {
             return self.admit_to_handshake(arrival, admission);
         }
@@ -137,12 +141,16 @@ impl<W: Wire> World<W> {
                 }
                 self.count_sessions();
                 self.feel_temper(key);
+                if let Some(slot) = slot {
+                    self.join_inquiry(key, slot);
+                }
                 Some(key)
             }
             Err(_) => {
                 self.policy.disconnected(standing, errors, self.now);
                 self.shared.client_leaves();
                 if let Some(slot) = slot {
+                    self.end_inquiry_beside(slot);
                     self.turn_away(listener, slot, Refusal::Full, &texts::OVERLOAD);
                 }
                 None
@@ -161,6 +169,10 @@ impl<W: Wire> World<W> {
 
     /// The greeting, or what stands in its place.
     pub(super) fn greet(&mut self, key: Key, verdict: Verdict) {
+        let verdict = match verdict {
+            Verdict::Pass => self.dropped(key).unwrap_or(Verdict::Pass),
+            refusal => refusal,
+        };
         if !matches!(verdict, Verdict::Pass | Verdict::PassVia(_)) {
             self.counters.sessions_refused.at(Refusal::Policy).inc();
             if let Some(session) = self.sessions.get_mut(key) {

@@ -72,6 +72,7 @@ impl<W: Wire> World<W> {
             session.standing = admission.standing;
             session.errors = admission.errors;
         }
+        self.begin_inquiry_anew(key);
         self.feel_temper(key);
         self.take_note(key, &admission.ruling, "xclient");
         admission.ruling.verdict

@@ -137,6 +137,7 @@ impl<W: Wire> World<W> {
         if self.drain.is_on() {
             session.flags.send_off = true;
         }
+        self.forget_asks(key);
         self.forget_room(key);
     }
 
@@ -202,6 +203,7 @@ impl<W: Wire> World<W> {
     /// Takes a session out of the slab.
     pub(super) fn take_session(&mut self, key: Key) -> Option<Session> {
         let session = self.sessions.remove(key)?;
+        self.inquiries.end(session.inquiry);
         if session.flags.idle {
             self.idle_sessions -= 1;
         }

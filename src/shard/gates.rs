@@ -1,30 +1,149 @@
 //! Where a session meets policy: the questions of the relay, and what is counted on the side.
 //!
-//! Policy answers at once, so every `Ask` is answered within the step that asked it. A ruling has three parts: the
+//! Policy answers at once; only a RCPT may have to wait for what is inquired of its client (`inquiry.rs`). A ruling has three parts: the
 //! verdict goes back into the relay, what was noticed is counted and logged, and what it does to the client's temper
 //! shows in how its next replies go out: delayed, or dripped from the pit.
 
 use std::time::Duration;
 
-use weir_smtp::gate::{Stage, Verdict};
+use weir_smtp::gate::{AskId, Stage, Verdict};
 use weir_smtp::path;
 use weir_smtp::texts;
 use weir_smtp::violation::Violation;
 
 use crate::maillog::FindingRecord;
 use crate::net::proxy::looks_like_header;
+use crate::policy::dossier::Detail;
 use crate::policy::pace::Pace;
 use crate::policy::{Action, Finding, Ruling, Standing, Temper};
 use crate::ring::Wire;
 
+use super::inquiry::Place;
 use super::leg::outcome_of;
 use super::session::Session;
 use super::slab::Key;
 use super::world::World;
 
+/// One finding, for counters and log.
+pub struct Note {
+    pub finding: Finding,
+    pub stage: &'static str,
+    /// The reason, where a finding can have several.
+    pub why: &'static str,
+    /// What it adds to the score; for a step of the score: the score.
+    pub weight: i16,
+    pub detail: Detail,
+}
+
+impl Note {
+    pub fn of(finding: Finding, stage: &'static str) -> Note {
+        Note {
+            finding,
+            stage,
+            why: "",
+            weight: 0,
+            detail: Detail::None,
+        }
+    }
+}
+
 impl<W: Wire> World<W> {
-    /// The answer to a question of the relay.
-    pub(super) fn judge(&mut self, key: Key, stage: Stage) -> Verdict {
+    /// The answer to a question of the relay; None: it comes later.
+    pub(super) fn judge(&mut self, key: Key, id: AskId, stage: Stage) -> Option<Verdict> {
+        if let Stage::Rcpt { index } = stage {
+            return self.judge_recipient(key, id, index);
+        }
+        self.inquire_at(key, stage);
+        let verdict = self.judge_at_once(key, stage);
+        let lasting = !matches!(
+            stage,
+            Stage::Connect | Stage::Finding(_) | Stage::FinalReply { .. }
+        );
+        match verdict {
+            Verdict::Pass if lasting => Some(self.dropped(key).unwrap_or(Verdict::Pass)),
+            verdict => Some(verdict),
+        }
+    }
+
+    /// What a command tells of its client is looked into.
+    fn inquire_at(&mut self, key: Key, stage: Stage) {
+        match stage {
+            Stage::Helo => self.helo_said(key),
+            Stage::Mail => self.mail_said(key),
+            _ => {}
+        }
+    }
+
+    /// A recipient, from the cheapest question on. None: it waits for what is still being looked up.
+    fn judge_recipient(&mut self, key: Key, id: AskId, index: u16) -> Option<Verdict> {
+        let Some(session) = self.sessions.get(key) else {
+            return Some(Verdict::Pass);
+        };
+        if session.flags.stutter {
+            // As at MAIL: none gets any further.
+            return Some(self.refuse_recipient(Verdict::Refuse(texts::DENIED_FOR_NOW)));
+        }
+        let argument = session
+            .relay
+            .envelope()
+            .map(|envelope| envelope.recipient_argument(index));
+        let Some(Ok((path, _))) = argument.map(path::parse) else {
+            unreachable!("the relay asks about recipients that it has parsed");
+        };
+        let mut ruling = self.policy.relays(sender(session), &path, self.now);
+        if ruling.passes() {
+            ruling = self.at_trap(key, index);
+        }
+        self.take_note(key, &ruling, "rcpt");
+        if !ruling.passes() {
+            return Some(self.refuse_recipient(ruling.verdict));
+        }
+        if self.is_inquired(key) && self.put_off(key, id, index) {
+            return None;
+        }
+        Some(self.judge_by_score(key, index))
+    }
+
+    /// The rest of it, when nothing has to be waited for any more.
+    pub(super) fn judge_by_score(&mut self, key: Key, index: u16) -> Verdict {
+        let verdict = match self.is_inquired(key) {
+            true => self.weigh_score(key),
+            false => Verdict::Pass,
+        };
+        let Some(session) = self.sessions.get(key) else {
+            return Verdict::Pass;
+        };
+        if session.flags.stutter {
+            return self.refuse_recipient(Verdict::Refuse(texts::DENIED_FOR_NOW));
+        }
+        if verdict != Verdict::Pass {
+            return self.refuse_recipient(verdict);
+        }
+        let standing = sender(session);
+        let mut ruling = self.at_recipient(key, index);
+        self.take_note(key, &ruling, "rcpt");
+        if ruling.passes() {
+            ruling = self.policy.recipient(standing, self.now);
+            self.take_note(key, &ruling, "rcpt");
+        }
+        self.refuse_recipient(ruling.verdict)
+    }
+
+    /// Who was authenticated meanwhile is not doubted any more.
+    fn is_inquired(&self, key: Key) -> bool {
+        self.sessions.get(key).is_some_and(|session| {
+            session.inquiry != Place::NONE && !sender(session).is_beyond_doubt()
+        })
+    }
+
+    fn refuse_recipient(&self, verdict: Verdict) -> Verdict {
+        if let Verdict::Refuse(reply) | Verdict::Close(reply) = &verdict {
+            self.counters.recipients.at(outcome_of(reply.code())).inc();
+        }
+        verdict
+    }
+
+    fn judge_at_once(&mut self, key: Key, stage: Stage) -> Verdict {
         let now = self.now;
         let Some(session) = self.sessions.get(key) else {
             return Verdict::Pass;
@@ -32,7 +151,7 @@ impl<W: Wire> World<W> {
         let standing = session.standing;
         let ruling = match stage {
             Stage::Connect => return self.welcome.take().unwrap_or(Verdict::Pass),
-            Stage::Mail | Stage::Rcpt { .. } | Stage::Data if session.flags.stutter => {
+            Stage::Mail | Stage::Data if session.flags.stutter => {
                 // It is parked as soon as no transaction is open, so none gets any further.
                 return Verdict::Refuse(texts::DENIED_FOR_NOW);
             }
@@ -48,16 +167,6 @@ impl<W: Wire> World<W> {
                 };
                 self.policy.mail(standing, &path, now)
             }
-            Stage::Rcpt { index } => {
-                let argument = session
-                    .relay
-                    .envelope()
-                    .map(|envelope| envelope.recipient_argument(index));
-                let Some(Ok((path, _))) = argument.map(path::parse) else {
-                    unreachable!("the relay asks about recipients that it has parsed");
-                };
-                self.policy.recipient(sender(session), &path, now)
-            }
             Stage::Finding(finding) => self.policy.found(standing, finding.into(), now),
             // Where client and server come to terms themselves, weir needs no certificate.
             Stage::StartTls if self.tls.is_none() && !self.tunnels(session.listener) => {
@@ -68,18 +177,19 @@ impl<W: Wire> World<W> {
             }
             Stage::StartTls => self.policy.handshake(standing, now),
             Stage::Data => {
-                self.stamp_message(key);
-                return Verdict::Pass;
+                let ruling = self.at_data(key);
+                if ruling.passes() {
+                    self.stamp_message(key);
+                }
+                ruling
             }
-            Stage::EndOfHeaders | Stage::EndOfData | Stage::FinalReply { .. } => {
+            Stage::Rcpt { .. }
+            | Stage::EndOfHeaders
+            | Stage::EndOfData
+            | Stage::FinalReply { .. } => {
                 return Verdict::Pass;
             }
         };
-        if let (Stage::Rcpt { .. }, Verdict::Refuse(reply) | Verdict::Close(reply)) =
-            (stage, &ruling.verdict)
-        {
-            self.counters.recipients.at(outcome_of(reply.code())).inc();
-        }
         self.take_note(key, &ruling, word(stage));
         ruling.verdict
     }
@@ -105,26 +215,19 @@ impl<W: Wire> World<W> {
         if ruling.noticed.is_empty() {
             return;
         }
+        for finding in ruling.noticed.iter() {
+            let weight = self.policy.config().actions.weight(finding);
+            let note = Note {
+                why,
+                weight,
+                ..Note::of(finding, stage)
+            };
+            self.note(key, &note);
+            self.weigh_finding(key, finding);
+        }
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        for finding in ruling.noticed.iter() {
-            let action = self.policy.config().actions.of(finding);
-            self.counters
-                .findings
-                .at(finding as usize, action as usize)
-                .inc();
-            self.log.finding(&FindingRecord {
-                at: self.now,
-                session: session.number,
-                client: session.peer.into(),
-                finding: finding.word(),
-                action: action.word(),
-                stage,
-                after: self.now.since(session.accepted),
-                why,
-            });
-        }
         if let Some((finding, action)) = ruling.by {
             match action {
                 Action::Delay | Action::Stutter => session.blame = Some(finding),
@@ -134,17 +237,86 @@ impl<W: Wire> World<W> {
         }
     }
 
+    /// Counts and logs one finding.
+    pub(super) fn note(&mut self, key: Key, note: &Note) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let finding = note.finding;
+        let action = match self.policy.config().actions.of(finding) {
+            // What speaks for a client leads to nothing else.
+            action if note.weight < 0 => action.min(Action::Log),
+            action => action,
+        };
+        self.counters
+            .findings
+            .at(finding as usize, action as usize)
+            .inc();
+        self.log.finding(&FindingRecord {
+            at: self.now,
+            session: session.number,
+            client: session.peer.into(),
+            finding: finding.word(),
+            action: action.word(),
+            stage: note.stage,
+            after: self.now.since(session.accepted),
+            why: note.why,
+            weight: note.weight,
+            detail: &self.detail_words(note.detail),
+        });
+    }
+
+    fn detail_words(&self, detail: Detail) -> String {
+        match detail {
+            Detail::None => String::new(),
+            Detail::Zone(zone) => self.zone_word(zone),
+            Detail::Asn(number) => format!("AS{number}"),
+            Detail::Country(letters) => letters.map(char::from).iter().collect(),
+        }
+    }
+
+    /// A finding whose action is delay or stutter is remembered of the client's address.
+    pub(super) fn resent(&mut self, key: Key, finding: Finding) {
+        let action = self.policy.config().actions.of(finding);
+        if !matches!(action, Action::Delay | Action::Stutter) {
+            return;
+        }
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.blame = Some(finding);
+            self.policy.found(session.standing, finding, self.now);
+        }
+    }
+
     /// Reads how this client is to be treated from now on.
     pub(super) fn feel_temper(&mut self, key: Key) {
+        let scored = self.temper_of_score(key);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let temper = self
+        let remembered = self
             .policy
             .temper(session.standing, session.errors, self.now);
+        let temper = remembered.max(scored);
+        if scored > remembered {
+            session.blame = Some(match scored {
+                Temper::Stutter => Finding::ScoreStutter,
+                _ => Finding::ScoreDelay,
+            });
+        }
         session.flags.paced = temper != Temper::Normal;
         session.flags.stutter = temper == Temper::Stutter;
         session.relay.set_paced(session.flags.paced);
+    }
+
+    fn temper_of_score(&self, key: Key) -> Temper {
+        if !self.is_inquired(key) {
+            return Temper::Normal;
+        }
+        let inquiry = self.inquiry_of(key);
+        let entry = inquiry.and_then(|inquiry| self.inquiries.get(inquiry));
+        entry.map_or(Temper::Normal, |entry| {
+            self.policy.temper_of(entry.dossier.score())
+        })
     }
 
     /// Counts a rule that the client broke; its reply is on its way already.

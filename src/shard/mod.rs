@@ -10,6 +10,7 @@
 //!   it leaves            departures (the books and the log)
 //!   upstreams            leg (one connection), secure_leg (its way into TLS), flights (its writes), probe (are they well?)
 //!   ... shared           pool, permits, want, waiters, serving, streams, shortage; told (of whom they are told)
+//!   who is it?           inquiry (what is asked and what it comes to), lookups (the resolver)
 //!   ... one client's     dedicated, preface (whom it speaks for), destinations (hosts that clients choose), tunnel
 //! ```
 //!
@@ -27,6 +28,7 @@ mod drain;
 pub mod flights;
 mod gates;
 mod house;
+pub mod inquiry;
 mod intake;
 mod introduction;
 mod launch;

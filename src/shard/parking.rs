@@ -6,6 +6,7 @@
 //! reply is out; what it has said ahead by then waits beside the pit. A row has nothing armed on its socket: that its
 //! client has left shows when bytes are sent to it, or at its deadline.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use weir_smtp::dialogue::Dialogue;
@@ -198,9 +199,12 @@ impl<W: Wire> World<W> {
         self.forget_room(key);
         let ahead = self.copy_intake(key);
         self.drop_intake(key);
+        let found = self.sessions.get(key).map(|session| session.inquiry);
+        let found = found.map(|place| self.findings_of(place));
         let Some(mut session) = self.take_session(key) else {
             return;
         };
+        self.leave_findings_beside(slot, found.unwrap_or_default());
         self.ahead.put(slot, ahead);
         self.introductions.put(slot, session.introduction.take());
         let reply = self.replies.share(&session.out);
@@ -380,6 +384,7 @@ impl<W: Wire> World<W> {
         self.row_ended(&row, how);
         let tenant = row.tenant;
         let introduction = self.introductions.take(tenant.slot);
+        let begun = matches!(tenant.parked, Belongings::Session(_));
         let mut session = match tenant.parked {
             Belongings::Newcomer { teasing } => {
                 self.sessions_seen += 1;
@@ -410,7 +415,14 @@ impl<W: Wire> World<W> {
             session.secrecy = Secrecy::Inside(facts);
         }
         session.introduction = introduction;
-        self.add_session(session)
+        if !begun {
+            return self.add_session(session);
+        }
+        let ip = SocketAddr::from(tenant.peer).ip();
+        self.begin_inquiry(tenant.slot, ip, tenant.standing);
+        let key = self.add_session(session)?;
+        self.helo_said(key);
+        Some(key)
     }
 
     pub(super) fn row_left(&mut self, id: RowId) {
@@ -465,6 +477,7 @@ impl<W: Wire> World<W> {
     /// Writes the last line of a client that ends as a row.
     fn forget_row(&mut self, row: &Row<Belongings>) {
         let introduction = self.introductions.take(row.tenant.slot);
+        self.end_inquiry_beside(row.tenant.slot);
         self.log_parked_end(row, &introduction, Ended::Pit);
         self.leave(row.tenant.standing, row.tenant.errors);
     }

@@ -252,6 +252,7 @@ impl<W: Wire> World<W> {
         let (Some(slot), true) = (session.slot, waits) else {
             return self.greet(key, Verdict::Pass);
         };
+        self.leave_inquiry_beside(key, slot);
         if let Some(session) = self.take_session(key) {
             let admission = Admission {
                 standing: session.standing,

@@ -22,6 +22,7 @@ use crate::ring::{SlotId, Wire};
 use crate::tls::Version;
 
 use super::house::smtp_config;
+use super::inquiry::Place;
 use super::intake::Pending;
 use super::introduction::Introduction;
 use super::parking::last_reply;
@@ -95,6 +96,8 @@ pub struct Session {
     pub blame: Option<Finding>,
     /// TLS of the upstream connection that it was attached to last.
     pub leg_tls: Option<Version>,
+    /// What is inquired of its client.
+    pub inquiry: Place,
 }
 
 /// What is going on with the client's socket.
@@ -163,6 +166,7 @@ impl Session {
             last_words: None,
             blame: None,
             leg_tls: None,
+            inquiry: Place::NONE,
         }
     }
 
@@ -261,8 +265,9 @@ impl<W: Wire> World<W> {
         while let Some(act) = self.acts.pop_front() {
             match act {
                 Act::Ask { id, stage } => {
-                    let verdict = self.judge(key, stage);
-                    self.relay_call(key, |relay, cx| relay.handle_verdict(cx, id, verdict));
+                    if let Some(verdict) = self.judge(key, id, stage) {
+                        self.relay_call(key, |relay, cx| relay.handle_verdict(cx, id, verdict));
+                    }
                 }
                 Act::Attach {
                     needs,

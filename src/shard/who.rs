@@ -18,6 +18,8 @@ pub enum Who {
     Proxied(Key),
     /// A tunnel, and whose socket it is about.
     Tunnel(Key, Side),
+    /// What is inquired of a client.
+    Inquiry(Key),
     /// A timer of the shard itself.
     Chore(Chore),
     /// A slot that was closed, or has not been given to anybody.
@@ -63,6 +65,7 @@ const CHORE: u64 = 4;
 const PROXIED: u64 = 5;
 const TUNNEL_CLIENT: u64 = 6;
 const TUNNEL_SERVER: u64 = 7;
+const INQUIRY: u64 = 8;
 const TAG_SHIFT: u32 = 56;
 
 impl Who {
@@ -74,6 +77,7 @@ impl Who {
             Who::Proxied(key) => PROXIED << TAG_SHIFT | key.to_bits(),
             Who::Tunnel(key, Side::Client) => TUNNEL_CLIENT << TAG_SHIFT | key.to_bits(),
             Who::Tunnel(key, Side::Server) => TUNNEL_SERVER << TAG_SHIFT | key.to_bits(),
+            Who::Inquiry(key) => INQUIRY << TAG_SHIFT | key.to_bits(),
             Who::Chore(chore) => CHORE << TAG_SHIFT | chore as u64,
             Who::Nobody => Owner::NONE.0,
         }
@@ -87,6 +91,7 @@ impl Who {
             PROXIED => Who::Proxied(Key::from_bits(bits)),
             TUNNEL_CLIENT => Who::Tunnel(Key::from_bits(bits), Side::Client),
             TUNNEL_SERVER => Who::Tunnel(Key::from_bits(bits), Side::Server),
+            INQUIRY => Who::Inquiry(Key::from_bits(bits)),
             CHORE => match bits as u8 {
                 0 => Who::Chore(Chore::Waiters),
                 1 => Who::Chore(Chore::Probe),
@@ -123,6 +128,7 @@ mod tests {
             Who::Proxied(key),
             Who::Tunnel(key, Side::Client),
             Who::Tunnel(key, Side::Server),
+            Who::Inquiry(key),
             Who::Chore(Chore::Waiters),
             Who::Chore(Chore::Probe),
             Who::Chore(Chore::Drain),

@@ -35,6 +35,7 @@ use super::destinations::Destinations;
 use super::drain::Drain;
 use super::flights::Flights;
 use super::house::Announcements;
+use super::inquiry::Inquiries;
 use super::intake::Pending;
 use super::introduction::Introductions;
 use super::leg::Leg;
@@ -92,6 +93,7 @@ pub struct World<W: Wire> {
     pub(super) parked_secure: u32,
     pub(super) ahead: Ahead,
     pub(super) introductions: Introductions,
+    pub(super) inquiries: Inquiries,
     pub(super) proxied: Slab<Proxied>,
     pub(super) wheel: Wheel,
     pub(super) policy: Policy,
@@ -141,6 +143,9 @@ pub struct World<W: Wire> {
     /// Slots whose end is awaited.
     pub(super) closing: usize,
     pub(super) retry_armed: bool,
+    /// Questions that a test keeps open.
+    #[cfg(test)]
+    pub(super) asked: Option<Vec<(crate::dns::Question, super::lookups::Asker)>>,
     /// Whose step is running, for the case that it panics.
     stepping: Who,
 }
@@ -164,6 +169,7 @@ impl<W: Wire> World<W> {
             parked_secure: 0,
             ahead: Ahead::default(),
             introductions: Introductions::default(),
+            inquiries: Inquiries::new(slots),
             proxied: Slab::new(slots),
             wheel: Wheel::new(now),
             tls: config.tls.clone(),
@@ -200,6 +206,8 @@ impl<W: Wire> World<W> {
             welcome: None,
             closing: 0,
             retry_armed: false,
+            #[cfg(test)]
+            asked: None,
             stepping: Who::Nobody,
             config,
         };
@@ -319,7 +327,7 @@ impl<W: Wire> World<W> {
                 Who::Row(row) => self.row_spoke(row, buffer, len),
                 Who::Proxied(key) => self.proxied_received(key, buffer, len),
                 Who::Tunnel(id, side) => self.tunnel_received(id, side, buffer, len),
-                Who::Chore(_) | Who::Nobody => self.release(buffer),
+                Who::Inquiry(_) | Who::Chore(_) | Who::Nobody => self.release(buffer),
             },
             Event::ReceiveEnded { owner, why, .. } => match self.step(owner.into()) {
                 Who::Session(key) => self.client_receive_ended(key, why),
@@ -327,7 +335,7 @@ impl<W: Wire> World<W> {
                 Who::Row(row) => self.row_silent(row, why),
                 Who::Proxied(key) => self.proxied_receive_ended(key, &why),
                 Who::Tunnel(id, side) => self.tunnel_receive_ended(id, side, why),
-                Who::Chore(_) | Who::Nobody => {}
+                Who::Inquiry(_) | Who::Chore(_) | Who::Nobody => {}
             },
             Event::Sent {
                 owner,
@@ -342,12 +350,19 @@ impl<W: Wire> World<W> {
                     self.row_dripped(row, result);
                 }
                 Who::Tunnel(id, side) => self.tunnel_sent(id, side, result, flight),
-                Who::Proxied(_) | Who::Chore(_) | Who::Nobody => self.flights.give_back(flight),
+                Who::Proxied(_) | Who::Inquiry(_) | Who::Chore(_) | Who::Nobody => {
+                    self.flights.give_back(flight)
+                }
             },
             Event::Secured { owner, result, .. } => match self.step(owner.into()) {
                 Who::Session(key) => self.client_secured(key, result),
                 Who::Leg(key) => self.leg_secured(key, result),
-                Who::Row(_) | Who::Proxied(_) | Who::Tunnel(..) | Who::Chore(_) | Who::Nobody => {}
+                Who::Row(_)
+                | Who::Proxied(_)
+                | Who::Tunnel(..)
+                | Who::Inquiry(_)
+                | Who::Chore(_)
+                | Who::Nobody => {}
             },
             Event::Extracted { owner, result, .. } => {
                 if let Who::Proxied(key) = self.step(owner.into()) {
@@ -366,6 +381,7 @@ impl<W: Wire> World<W> {
             Who::Leg(key) => self.leg_timer(key),
             Who::Proxied(key) => self.proxied_timer(key),
             Who::Tunnel(id, _) => self.tunnel_timer(id),
+            Who::Inquiry(key) => self.inquiry_timer(key),
             Who::Chore(Chore::Waiters) => self.open_for_waiters(),
             Who::Chore(Chore::Probe) => self.send_probes(),
             Who::Chore(Chore::Drain) => self.drain_timer(),
@@ -456,7 +472,7 @@ impl<W: Wire> World<W> {
                 None
             }
             Who::Tunnel(id, _) => self.abandon_tunnel(id),
-            Who::Chore(_) | Who::Nobody => None,
+            Who::Inquiry(_) | Who::Chore(_) | Who::Nobody => None,
         };
         if let Some(leg) = leg {
             let session = self.legs.get(leg).and_then(|leg| leg.session());

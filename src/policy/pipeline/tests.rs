@@ -57,7 +57,11 @@ fn connect(policy: &mut Policy, client: &str, now: Moment) -> Admission {
 
 fn rcpt(policy: &mut Policy, standing: Standing, text: &str, now: Moment) -> Ruling {
     let (path, _) = path::parse(text.as_bytes()).unwrap();
-    policy.recipient(standing, &path, now)
+    let ruling = policy.relays(standing, &path, now);
+    match ruling.passes() {
+        true => ruling.and(policy.recipient(standing, now)),
+        false => ruling,
+    }
 }
 
 fn mail(policy: &mut Policy, standing: Standing, now: Moment) -> Ruling {

@@ -8,6 +8,7 @@ mod claimed;
 mod dedicated;
 mod drain;
 mod forgone;
+mod inquiry;
 mod layer;
 mod original;
 mod parking;
@@ -720,6 +721,7 @@ impl Stage {
         assert!(self.world.sessions.is_empty(), "a session is left");
         assert!(self.world.pit.is_empty(), "a row is left");
         assert!(self.world.proxied.is_empty(), "an unknown client is left");
+        assert!(self.world.inquiries.is_empty(), "an inquiry is left");
         assert!(self.world.wire.buffers.is_empty(), "buffers are left");
         assert_eq!(self.shared.clients(), 0, "a client is counted still");
     }

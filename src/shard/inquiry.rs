@@ -1,0 +1,362 @@
+//! Inquiries: what is asked about a client while it is served, and what the answers lead to.
+//!
+//! ```text
+//!   admitted --> begin: lists, address name, memory --+
+//!   HELO ------> its name -----------------------------+--> marks --> dossier --> score --> temper, at once and both ways
+//!   MAIL ------> the sender's domain ------------------+                               \-> RCPT: waits, then its verdict
+//! ```
+//!
+//! Nothing waits for an answer but RCPT, and RCPT only while an answer could change what becomes of it, and only for so long.
+//! An inquiry is an entry of its own: a session keeps its place, and for a client in its greet wait it lies beside the pit.
+//! A parked stutterer has none: what it had been found is kept in two words, and asked again when it is a session again.
+//!
+//! What is asked, and what an answer means, is in [`zones`], [`names`] and [`memory`]: they put marks and nothing else.
+
+mod asks;
+mod begin;
+mod memory;
+mod names;
+mod zones;
+
+use std::net::IpAddr;
+
+use hashbrown::HashMap;
+use weir_smtp::time::Moment;
+
+use crate::dns::{Answer, Question};
+use crate::policy::dossier::{Dossier, Mark};
+use crate::policy::finding::FindingSet;
+use crate::policy::reputation::Stakes;
+use crate::policy::{Action, Finding};
+use crate::ring::{SlotId, Wire};
+
+use super::gates::Note;
+use super::lookups::{About, Asker};
+use super::slab::{Key, Slab};
+use super::who::Who;
+use super::world::World;
+use asks::Pending;
+
+/// Questions of one client that may be open at a time: more is not asked.
+const OPEN_MAX: usize = 96;
+
+/// What is inquired of one client.
+pub struct Inquiry {
+    of: Of,
+    pub ip: IpAddr,
+    pub dossier: Dossier,
+    open: Vec<Open>,
+    /// RCPTs that wait.
+    pending: Vec<Pending>,
+    /// When it is looked at again for them.
+    armed: Moment,
+    /// Findings that were told in this session already, steps of the score among them.
+    noted: FindingSet,
+    /// Numbers questions: an answer to one that was dropped finds nobody.
+    serial: u16,
+    /// A RCPT has been weighed: steps that refuse are worth telling from now on.
+    weighed: bool,
+}
+
+const _: () = assert!(
+    size_of::<Inquiry>() <= 176,
+    "there is one for each client that is inquired of"
+);
+
+/// Whose inquiry it is.
+#[derive(Clone, Copy)]
+enum Of {
+    Session(Key),
+    /// It waits for its greeting.
+    Row,
+}
+
+/// A question without an answer yet.
+struct Open {
+    about: About,
+    serial: u16,
+    stakes: Stakes,
+    since: Moment,
+}
+
+/// A session's inquiry, in the four octets that it has left.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Place(u32);
+
+impl Place {
+    pub const NONE: Place = Place(u32::MAX);
+}
+
+/// What lies beside the pit, by slot.
+enum Beside {
+    Inquiry(Key),
+    Findings(Findings),
+}
+
+/// What was found of a client by now, in short.
+#[derive(Clone, Copy, Default)]
+pub struct Findings {
+    pub noted: FindingSet,
+    pub score: i32,
+}
+
+/// All inquiries of a shard.
+pub struct Inquiries {
+    slab: Slab<Inquiry>,
+    beside: HashMap<SlotId, Beside, foldhash::fast::RandomState>,
+}
+
+impl Inquiries {
+    pub fn new(slots: u32) -> Inquiries {
+        Inquiries {
+            slab: Slab::new(slots),
+            beside: HashMap::default(),
+        }
+    }
+
+    pub fn get(&self, inquiry: Key) -> Option<&Inquiry> {
+        self.slab.get(inquiry)
+    }
+
+    pub fn get_mut(&mut self, inquiry: Key) -> Option<&mut Inquiry> {
+        self.slab.get_mut(inquiry)
+    }
+
+    pub fn at(&self, place: Place) -> Option<Key> {
+        self.slab.key_at(place.0)
+    }
+
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.slab.is_empty() && self.beside.is_empty()
+    }
+
+    pub fn end(&mut self, place: Place) {
+        if let Some(key) = self.at(place) {
+            self.slab.remove(key);
+        }
+    }
+
+    fn put_beside(&mut self, slot: SlotId, what: Beside) {
+        if let Some(Beside::Inquiry(old)) = self.beside.insert(slot, what) {
+            self.slab.remove(old);
+        }
+    }
+
+    fn take_beside(&mut self, slot: SlotId) -> Option<Beside> {
+        if self.beside.is_empty() {
+            return None;
+        }
+        let what = self.beside.remove(&slot);
+        // A burst is not paid for when it is over.
+        if self.beside.is_empty() && self.beside.capacity() > 1024 {
+            self.beside = HashMap::default();
+        }
+        what
+    }
+}
+
+impl Inquiry {
+    /// The session, if it has begun.
+    pub fn session(&self) -> Option<Key> {
+        match self.of {
+            Of::Session(key) => Some(key),
+            Of::Row => None,
+        }
+    }
+
+    /// Whether a question about this is without an answer.
+    pub fn awaits(&self, about: About) -> bool {
+        self.open.iter().any(|open| open.about == about)
+    }
+
+    /// The answer to this, should it still come, is no longer wanted.
+    pub fn drop_question(&mut self, about: About) {
+        self.open.retain(|open| open.about != about);
+    }
+
+    fn findings(&self) -> Findings {
+        let mut noted = self.noted;
+        noted.extend(self.dossier.findings());
+        Findings {
+            noted,
+            score: self.dossier.score(),
+        }
+    }
+}
+
+impl<W: Wire> World<W> {
+    /// The inquiry of a session.
+    pub(super) fn inquiry_of(&self, session: Key) -> Option<Key> {
+        let place = self.sessions.get(session)?.inquiry;
+        if place == Place::NONE {
+            return None;
+        }
+        self.inquiries.at(place)
+    }
+
+    /// Asks a question for a client. What is in the cache is digested at once; the rest comes when it comes.
+    pub fn inquire(&mut self, inquiry: Key, about: About, question: &Question, stakes: Stakes) {
+        let now = self.now;
+        let Some(entry) = self.inquiries.get_mut(inquiry) else {
+            return;
+        };
+        if entry.open.len() >= OPEN_MAX {
+            return;
+        }
+        entry.serial = entry.serial.wrapping_add(1);
+        let serial = entry.serial;
+        if let Some(answer) = self.look_up(question, Asker::Inquiry(inquiry, about, serial)) {
+            return self.digest(inquiry, about, &answer);
+        }
+        if let Some(entry) = self.inquiries.get_mut(inquiry) {
+            entry.open.push(Open {
+                about,
+                serial,
+                stakes,
+                since: now,
+            });
+        }
+    }
+
+    /// An answer that was waited for.
+    pub(super) fn inquiry_heard(
+        &mut self,
+        inquiry: Key,
+        about: About,
+        serial: u16,
+        answer: &Answer,
+    ) {
+        let Some(entry) = self.inquiries.get_mut(inquiry) else {
+            return;
+        };
+        let place = entry
+            .open
+            .iter()
+            .position(|open| (open.about, open.serial) == (about, serial));
+        let Some(place) = place else { return };
+        entry.open.swap_remove(place);
+        if let Of::Session(key) = entry.of {
+            self.step(Who::Session(key));
+        }
+        self.digest(inquiry, about, answer);
+        self.reconsider(inquiry);
+    }
+
+    /// Puts what an answer says into marks. May ask more.
+    fn digest(&mut self, inquiry: Key, about: About, answer: &Answer) {
+        match about {
+            About::Zone(_) | About::Reason(_) => self.zone_answered(inquiry, about, answer),
+            _ => self.name_answered(inquiry, about, answer),
+        }
+    }
+
+    /// Something was found of a client. Counted, logged and felt at once; refusals are for the gates.
+    pub(super) fn mark(&mut self, inquiry: Key, mark: Mark) {
+        if self.policy.config().actions.of(mark.finding) == Action::Off {
+            return;
+        }
+        let Some(entry) = self.inquiries.get_mut(inquiry) else {
+            return;
+        };
+        if entry.dossier.put(mark)
+            && let Of::Session(key) = entry.of
+        {
+            self.tell_mark(inquiry, key, mark);
+        }
+    }
+
+    /// A mark is in the log once per session and finding, or once per list.
+    fn tell_mark(&mut self, inquiry: Key, key: Key, mark: Mark) {
+        let Some(entry) = self.inquiries.get_mut(inquiry) else {
+            return;
+        };
+        // After a stay in the pit everything is found again.
+        if entry.noted.contains(mark.finding) {
+            return;
+        }
+        let note = Note {
+            weight: mark.weight,
+            detail: mark.detail,
+            ..Note::of(mark.finding, "lookup")
+        };
+        self.note(key, &note);
+        if mark.weight >= 0 {
+            self.resent(key, mark.finding);
+        }
+    }
+
+    /// Everything that was found before there was a session to tell it of.
+    fn tell_marks(&mut self, inquiry: Key, key: Key) {
+        let mut next = 0;
+        while let Some(mark) = self
+            .inquiries
+            .get(inquiry)
+            .and_then(|entry| entry.dossier.marks().get(next).copied())
+        {
+            self.tell_mark(inquiry, key, mark);
+            next += 1;
+        }
+    }
+
+    /// What is found of a session itself counts as well.
+    pub(super) fn weigh_finding(&mut self, session: Key, finding: Finding) {
+        let weight = self.policy.config().actions.weight(finding);
+        if weight != 0
+            && let Some(inquiry) = self.inquiry_of(session)
+            && let Some(entry) = self.inquiries.get_mut(inquiry)
+        {
+            entry.dossier.put(Mark::lasting(finding, weight));
+            self.tell_steps(inquiry, session);
+        }
+    }
+
+    /// The dossier has changed outside any step of its session: the client feels it, and who waits may wait no more.
+    pub(super) fn reconsider(&mut self, inquiry: Key) {
+        let session = self.inquiries.get(inquiry).and_then(Inquiry::session);
+        if let Some(key) = session {
+            self.feel_score(inquiry, key);
+            self.answer_asks(inquiry);
+        }
+    }
+
+    /// The score as it is now shows in how the client is treated.
+    pub(super) fn feel_score(&mut self, inquiry: Key, session: Key) {
+        self.tell_steps(inquiry, session);
+        self.feel_temper(session);
+    }
+
+    /// Tells of the steps that the score has reached, each once. Those that refuse mean something to who has named a recipient.
+    fn tell_steps(&mut self, inquiry: Key, session: Key) {
+        let Some(entry) = self.inquiries.get_mut(inquiry) else {
+            return;
+        };
+        let score = entry.dossier.score();
+        let reached = self.policy.config().reputation.thresholds.reached(score);
+        for step in reached.iter() {
+            let Some(entry) = self.inquiries.get_mut(inquiry) else {
+                return;
+            };
+            let felt = matches!(step, Finding::ScoreDelay | Finding::ScoreStutter);
+            if entry.noted.contains(step) || !(felt || entry.weighed) {
+                continue;
+            }
+            entry.noted.insert(step);
+            self.tell_step(session, step, score);
+        }
+    }
+
+    fn tell_step(&mut self, session: Key, step: Finding, score: i32) {
+        if self.policy.config().actions.of(step) == Action::Off {
+            return;
+        }
+        let note = Note {
+            weight: score.clamp(i16::MIN.into(), i16::MAX.into()) as i16,
+            ..Note::of(step, "score")
+        };
+        self.note(session, &note);
+    }
+}

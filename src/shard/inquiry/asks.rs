@@ -1,0 +1,186 @@
+//! RCPTs that wait for answers, and what becomes of each.
+
+use weir_smtp::gate::{AskId, Verdict};
+use weir_smtp::time::Moment;
+
+use crate::policy::finding::FindingSet;
+use crate::policy::reputation::Stakes;
+use crate::policy::{Action, Finding};
+use crate::ring::Wire;
+
+use super::super::slab::Key;
+use super::super::who::Who;
+use super::super::world::World;
+use super::Inquiry;
+
+/// A RCPT that waits.
+pub struct Pending {
+    id: AskId,
+    index: u16,
+    since: Moment,
+}
+
+impl<W: Wire> World<W> {
+    /// A RCPT has come as far as its client's score. True: it waits, and is judged later.
+    pub(in super::super) fn put_off(&mut self, session: Key, id: AskId, index: u16) -> bool {
+        let now = self.now;
+        let Some(inquiry) = self.inquiry_of(session) else {
+            return false;
+        };
+        if self.is_decided(inquiry) {
+            return false;
+        }
+        let Some(entry) = self.inquiries.get_mut(inquiry) else {
+            return false;
+        };
+        // As many as a transaction may have in flight.
+        entry.pending.push(Pending {
+            id,
+            index,
+            since: now,
+        });
+        self.arm_inquiry(inquiry);
+        true
+    }
+
+    /// What the score and the findings say to a recipient, now that it need not wait any more.
+    pub(in super::super) fn weigh_score(&mut self, session: Key) -> Verdict {
+        let Some(inquiry) = self.inquiry_of(session) else {
+            return Verdict::Pass;
+        };
+        let Some(entry) = self.inquiries.get_mut(inquiry) else {
+            return Verdict::Pass;
+        };
+        entry.weighed = true;
+        let (found, score) = (entry.dossier.against(), entry.dossier.score());
+        self.feel_score(inquiry, session);
+        let outlook = self.policy.outlook(found, score);
+        match outlook.refusal {
+            None => Verdict::Pass,
+            Some((finding, action)) => self.refused(inquiry, session, finding, action),
+        }
+    }
+
+    /// At any gate: the verdict on a client that is to be dropped whatever is still unknown.
+    pub(in super::super) fn dropped(&mut self, session: Key) -> Option<Verdict> {
+        let inquiry = self.inquiry_of(session)?;
+        let entry = self.inquiries.get(inquiry)?;
+        let (found, score, open) = self.known(entry, Moment::ZERO);
+        let outlook = self.policy.outlook(found, score + i32::from(open.least));
+        let (finding, action) = outlook
+            .refusal
+            .filter(|(_, action)| *action == Action::Drop)?;
+        if let Some(entry) = self.inquiries.get_mut(inquiry) {
+            entry.weighed = true;
+        }
+        self.tell_steps(inquiry, session);
+        Some(self.refused(inquiry, session, finding, action))
+    }
+
+    fn refused(&mut self, inquiry: Key, session: Key, finding: Finding, action: Action) -> Verdict {
+        if let Some(session) = self.sessions.get_mut(session) {
+            session.why = Some(finding);
+        }
+        self.refusal_for(inquiry, finding, action)
+    }
+
+    /// What is known, and what is still at stake in questions that are younger than `from`.
+    fn known(&self, entry: &Inquiry, from: Moment) -> (FindingSet, i32, Stakes) {
+        let open = entry.open.iter().filter(|open| open.since >= from);
+        let stakes = open.fold(Stakes::NONE, |all, open| all.and(open.stakes));
+        (entry.dossier.against(), entry.dossier.score(), stakes)
+    }
+
+    /// Whether a RCPT may be judged: nothing is open that is worth a wait, or all of it has been waited for.
+    fn is_decided(&self, inquiry: Key) -> bool {
+        let Some(entry) = self.inquiries.get(inquiry) else {
+            return true;
+        };
+        if entry.open.is_empty() || self.wait_ends(entry) <= self.now {
+            return true;
+        }
+        let (found, score, open) = self.known(entry, self.worth_from());
+        self.policy.suffices(found, score, open)
+    }
+
+    /// A question asked before that has been waited for.
+    fn worth_from(&self) -> Moment {
+        let wait = self.policy.config().reputation.wait.as_micros() as u64;
+        let from = self.now.as_micros().saturating_sub(wait);
+        Moment::from_micros(from + 1)
+    }
+
+    /// When the RCPT that has waited the longest is judged at the latest.
+    fn wait_ends(&self, entry: &Inquiry) -> Moment {
+        let wait = self.policy.config().reputation.wait;
+        let newest = entry.open.iter().map(|open| open.since).max();
+        let first = entry.pending.first().map(|pending| pending.since);
+        let asked = newest.map_or(Moment::ZERO, |since| since + wait);
+        first.map_or(asked, |since| asked.min(since + wait))
+    }
+
+    fn arm_inquiry(&mut self, inquiry: Key) {
+        let Some(entry) = self.inquiries.get(inquiry) else {
+            return;
+        };
+        let due = self.wait_ends(entry);
+        let Some(entry) = self.inquiries.get_mut(inquiry) else {
+            return;
+        };
+        if due < entry.armed {
+            entry.armed = due;
+            self.wheel.insert(due, Who::Inquiry(inquiry).to_bits());
+        }
+    }
+
+    pub(in super::super) fn inquiry_timer(&mut self, inquiry: Key) {
+        let now = self.now;
+        let Some(entry) = self.inquiries.get_mut(inquiry) else {
+            return;
+        };
+        if now < entry.armed {
+            return;
+        }
+        entry.armed = Moment::NEVER;
+        if let Some(session) = entry.session() {
+            self.step(Who::Session(session));
+        }
+        self.answer_asks(inquiry);
+    }
+
+    /// Judges the RCPTs that wait, if they need wait no more.
+    pub(super) fn answer_asks(&mut self, inquiry: Key) {
+        let waits = |entry: &&Inquiry| !entry.pending.is_empty();
+        let Some(entry) = self.inquiries.get(inquiry).filter(waits) else {
+            return;
+        };
+        let Some(session) = entry.session() else {
+            return;
+        };
+        if !self.is_decided(inquiry) {
+            return self.arm_inquiry(inquiry);
+        }
+        while let Some(pending) = self.next_pending(inquiry) {
+            let verdict = self.judge_by_score(session, pending.index);
+            self.relay_call(session, |relay, cx| {
+                relay.handle_verdict(cx, pending.id, verdict)
+            });
+            self.settle(session);
+        }
+        self.finish_step(session);
+    }
+
+    fn next_pending(&mut self, inquiry: Key) -> Option<Pending> {
+        let entry = self.inquiries.get_mut(inquiry)?;
+        (!entry.pending.is_empty()).then(|| entry.pending.remove(0))
+    }
+
+    /// The transaction is over: nobody waits for these any more.
+    pub(in super::super) fn forget_asks(&mut self, session: Key) {
+        if let Some(inquiry) = self.inquiry_of(session)
+            && let Some(entry) = self.inquiries.get_mut(inquiry)
+        {
+            entry.pending.clear();
+        }
+    }
+}

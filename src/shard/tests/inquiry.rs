@@ -1,0 +1,321 @@
+//! What is inquired of clients: late answers, what waits for them, and what becomes of those who do not wait.
+
+use super::*;
+use crate::dns::{Answer, Failure, Kind, Name, Outcome, Question};
+use crate::policy::dossier::{Detail, Mark};
+use crate::policy::reputation::{self, Stakes};
+use crate::policy::{Action, Actions, Finding, On};
+use crate::shard::lookups::{About, Asker};
+use crate::shard::slab::Key;
+
+/// A world that inquires: `on` says what findings lead to, `steps` where the score's begin.
+fn asking(on: &[&str], steps: &[(Finding, i16)]) -> WorldConfig {
+    let on = on
+        .iter()
+        .map(|on| on.parse::<On>().expect("a finding and an action"));
+    let actions: Actions = on.collect();
+    let mut reputation = reputation::Config {
+        on: true,
+        ..reputation::Config::default()
+    };
+    for (step, from) in steps {
+        reputation.thresholds.set(*step, Some(*from));
+    }
+    WorldConfig {
+        policy: Arc::new(policy::Config {
+            actions,
+            reputation,
+            ..policy::Config::default()
+        }),
+        ..settings()
+    }
+}
+
+/// With a score of 5 a recipient is rejected.
+fn rejecting() -> WorldConfig {
+    asking(&["score-reject=reject"], &[(Finding::ScoreReject, 5)])
+}
+
+/// A stage whose questions stay open until the test answers them.
+fn open(config: WorldConfig) -> Stage {
+    let mut stage = Stage::new(config, 1, 10);
+    stage.world.asked = Some(Vec::new());
+    stage
+}
+
+fn inquiry(stage: &Stage) -> Key {
+    let (key, _) = stage.world.sessions.iter().next().expect("a session");
+    stage.world.inquiry_of(key).expect("it is inquired of")
+}
+
+/// A question that may bring so much is asked about the client.
+fn ask(stage: &mut Stage, zone: u16, least: i16, most: i16) -> Asker {
+    let question = Question {
+        name: Name::parse(b"list.example").expect("a name"),
+        kind: Kind::A,
+    };
+    let stakes = Stakes {
+        least,
+        most,
+        worst: Action::Log,
+    };
+    let inquiry = inquiry(stage);
+    stage
+        .world
+        .inquire(inquiry, About::Zone(zone), &question, stakes);
+    let asked = stage.world.asked.as_ref().expect("questions stay open");
+    asked.last().expect("it was asked").1
+}
+
+/// The answer comes: with this weight, or nothing was found.
+fn answer(stage: &mut Stage, asker: Asker, weight: Option<i16>) {
+    let Asker::Inquiry(inquiry, About::Zone(zone), _) = asker else {
+        panic!("asked about something else");
+    };
+    if let Some(weight) = weight {
+        let mark = Mark {
+            finding: Finding::Dnsbl,
+            weight,
+            detail: Detail::Zone(zone),
+            until: stage.now + Duration::from_secs(60),
+        };
+        stage.world.mark(inquiry, mark);
+    }
+    let answer = Answer {
+        outcome: Outcome::Failed(Failure::Timeout),
+        until: stage.now,
+    };
+    stage.world.now = stage.now;
+    stage.world.heard(asker, &answer);
+    stage.settle();
+}
+
+fn found(stage: &Stage, finding: Finding, action: Action) -> u64 {
+    let cell = stage
+        .counters
+        .findings
+        .at(finding as usize, action as usize);
+    cell.value()
+}
+
+#[test]
+fn a_recipient_waits_for_an_answer_that_could_refuse_it() {
+    for (weight, code) in [(Some(5), "550"), (Some(4), ""), (None, "")] {
+        let mut stage = open(rejecting());
+        let client = stage.client();
+        let asker = ask(&mut stage, 0, 0, 5);
+        stage.ask(client);
+        assert_eq!(stage.heard(client), "", "it waits");
+        assert!(stage.legs(1).is_empty(), "and takes no connection");
+        stage.sleep(Duration::from_secs(1));
+        answer(&mut stage, asker, weight);
+        assert_eq!(stage.code(client), code);
+        assert_eq!(stage.legs(1).len(), usize::from(code.is_empty()));
+        if code.is_empty() {
+            let leg = stage.legs(1)[0];
+            stage.greet(leg);
+            stage.deliver(client, leg);
+        }
+        stage.say(client, "QUIT\r\n");
+        assert_eq!(stage.code(client), "221");
+        stage.assert_empty();
+    }
+}
+
+#[test]
+fn an_answer_that_does_not_come_is_not_waited_for_longer_than_that() {
+    let mut stage = open(rejecting());
+    let client = stage.client();
+    let asker = ask(&mut stage, 0, 0, 5);
+    stage.sleep(Duration::from_secs(1));
+    stage.ask(client);
+    stage.sleep(Duration::from_millis(1900));
+    assert!(
+        stage.legs(1).is_empty(),
+        "three seconds from the question on"
+    );
+    stage.sleep(Duration::from_millis(200));
+    let leg = stage.legs(1)[0];
+    stage.greet(leg);
+    stage.deliver(client, leg);
+    // It comes after all: the next transaction knows it at once.
+    answer(&mut stage, asker, Some(5));
+    assert_eq!(found(&stage, Finding::Dnsbl, Action::Log), 1);
+    stage.say(
+        client,
+        "MAIL FROM:<a@c.example>\r\nRCPT TO:<b@d.example>\r\n",
+    );
+    assert_eq!(stage.code(client), "550");
+    assert_eq!(found(&stage, Finding::ScoreReject, Action::Reject), 1);
+}
+
+#[test]
+fn what_is_only_logged_is_not_waited_for() {
+    let mut stage = open(asking(&[], &[(Finding::ScoreReject, 5)]));
+    let client = stage.client();
+    let asker = ask(&mut stage, 0, 0, 5);
+    stage.ask(client);
+    assert_eq!(stage.legs(1).len(), 1);
+    answer(&mut stage, asker, Some(5));
+    assert_eq!(
+        found(&stage, Finding::ScoreReject, Action::Log),
+        1,
+        "what would have been is told when it is known"
+    );
+}
+
+#[test]
+fn a_partial_score_acts_when_it_suffices() {
+    let mut stage = open(rejecting());
+    let client = stage.client();
+    let first = ask(&mut stage, 0, 0, 9);
+    ask(&mut stage, 1, -2, 0);
+    stage.ask(client);
+    answer(&mut stage, first, Some(6));
+    assert_eq!(stage.heard(client), "", "the other list may speak for it");
+    let mut stage = open(rejecting());
+    let client = stage.client();
+    let first = ask(&mut stage, 0, 0, 9);
+    ask(&mut stage, 1, -2, 0);
+    stage.ask(client);
+    answer(&mut stage, first, Some(7));
+    assert_eq!(stage.code(client), "550");
+}
+
+#[test]
+fn a_pipelined_group_is_answered_in_order() {
+    let mut stage = open(rejecting());
+    let client = stage.client();
+    stage.say(client, "EHLO c\r\n");
+    stage.heard(client);
+    let asker = ask(&mut stage, 0, 0, 5);
+    stage.say(
+        client,
+        "MAIL FROM:<a@c>\r\nRCPT TO:<b@d>\r\nRCPT TO:<e@d>\r\nDATA\r\n",
+    );
+    stage.sleep(Duration::from_secs(1));
+    answer(&mut stage, asker, Some(9));
+    let codes: String = stage
+        .heard(client)
+        .lines()
+        .map(|line| line[..4].to_owned())
+        .collect();
+    assert_eq!(codes, "250 550 550 554 ");
+    stage.hang_up(client);
+    stage.assert_empty();
+}
+
+#[test]
+fn who_leaves_while_it_waits_leaves_nothing_behind() {
+    type Leave = fn(&mut Stage, SlotId);
+    let ways: [Leave; 3] = [
+        |stage, client| stage.reset(client),
+        |stage, client| stage.hang_up(client),
+        |stage, client| stage.say(client, "RSET\r\nQUIT\r\n"),
+    ];
+    for leave in ways {
+        let mut stage = open(rejecting());
+        let client = stage.client();
+        let asker = ask(&mut stage, 0, 0, 5);
+        stage.ask(client);
+        leave(&mut stage, client);
+        stage.sleep(Duration::from_secs(1));
+        answer(&mut stage, asker, Some(9));
+        assert!(stage.closed(client).is_some());
+        stage.assert_empty();
+    }
+}
+
+#[test]
+fn the_score_moves_a_client_both_ways() {
+    let mut stage = open(asking(&["score-delay=delay"], &[(Finding::ScoreDelay, 3)]));
+    let client = stage.client();
+    stage.heard(client);
+    let bad = ask(&mut stage, 0, 0, 3);
+    let good = ask(&mut stage, 1, -5, 0);
+    answer(&mut stage, bad, Some(3));
+    stage.say(client, "EHLO c\r\n");
+    assert_eq!(stage.heard(client), "", "its replies wait");
+    stage.sleep(Duration::from_millis(1100));
+    assert_eq!(stage.code(client), "250");
+    answer(&mut stage, good, Some(-5));
+    stage.say(client, "NOOP\r\n");
+    assert_eq!(stage.code(client), "250", "at once");
+    assert_eq!(found(&stage, Finding::ScoreDelay, Action::Delay), 1);
+}
+
+#[test]
+fn a_client_to_be_dropped_is_dropped_at_the_next_command() {
+    let config = || asking(&["score-drop=drop"], &[(Finding::ScoreDrop, 8)]);
+    let mut stage = open(config());
+    let client = stage.client();
+    let first = ask(&mut stage, 0, 0, 9);
+    let second = ask(&mut stage, 1, -1, 0);
+    stage.heard(client);
+    answer(&mut stage, first, Some(8));
+    stage.say(client, "EHLO c\r\n");
+    assert_eq!(stage.code(client), "250", "the other list may speak for it");
+    answer(&mut stage, second, None);
+    stage.say(client, "MAIL FROM:<a@b>\r\n");
+    assert_eq!(stage.code(client), "521");
+    assert!(stage.closed(client).is_some());
+    stage.assert_empty();
+}
+
+#[test]
+fn nobody_is_inquired_of_who_is_beyond_doubt_or_when_nothing_is_asked_for() {
+    let mut stage = Stage::new(settings(), 1, 10);
+    stage.client();
+    assert!(stage.world.inquiries.is_empty(), "--reputation off");
+    let mut stage = open(rejecting());
+    let relay = policy::relay::Relay {
+        from: "198.51.100.0/24"
+            .parse()
+            .map(|net| [net].into_iter().collect())
+            .expect("a network"),
+        ..policy::relay::Relay::default()
+    };
+    stage
+        .world
+        .handle_mail(stage.now, Mail::Relay(Arc::new(relay)));
+    stage.client();
+    assert!(stage.world.inquiries.is_empty(), "--relay-from");
+}
+
+#[test]
+fn findings_of_the_session_count_as_well() {
+    let on = ["pregreet=score=4", "score-reject=reject"];
+    let mut config = asking(&on, &[(Finding::ScoreReject, 4)]);
+    config.session.greet_wait = Duration::from_secs(5);
+    let mut stage = open(config);
+    let client = stage.client();
+    assert_eq!(stage.world.inquiries.len(), 1, "it begins with the row");
+    stage.say(client, "EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n");
+    stage.sleep(Duration::from_secs(6));
+    assert_eq!(stage.code(client), "550");
+    stage.hang_up(client);
+    stage.assert_empty();
+}
+
+#[test]
+fn a_parked_stutterer_keeps_what_counts_and_no_inquiry() {
+    let on = ["pregreet=score=4", "score-stutter=stutter"];
+    let mut config = asking(&on, &[(Finding::ScoreStutter, 4)]);
+    config.session.greet_wait = Duration::from_secs(5);
+    let mut stage = open(config);
+    let client = stage.client();
+    stage.say(client, "EHLO c\r\n");
+    stage.sleep(Duration::from_secs(6));
+    assert_eq!(stage.world.pit.len(), 1, "its reply stutters");
+    assert_eq!(stage.world.inquiries.len(), 0);
+    stage.sleep(Duration::from_secs(300));
+    assert_eq!((stage.world.pit.len(), stage.world.inquiries.len()), (0, 1));
+    stage.say(client, "NOOP\r\n");
+    assert_eq!(stage.world.pit.len(), 1, "it is treated as before");
+    assert_eq!(stage.world.inquiries.len(), 0);
+    stage.sleep(Duration::from_secs(60));
+    assert_eq!(found(&stage, Finding::ScoreStutter, Action::Stutter), 1);
+    assert_eq!(found(&stage, Finding::Pregreet, Action::Log), 1);
+    stage.hang_up(client);
+    stage.assert_empty();
+}
