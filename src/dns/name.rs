@@ -75,6 +75,18 @@ impl Name {
         Name::from_octets(octets)
     }
 
+    /// From labels; those that are empty are passed over.
+    pub(super) fn from_labels<'a>(
+        labels: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<Name, NameError> {
+        let mut octets = Vec::with_capacity(64);
+        for label in labels.filter(|label| !label.is_empty()) {
+            push(&mut octets, label)?;
+        }
+        octets.push(0);
+        Name::from_octets(octets)
+    }
+
     /// From wire form, uncompressed and checked by whoever calls; letters become lower case.
     fn from_octets(mut octets: Vec<u8>) -> Result<Name, NameError> {
         if octets.len() > OCTETS_MAX {
