@@ -32,7 +32,7 @@ use weir::{
     net::{Limit, ListenerGroup, own_addresses},
     rt,
     sandbox::{self, Entered, Trouble},
-    shard::{self, Shards, clock::Clock},
+    shard::{self, clock::Clock},
 };
 
 #[global_allocator]
@@ -185,7 +185,7 @@ fn relay(
         print(&demo::describe(arrival));
     };
     let sink = config.running.demo.then(|| demo::start(show)).transpose()?;
-    let control = config.control_config(flags, listening.clone(), ports.admin, sink);
+    let control = config.control_config(flags, listening.clone(), ports.admin, sink, here.clock);
     let control = Control::open(control)?;
 
     let shards = config.shards_config(control.upstreams(), here);
@@ -198,12 +198,15 @@ fn relay(
     announce(config, here, &listening, &control);
 
     let mailer = shards.mailer();
+    let (told, join) = shards.split();
     let crew = Crew {
-        mail: Box::new(move |mail| mailer.post(&mail)),
+        mail: mailer.clone().to_all(),
+        to_others: mailer.to_others(),
+        told,
         counters,
-        ended: watch(shards)?,
+        ended: watch(join)?,
     };
-    Ok(control.run(crew, writer.logs()))
+    control.run(crew, writer.logs())
 }
 
 fn announce(config: &Config, here: &Circumstances, listening: &[SocketAddr], control: &Control) {
@@ -226,12 +229,14 @@ fn announce(config: &Config, here: &Circumstances, listening: &[SocketAddr], con
 }
 
 /// A thread that waits for the shards' end and tells.
-fn watch(shards: Shards) -> io::Result<oneshot::Receiver<()>> {
+fn watch(
+    join: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> io::Result<oneshot::Receiver<()>> {
     let (tell, ended) = oneshot::channel();
     std::thread::Builder::new()
         .name("weir-watch".into())
         .spawn(move || {
-            if let Err(error) = shards.join() {
+            if let Err(error) = join() {
                 log::error!("a shard failed: {error}");
             }
             let _ = tell.send(()); // control has left already, after a second signal

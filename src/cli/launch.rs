@@ -104,6 +104,7 @@ impl Config {
         listening: Vec<SocketAddr>,
         admin: Option<TcpListener>,
         sink: Option<SocketAddr>,
+        clock: Clock,
     ) -> control::Config {
         let pool_max = self.upstreams.pool_max;
         let upstreams = match sink {
@@ -128,6 +129,8 @@ impl Config {
             resolve_interval: self.upstreams.resolve_interval,
             drain: self.timeouts.drain,
             reload: Box::new(reload),
+            keeping: None,
+            clock,
             about: About {
                 hostname: self.listening.hostname.clone(),
                 listen: listening,
@@ -514,7 +517,7 @@ mod tests {
             "--deny-list",
             &denied,
         ]);
-        let control = config.control_config(flags, Vec::new(), None, None);
+        let control = config.control_config(flags, Vec::new(), None, None, Clock::start());
         assert_eq!(control.upstreams.len(), 1);
 
         fs::write(&servers, "127.0.0.1:2526,max=3\n127.0.0.1:2527\n").unwrap();

@@ -11,6 +11,7 @@
 
 mod admin;
 mod certificates;
+mod exchange;
 mod process;
 mod resolve;
 pub mod resolvers;
@@ -27,17 +28,24 @@ use std::{
 use tokio::{
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
+    sync::{mpsc, oneshot},
     time::sleep,
 };
 
-pub use self::{admin::bind as bind_admin, resolve::Target};
+pub use self::{
+    admin::bind as bind_admin,
+    exchange::{ToAll, ToOthers},
+    resolve::Target,
+};
 
-use self::{admin::Admin, certificates::Certificates, resolve::Book, status::State};
+use self::{
+    admin::Admin, certificates::Certificates, exchange::Exchange, resolve::Book, status::State,
+};
 use crate::maillog::Logs;
 use crate::metrics::Counters;
 use crate::policy::{access::Access, relay::Relay};
-use crate::shard::{Mail, UpstreamSpec};
+use crate::shard::{Mail, Told, UpstreamSpec, clock::Clock};
+use crate::state::Keeping;
 use crate::tls::{Changed, Material};
 
 /// What control goes by.
@@ -53,6 +61,9 @@ pub struct Config {
     pub drain: Duration,
     /// Reads the lists named in the flags again, or says what is wrong with them.
     pub reload: Box<dyn Fn() -> Result<Lists, Vec<String>> + Send>,
+    /// The file that what shards learn is kept in.
+    pub keeping: Option<Keeping>,
+    pub clock: Clock,
     /// For the status page.
     pub about: About,
 }
@@ -75,8 +86,10 @@ pub struct About {
 
 /// The shards as control sees them.
 pub struct Crew {
-    /// To all shards.
-    pub mail: Box<dyn Fn(Mail) + Send + Sync>,
+    pub mail: ToAll,
+    pub to_others: ToOthers,
+    /// What they have learnt.
+    pub told: mpsc::Receiver<Told>,
     /// One per shard, in order.
     pub counters: Vec<Arc<Counters>>,
     /// Resolves when all shards have ended.
@@ -141,20 +154,23 @@ impl Control {
     }
 
     /// Runs until the shards have ended; the exit code says how.
-    pub fn run(self, crew: Crew, logs: &Logs) -> ExitCode {
+    pub fn run(self, crew: Crew, logs: &Logs) -> io::Result<ExitCode> {
         let Self {
             runtime,
             signals,
             admin,
-            config,
+            mut config,
             book,
             certificates,
         } = self;
+        let keeping = config.keeping.take();
+        let exchange = Exchange::start(keeping, config.clock, &crew.mail, crew.to_others)?;
         let state = Arc::new(State::new(
             config.about.clone(),
             crew.counters,
             logs.clone(),
             book.table(),
+            exchange.view(),
         ));
         let work = Work {
             signals,
@@ -163,13 +179,15 @@ impl Control {
             certificates,
             state,
             mail: crew.mail,
+            told: crew.told,
+            exchange,
             ended: crew.ended,
             logs: logs.clone(),
         };
         let code = runtime.block_on(work.run(admin));
         // A lookup that hangs in the C library must not keep the process alive.
         runtime.shutdown_background();
-        code
+        Ok(code)
     }
 }
 
@@ -183,7 +201,9 @@ struct Work {
     book: Book,
     certificates: Certificates,
     state: Arc<State>,
-    mail: Box<dyn Fn(Mail) + Send + Sync>,
+    mail: ToAll,
+    told: mpsc::Receiver<Told>,
+    exchange: Exchange,
     ended: oneshot::Receiver<()>,
     logs: Logs,
 }
@@ -202,10 +222,16 @@ impl Work {
         self.publish();
         self.look_at_certificates();
         notify(&[sd_notify::NotifyState::Ready]);
-        if let Some(code) = self.serve().await {
-            return code;
+        let code = match self.serve().await {
+            Some(code) => code,
+            None => self.drain().await,
+        };
+        // Each shard has told its last when it ended.
+        while let Ok(told) = self.told.try_recv() {
+            self.exchange.told(told);
         }
-        self.drain().await
+        self.exchange.finish();
+        code
     }
 
     /// Until a signal asks to stop: None. Some: the shards ended by themselves.
@@ -218,6 +244,7 @@ impl Work {
                 _ = self.signals.interrupt.recv() => return None,
                 _ = self.signals.hangup.recv() => self.reload(),
                 () = self.book.answers() => self.publish(),
+                Some(told) = self.told.recv() => self.exchange.told(told),
                 () = &mut next_lookup => {
                     self.book.look_up();
                     next_lookup = self.lookup_pause();
@@ -244,13 +271,16 @@ impl Work {
         (self.mail)(Mail::Drain {
             grace: self.config.drain,
         });
-        tokio::select! {
-            _ = &mut self.ended => {
-                log::info!("drained");
-                return ExitCode::SUCCESS;
+        loop {
+            tokio::select! {
+                _ = &mut self.ended => {
+                    log::info!("drained");
+                    return ExitCode::SUCCESS;
+                }
+                Some(told) = self.told.recv() => self.exchange.told(told),
+                _ = self.signals.terminate.recv() => break,
+                _ = self.signals.interrupt.recv() => break,
             }
-            _ = self.signals.terminate.recv() => {}
-            _ = self.signals.interrupt.recv() => {}
         }
         log::warn!("a second signal: ending at once");
         (self.mail)(Mail::End);

@@ -17,9 +17,11 @@ use crate::metrics::{
     Counters, Names, Outcome,
     certificates::{self, Certificates},
     expose::{self, Process},
+    state,
 };
 use crate::policy::{Action, Finding};
 use crate::shard::UpstreamSpec;
+use crate::state::View;
 
 /// How long readiness waits for the first probes: until then EHLO announces less than the upstreams offer.
 const FIRST_PROBES: Duration = Duration::from_secs(5);
@@ -31,6 +33,8 @@ pub struct State {
     logs: Logs,
     upstreams: Mutex<Arc<[UpstreamSpec]>>,
     certificates: Mutex<Certificates>,
+    /// The file of --state.
+    file: Option<View>,
     draining: AtomicBool,
     started: Instant,
     started_at: f64,
@@ -42,6 +46,7 @@ impl State {
         counters: Vec<Arc<Counters>>,
         logs: Logs,
         upstreams: Arc<[UpstreamSpec]>,
+        file: Option<View>,
     ) -> Self {
         Self {
             about,
@@ -49,6 +54,7 @@ impl State {
             logs,
             upstreams: Mutex::new(upstreams),
             certificates: Mutex::default(),
+            file,
             draining: AtomicBool::new(false),
             started: Instant::now(),
             started_at: process::seconds_since_1970(),
@@ -111,6 +117,7 @@ impl State {
         };
         let mut out = expose::render(self.counters.iter().map(Arc::as_ref), &names);
         certificates::render(&mut out, &self.certificates());
+        state::render(&mut out, self.file.as_ref().map(View::readings));
         expose::render_process(
             &mut out,
             &Process {

@@ -10,6 +10,8 @@ use std::{
 use super::*;
 use crate::maillog::{self, Writer};
 use crate::metrics::Outcome;
+use crate::policy::clients::ClientKey;
+use crate::policy::news::News;
 use crate::tls::Material;
 
 /// A control plane that runs on a thread of its own, and what it mailed.
@@ -17,12 +19,19 @@ struct Bench {
     admin: SocketAddr,
     counters: Vec<Arc<Counters>>,
     mailed: Arc<Mutex<Vec<Mail>>>,
+    /// By which shard others were told what.
+    passed_on: Arc<Mutex<Vec<(usize, Mail)>>>,
+    tell: mpsc::Sender<Told>,
     end: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<ExitCode>>,
 }
 
 impl Bench {
     fn start() -> Self {
+        Self::keeping(None)
+    }
+
+    fn keeping(keeping: Option<Keeping>) -> Self {
         let upstreams = vec![Target {
             name: "127.0.0.1:2526".into(),
             host: "127.0.0.1".into(),
@@ -38,6 +47,8 @@ impl Bench {
             resolve_interval: Duration::ZERO,
             drain: Duration::from_secs(1),
             reload: Box::new(|| Err(vec!["not in this test".into()])),
+            keeping,
+            clock: Clock::start(),
             about: About {
                 hostname: "mx.example".into(),
                 listen: vec!["127.0.0.1:2525".parse().unwrap()],
@@ -47,12 +58,17 @@ impl Bench {
         let (address, addressed) = std::sync::mpsc::channel();
         let counters = vec![Arc::new(Counters::default()), Arc::new(Counters::default())];
         let mailed: Arc<Mutex<Vec<Mail>>> = Arc::default();
+        let passed_on: Arc<Mutex<Vec<(usize, Mail)>>> = Arc::default();
+        let for_others = Arc::clone(&passed_on);
+        let (tell, told) = mpsc::channel(8);
         let (end, ended) = oneshot::channel();
         let (for_mail, for_counters) = (Arc::clone(&mailed), counters.clone());
         let run = move || {
             let control = Control::open(config).unwrap();
             address.send(control.admin_address().unwrap()).unwrap();
-            let mail = Box::new(move |letter| for_mail.lock().unwrap().push(letter));
+            let mail = Arc::new(move |letter| for_mail.lock().unwrap().push(letter));
+            let to_others =
+                Box::new(move |shard, letter| for_others.lock().unwrap().push((shard, letter)));
             let writer = Writer::start(
                 maillog::Config {
                     file: Some("/dev/null".into()),
@@ -64,19 +80,23 @@ impl Bench {
             let code = control.run(
                 Crew {
                     mail,
+                    to_others,
+                    told,
                     counters: for_counters,
                     ended,
                 },
                 writer.logs(),
             );
             writer.finish();
-            code
+            code.unwrap()
         };
         let thread = Some(std::thread::spawn(run));
         Self {
             admin: addressed.recv().unwrap(),
             counters,
             mailed,
+            passed_on,
+            tell,
             end: Some(end),
             thread,
         }
@@ -225,6 +245,61 @@ fn the_shards_get_the_table_of_upstreams_and_their_end_ends_control() {
     assert!(
         matches!(&mailed[..], [Mail::Upstreams(table)] if table.len() == 1 && table[0].addresses.len() == 1)
     );
+}
+
+/// What one shard learns the others are told, and all of them after the next start.
+#[test]
+fn what_a_shard_learns_goes_around_and_lasts() {
+    let place = tempfile::tempdir().unwrap();
+    let keeping = || {
+        Some(Keeping {
+            path: place.path().join("state"),
+            room: crate::state::Room {
+                tuples: 100,
+                networks: 100,
+            },
+            lives: crate::state::Lives::default(),
+        })
+    };
+    let news: Arc<[News]> = Arc::new([News::Proven {
+        network: ClientKey::from_bits(7),
+        until: u32::MAX,
+    }]);
+    let bench = Bench::keeping(keeping());
+    let told = Told {
+        shard: 1,
+        news: Arc::clone(&news),
+    };
+    assert!(bench.tell.try_send(told).is_ok());
+    let passed_on = Arc::clone(&bench.passed_on);
+    wait_for(|| !passed_on.lock().unwrap().is_empty());
+    bench.finish();
+    let passed_on = passed_on.lock().unwrap();
+    assert!(matches!(&passed_on[..], [(1, Mail::News(passed))] if *passed == news));
+
+    let bench = Bench::keeping(keeping());
+    let mailed = Arc::clone(&bench.mailed);
+    wait_for(|| {
+        mailed
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|mail| matches!(mail, Mail::News(_)))
+    });
+    let (_, metrics) = bench.get("/metrics");
+    assert!(
+        metrics.contains("weir_state_entries{table=\"networks\"} 1"),
+        "{metrics}"
+    );
+    bench.finish();
+}
+
+fn wait_for(what: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !what() {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]

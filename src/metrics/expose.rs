@@ -6,7 +6,7 @@ use std::{collections::HashMap, fmt::Write as _};
 
 use super::{
     cell::{HISTOGRAM_BUCKETS, Names, Reading},
-    certificates,
+    certificates, state,
     table::{Counters, Row, Spread, TABLE},
 };
 
@@ -206,7 +206,8 @@ pub fn markdown() -> String {
             labels.join(", ")
         );
     }
-    for (name, kind, labels, help) in certificates::ROWS.into_iter().chain(PROCESS) {
+    let others = certificates::ROWS.into_iter().chain(state::ROWS);
+    for (name, kind, labels, help) in others.chain(PROCESS) {
         let _ = writeln!(out, "| `{name}` | {kind} | {labels} | {help} |");
     }
     out

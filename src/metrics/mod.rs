@@ -6,6 +6,7 @@
 mod cell;
 pub mod certificates;
 pub mod expose;
+pub mod state;
 mod table;
 
 pub use cell::{Counter, Dimension, Gauge, Histogram, Matrix, Names, Reading, Series, Vector};

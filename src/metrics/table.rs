@@ -77,6 +77,12 @@ metrics! {
     violations: Vector<Violations>, Sum, "weir_violations_total", "Protocol violations by clients, by name.";
     client_entries: Gauge, Shard, "weir_client_entries", "Client addresses (IPv4 /32, IPv6 /64) in the limits table.";
 
+    // what shards learn
+    news_told: Counter, Sum, "weir_news_told_total", "Things that shards have learnt and told the others: networks, greylisted tuples, deeds of one second at once.";
+    news_learnt: Counter, Sum, "weir_news_learnt_total", "Such things that shards took in: from the others, from --state at the start and from other hosts.";
+    news_dropped: Counter, Sum, "weir_news_dropped_total", "Such things that a shard learnt and the others did not hear of, because there were too many in a second. Each shard goes by its own then.";
+    news_missed: Counter, Sum, "weir_news_missed_total", "Such things that a shard was told and did not take in, because it was behind.";
+
     // TLS
     tls_handshakes: Matrix<TlsLeg, Handshake>, Sum, "weir_tls_handshakes_total", "TLS handshakes that came to their end, by side, version and whether the session was resumed. One that is resumed costs about a quarter.";
     tls_handshake_micros: Counter, Shard, "weir_tls_handshake_microseconds_total", "Time the shard spent in TLS handshakes, of both sides, failed ones included. By weir_tls_handshakes_total: what one costs; 1,000,000 a second would be the whole core. --rate-handshakes limits one client.";

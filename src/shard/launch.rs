@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
+use tokio::sync::mpsc;
 use weir_smtp::time::Moment;
 
 use crate::maillog::LogBuffer;
 use crate::metrics::Counters;
 use crate::net::{CloseTogether, ListenerGroup};
+use crate::policy::news::News;
 use crate::ring::{Doorbell, Event, Group, Ring};
 use crate::rt::{self, MailSender, Mailbox, ShardIndex, Undelivered};
 
@@ -31,13 +33,23 @@ const CLOSING_WAIT: Duration = Duration::from_millis(500);
 /// While listeners wait for each other to close, a shard looks this often.
 const CLOSING_LOOK: Duration = Duration::from_millis(20);
 
-/// How often the ring's own counts are copied to the metrics.
+/// How often the ring's own counts are copied to the metrics, and the others told what was learnt.
 const MIRROR: Duration = Duration::from_secs(1);
+
+/// Letters to the control thread that may wait, of each shard.
+const TOLD: usize = 4;
+
+/// What a shard has learnt.
+pub struct Told {
+    pub shard: usize,
+    pub news: Arc<[News]>,
+}
 
 /// The shards, running.
 pub struct Shards {
     threads: rt::Shards,
     mailer: Mailer,
+    told: mpsc::Receiver<Told>,
 }
 
 /// Writes to the shards. Any thread's.
@@ -55,6 +67,20 @@ impl Mailer {
         }
     }
 
+    /// As a part that knows nothing of shards has it.
+    pub fn to_all(self) -> Arc<dyn Fn(Mail) + Send + Sync> {
+        Arc::new(move |mail| self.post(&mail))
+    }
+
+    /// To all but one, who knows.
+    pub fn to_others(self) -> Box<dyn Fn(usize, Mail) + Send> {
+        Box::new(move |shard, mail| {
+            for other in (0..self.senders.len()).filter(|other| *other != shard) {
+                self.post_to(other, mail.clone());
+            }
+        })
+    }
+
     fn post_to(&self, shard: usize, mail: Mail) {
         if let Err(Undelivered::Full(_)) = self.senders[shard].send(mail) {
             log::warn!("shard {shard} did not take a letter: its mailbox is full");
@@ -67,9 +93,10 @@ impl Shards {
         self.mailer.clone()
     }
 
-    /// Waits until all shards have ended.
-    pub fn join(self) -> io::Result<()> {
-        self.threads.join()
+    /// What they tell, and whoever waits until all have ended.
+    pub fn split(self) -> (mpsc::Receiver<Told>, impl FnOnce() -> io::Result<()>) {
+        let threads = self.threads;
+        (self.told, || threads.join())
     }
 }
 
@@ -89,6 +116,7 @@ struct Common {
     shared: Arc<Shared>,
     closing: CloseTogether,
     mailer: Mailer,
+    tell: mpsc::Sender<Told>,
     crews: Mutex<Vec<Option<Crew>>>,
     ready: Sender<io::Result<()>>,
 }
@@ -123,6 +151,7 @@ pub fn launch(
         }));
     }
     let (ready, reports): (_, Receiver<io::Result<()>>) = crossbeam_channel::bounded(shards);
+    let (tell, told) = mpsc::channel(TOLD * shards);
     let cores = config.cores.clone();
     let mailer = Mailer {
         senders: senders.into(),
@@ -131,6 +160,7 @@ pub fn launch(
         shared: Arc::new(Shared::new(config.connections_max)),
         closing: CloseTogether::new(shards),
         mailer: mailer.clone(),
+        tell,
         crews: Mutex::new(crews),
         ready,
         config,
@@ -143,7 +173,11 @@ pub fn launch(
     for _ in 0..shards {
         reports.recv().map_err(io::Error::other)??;
     }
-    Ok(Shards { threads, mailer })
+    Ok(Shards {
+        threads,
+        mailer,
+        told,
+    })
 }
 
 /// Each shard's sockets, in the order of the groups.
@@ -264,6 +298,7 @@ impl Shard {
                 );
             }
             if over {
+                self.tell_news();
                 return;
             }
             if self.work_off(clock.now()) || rt::has_background_work() {
@@ -309,6 +344,22 @@ impl Shard {
         background
     }
 
+    /// Never waits for the control thread: what it has no room for, the others do not hear of.
+    fn tell_news(&mut self) {
+        let news = self.world.take_news();
+        if news.is_empty() {
+            return;
+        }
+        let told = Told {
+            shard: self.index,
+            news: news.into(),
+        };
+        if let Err(unheard) = self.common.tell.try_send(told) {
+            let news = unheard.into_inner().news.len() as u64;
+            self.world.note_unheard(news);
+        }
+    }
+
     fn post_mail(&mut self) {
         while let Some((to, mail)) = self.world.take_mail() {
             let mailer = &self.common.mailer;
@@ -351,6 +402,7 @@ impl Shard {
             return;
         }
         self.mirrored = now;
+        self.tell_news();
         let ring = self.world.wire();
         let stats = ring.stats();
         let held = ring.buffers_held(Group::Client) + ring.buffers_held(Group::Upstream);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use weir_smtp::extension::Capabilities;
 
 use crate::policy::access::Access;
+use crate::policy::news::News;
 use crate::policy::relay::Relay;
 use crate::route::Approach;
 use crate::tls::{ServerTls, UpstreamTls};
@@ -58,6 +59,8 @@ pub enum Mail {
     PermitFree { upstream: u16 },
     /// A client that the reader owns, found by the shard its connection came to. To one shard only: it is taken out.
     HandOver(Arc<HandOver>),
+    /// What another shard, another host, or weir before its last restart has learnt.
+    News(Arc<[News]>),
 }
 
 /// Why a probe failed; the word stands in the log.

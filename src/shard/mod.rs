@@ -1,7 +1,8 @@
 //! One core's world: sessions, upstream connections, timers, the pit.
 //!
 //! ```text
-//!   the shard itself     world (who is called for what), launch (its loop), house, drain, mail, shared (what all have in common)
+//!   the shard itself     world (who is called for what), launch (its loop), house, drain, mail, shared (what all have in common), hearsay
+//!                        (what they learn from each other)
 //!                        config, clock, wheel, slab, who
 //!   a client comes       arrivals, proxied (PROXY header, hand over to another shard), claimed (XCLIENT), introduction
 //!                        (what they told of it), secure (into TLS)
@@ -27,6 +28,7 @@ mod destinations;
 mod drain;
 pub mod flights;
 mod gates;
+mod hearsay;
 mod house;
 pub mod inquiry;
 mod intake;
@@ -64,6 +66,6 @@ mod world;
 mod tests;
 
 pub use config::{ShardsConfig, WorldConfig};
-pub use launch::{Mailer, Shards, launch};
+pub use launch::{Mailer, Shards, Told, launch};
 pub use mail::{Mail, UpstreamSpec};
 pub use world::{Setup, World};

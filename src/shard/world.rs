@@ -34,6 +34,7 @@ use super::config::WorldConfig;
 use super::destinations::Destinations;
 use super::drain::Drain;
 use super::flights::Flights;
+use super::hearsay::Hearsay;
 use super::house::Announcements;
 use super::inquiry::Inquiries;
 use super::intake::Pending;
@@ -99,6 +100,7 @@ pub struct World<W: Wire> {
     pub(super) policy: Policy,
     /// What is remembered of networks, and what of it others should know.
     pub(super) memory: Memory,
+    pub(super) hearsay: Hearsay,
     /// What clients shake hands with.
     pub(super) tls: Option<Arc<ServerTls>>,
     pub(super) routes: Routes,
@@ -175,6 +177,7 @@ impl<W: Wire> World<W> {
             tls: config.tls.clone(),
             policy: Policy::new(config.policy.clone(), setup.access, setup.relay),
             memory: Memory::new(config.policy.memory.clone()),
+            hearsay: Hearsay::default(),
             routes: Routes::new(config.health),
             pools: Pools::default(),
             destinations: Destinations::new(config.identity == Identity::Transparent),
@@ -252,6 +255,7 @@ impl<W: Wire> World<W> {
         }
         self.guarded(|world| world.pump_tunnels());
         self.guarded(|world| world.tend_pit());
+        self.guarded(|world| world.learn_some());
         self.guarded(|world| {
             world.drain_some();
             world.serve_offers();
@@ -284,7 +288,8 @@ impl<W: Wire> World<W> {
 
     /// When [`World::tick`] is needed if nothing happens before; the present when work is left.
     pub fn next_deadline(&self) -> Moment {
-        if !self.readable.is_empty() || self.tunnels.has_work() || self.wire.has_events() {
+        let has_work = !self.readable.is_empty() || !self.hearsay.is_empty();
+        if has_work || self.tunnels.has_work() || self.wire.has_events() {
             return self.now;
         }
         let wheel = self.wheel.next().unwrap_or(Moment::NEVER);
@@ -403,6 +408,7 @@ impl<W: Wire> World<W> {
             Mail::Probed { approach, result } => self.probed(&approach, result),
             Mail::Starving { upstream } => self.yield_connection(upstream.into()),
             Mail::PermitFree { .. } => self.open_for_waiters(),
+            Mail::News(letter) => self.hear_news(letter),
             Mail::HandOver(letter) => {
                 if let Some(letter) = Arc::into_inner(letter) {
                     self.taken_over(letter);

@@ -16,6 +16,7 @@ use std::thread;
 use std::time::Duration;
 use std::{fs, io};
 
+use crate::metrics::state::File as Readings;
 use crate::policy::news::{News, Seconds};
 
 use super::file::{File, Place, Trouble};
@@ -65,23 +66,6 @@ pub struct Keeper {
 enum Order {
     Keep(Arc<[News]>),
     End,
-}
-
-/// How it stands.
-#[derive(Copy, Clone, Eq, PartialEq, Debug, Default)]
-pub struct Readings {
-    pub tuples: u64,
-    pub networks: u64,
-    /// Entries that were passed to the shards at the start.
-    pub loaded: u64,
-    /// All that was in the file has been passed on.
-    pub is_loaded: bool,
-    pub pending: u64,
-    pub dropped: u64,
-    pub commits: u64,
-    pub failures: u64,
-    pub is_failing: bool,
-    pub set_aside: u64,
 }
 
 #[derive(Default)]
@@ -137,7 +121,29 @@ impl Keeper {
     }
 
     pub fn readings(&self) -> Readings {
-        let cells = &*self.cells;
+        self.view().readings()
+    }
+
+    /// For whoever looks from elsewhere.
+    pub fn view(&self) -> View {
+        View(Arc::clone(&self.cells))
+    }
+
+    /// Writes what is pending and ends; waits for that, for the disk may take its time.
+    pub fn finish(self) {
+        if self.orders.send(Order::End).is_err() || self.thread.join().is_err() {
+            log::error!("--state: the thread that keeps the file had ended before");
+        }
+    }
+}
+
+/// How the file stands, whoever asks.
+#[derive(Clone)]
+pub struct View(Arc<Cells>);
+
+impl View {
+    pub fn readings(&self) -> Readings {
+        let cells = &*self.0;
         Readings {
             tuples: cells.tuples.load(Relaxed),
             networks: cells.networks.load(Relaxed),
@@ -149,13 +155,6 @@ impl Keeper {
             failures: cells.failures.load(Relaxed),
             is_failing: cells.is_failing.load(Relaxed),
             set_aside: cells.set_aside.load(Relaxed),
-        }
-    }
-
-    /// Writes what is pending and ends; waits for that, for the disk may take its time.
-    pub fn finish(self) {
-        if self.orders.send(Order::End).is_err() || self.thread.join().is_err() {
-            log::error!("--state: the thread that keeps the file had ended before");
         }
     }
 }

@@ -13,5 +13,5 @@ mod keeper;
 mod pending;
 pub mod record;
 
-pub use keeper::{Keeper, Keeping, Readings};
+pub use keeper::{Deliver, Keeper, Keeping, Room, View, Wall};
 pub use record::Lives;

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use weir::maillog;
 use weir::metrics::Counters;
 use weir::policy::access::Access;
+use weir::policy::news::News;
 use weir::policy::relay::{Relay, RelayDomains};
 use weir::shard::mail::{Mail, To, UpstreamSpec};
 use weir::shard::shared::Shared;
@@ -112,6 +113,8 @@ struct Simulation {
     shards: Vec<World<SimWire>>,
     shared: Arc<Shared>,
     mail: Vec<(usize, Mail)>,
+    /// When shards last told each other what they have learnt.
+    told: Moment,
     counters: Vec<Arc<Counters>>,
     writer: Option<maillog::Writer>,
     /// Crashes and returns to come, latest first.
@@ -150,6 +153,7 @@ impl Simulation {
             shards: Vec::new(),
             shared,
             mail: Vec::new(),
+            told: Moment::ZERO,
             counters: Vec::new(),
             fates: fates(&scenario.upstreams),
             reloads: scenario.reloads.iter().rev().copied().collect(),
@@ -416,6 +420,24 @@ impl Simulation {
             self.collect_mail(shard);
             for fault in self.shards[shard].wire().faults() {
                 self.wrong(&format!("at {now} shard {shard}: {fault}"));
+            }
+        }
+        self.pass_news_on(now);
+    }
+
+    /// As the control thread does, about once a second.
+    fn pass_news_on(&mut self, now: Moment) {
+        if now.since(self.told) < Duration::from_secs(1) {
+            return;
+        }
+        self.told = now;
+        for from in 0..self.shards.len() {
+            let news = self.shards[from].take_news();
+            if !news.is_empty() {
+                let letter: Arc<[News]> = news.into();
+                let others = (0..self.shards.len()).filter(|shard| *shard != from);
+                self.mail
+                    .extend(others.map(|shard| (shard, Mail::News(Arc::clone(&letter)))));
             }
         }
     }

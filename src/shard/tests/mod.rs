@@ -8,6 +8,7 @@ mod claimed;
 mod dedicated;
 mod drain;
 mod forgone;
+mod hearsay;
 mod inquiry;
 mod layer;
 mod original;
