@@ -30,6 +30,10 @@ pub fn plan(config: &Config, cores: usize) -> String {
         ("clients", clients(config)),
         ("lists", lists(config)),
         ("findings", findings(config)),
+        (
+            "score",
+            config.reputation().describe(&config.tarpit.actions),
+        ),
         ("DNS lists", dns_lists(config)),
         ("pit", pit_words(config)),
         ("resolver", resolver(config)),
@@ -316,7 +320,14 @@ fn lists(config: &Config) -> String {
 
 fn findings(config: &Config) -> String {
     let words: Vec<String> = Finding::all()
-        .map(|finding| format!("{finding}={}", config.tarpit.actions.of(finding)))
+        .map(|finding| {
+            let actions = &config.tarpit.actions;
+            let action = actions.of(finding);
+            match actions.weight(finding) {
+                0 => format!("{finding}={action}"),
+                weight => format!("{finding}={action},score={weight}"),
+            }
+        })
         .collect();
     words
         .chunks(6)

@@ -7,8 +7,9 @@ use crate::route::Starttls;
 use super::{
     flags::{
         Flags, Purpose, clients::Clients, identity::Identifying, listen::Listening, logs::Logging,
-        messages::Messages, relay::Relaying, resolver::Resolving, running::Running, tarpit::Tarpit,
-        timeouts::Timeouts, trust::Trusting, upstream_tls::Mode, upstreams::Upstreams,
+        messages::Messages, relay::Relaying, reputation::Reputation, resolver::Resolving,
+        running::Running, tarpit::Tarpit, timeouts::Timeouts, trust::Trusting, upstream_tls::Mode,
+        upstreams::Upstreams,
     },
     needs::{self, Reread},
     reader::{Reader, Wrong},
@@ -17,6 +18,10 @@ use super::{
 };
 use crate::net::ClientTls;
 use crate::policy::access::Access;
+use crate::policy::{
+    Action,
+    reputation::{self, STEPS},
+};
 use crate::tls::UpstreamMode;
 
 /// What the flags mean. Complete and valid: nothing downstream checks again.
@@ -34,6 +39,7 @@ pub struct Config {
     pub clients: Clients,
     pub access: Arc<Access>,
     pub tarpit: Tarpit,
+    pub reputation: Reputation,
     /// Lists in DNS that are asked of clients.
     pub dnsbl: crate::policy::dnsbl::Config,
     pub resolving: Resolving,
@@ -83,6 +89,7 @@ impl Config {
             clients: flags.clients.read(&mut reader),
             access: Arc::new(flags.lists.read(&mut reader)),
             tarpit: flags.tarpit.read(&mut reader),
+            reputation: flags.reputation.read(&mut reader),
             dnsbl: flags.dnsbl.read(&mut reader),
             resolving: flags.resolver.read(&mut reader),
             timeouts: flags.timeouts.read(&mut reader),
@@ -101,6 +108,13 @@ impl Config {
         } else {
             Err(wrong)
         }
+    }
+
+    /// How clients are inquired of.
+    pub fn reputation(&self) -> reputation::Config {
+        let spoken_of = self.tarpit.actions.speak_of_reputation();
+        self.reputation
+            .config(spoken_of || !self.dnsbl.zones.is_empty())
     }
 
     /// What no group can see alone.
@@ -147,6 +161,17 @@ impl Config {
                 "write terminate or refuse here, or --upstream-tls off",
             );
             reader.wrong("--transparent-starttls", "tunnel", fault);
+        }
+        let reputation = self.reputation();
+        for step in STEPS {
+            let action = self.tarpit.actions.of(step);
+            if action > Action::Log && reputation.thresholds.of(step).is_none() {
+                let fault = Fault::new(
+                    "begins at no score",
+                    format!("say from which score on, with --{step} N"),
+                );
+                reader.wrong("--on", format!("{step}={action}"), fault);
+            }
         }
         if self.upstreams.queue_wait > self.timeouts.end {
             let fault = Fault::new(
@@ -314,6 +339,7 @@ mod tests {
         let config = read(&refused).expect("TLS on one side");
         assert_eq!(config.original_tls, Some(UpstreamMode::May));
         assert_eq!(blamed(&["--demo", "--upstream", "mx"]), ["--demo"]);
+        assert_eq!(blamed(&["--demo", "--on", "score-drop=drop"]), ["--on"]);
         let path = ["--listen", "0.0.0.0:25", "--transparent", "tproxy"];
         assert_eq!(blamed(&path), ["--listen"], "who may send where?");
         let shown = [&path[..], &["--identity", "transparent"]].concat();

@@ -296,7 +296,7 @@ impl Config {
                 ..Default::default()
             },
             memory: policy::memory::Config::default(),
-            reputation: policy::reputation::Config::default(),
+            reputation: self.reputation(),
             clients_max: clients.clients_max,
         }
     }

@@ -327,6 +327,14 @@ impl Actions {
         self.weights[finding as usize] as i16
     }
 
+    /// Whether anything is wanted of a finding that only comes of what is inquired of clients.
+    pub fn speak_of_reputation(&self) -> bool {
+        let only = Finding::Dnsbl as usize..=Finding::ScoreDrop as usize;
+        TABLE[only]
+            .iter()
+            .any(|row| self.of(row.finding) > row.default || self.weight(row.finding) != 0)
+    }
+
     pub const fn set(&mut self, on: On) {
         self.actions[on.finding as usize] = on.action;
         if let Some(weight) = on.weight {
@@ -568,5 +576,10 @@ mod tests {
         assert_eq!(actions.of(Finding::Pregreet), Action::Delay);
         assert_eq!(actions.weight(Finding::Pregreet), 3);
         assert_eq!(actions.weight(Finding::Nul), -2);
+        assert!(!actions.speak_of_reputation());
+        for wanted in ["no-reverse=defer", "helo-ours=score=1"] {
+            let actions: Actions = [on(wanted)].into_iter().collect();
+            assert!(actions.speak_of_reputation(), "{wanted}");
+        }
     }
 }

@@ -122,6 +122,29 @@ pub struct Outlook {
 }
 
 impl Config {
+    /// For the plan.
+    pub fn describe(&self, actions: &Actions) -> String {
+        if !self.on {
+            return "nobody is inquired of (--reputation)".into();
+        }
+        let steps = STEPS.iter().filter_map(|step| {
+            let from = self.thresholds.of(*step)?;
+            Some(match actions.of(*step) {
+                Action::Log => format!("from {from} on: {step}, which is only logged"),
+                action => format!("from {from} on: {action}"),
+            })
+        });
+        let steps: Vec<String> = steps.collect();
+        let steps = match steps.is_empty() {
+            true => "leads to nothing (--score-delay and its like)".into(),
+            false => steps.join("; "),
+        };
+        match self.wait.is_zero() {
+            true => format!("{steps}; recipients wait for no answer"),
+            false => format!("{steps}; recipients wait up to {:?} for answers", self.wait),
+        }
+    }
+
     /// What this comes to. Of findings that lead to the same, one of the score's is named last: the others say more.
     pub fn outlook(&self, found: FindingSet, score: i32, actions: &Actions) -> Outlook {
         let reached = self.thresholds.reached(score);
@@ -230,6 +253,16 @@ mod tests {
         assert!(!config.suffices(FindingSet::EMPTY, 0, refuses, &actions));
         let logged = Actions::default();
         assert!(config.suffices(FindingSet::EMPTY, 0, stakes(-50, 50), &logged));
+    }
+
+    #[test]
+    fn the_plan_tells_what_is_only_logged() {
+        let (config, actions) = config(10, 15);
+        assert_eq!(
+            config.describe(&actions),
+            "from 5 on: defer; from 10 on: reject; from 15 on: score-drop, which is only logged; recipients wait up to 3s for answers"
+        );
+        assert!(Config::default().describe(&actions).contains("nobody"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod lists;
 pub mod logs;
 pub mod messages;
 pub mod relay;
+pub mod reputation;
 pub mod resolver;
 pub mod running;
 pub mod tarpit;
@@ -62,6 +63,8 @@ pub struct Flags {
     pub lists: lists::Flags,
     #[command(flatten)]
     pub tarpit: tarpit::Flags,
+    #[command(flatten)]
+    pub reputation: reputation::Flags,
     #[command(flatten)]
     pub dnsbl: dnsbl::Flags,
     #[command(flatten)]

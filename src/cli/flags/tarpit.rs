@@ -24,12 +24,13 @@ pub struct Flags {
     /// helo-mismatch, sender-unresolved, sender-null-mx, greylist, spamtrap, trapped, history, origin, score-delay,
     /// score-stutter, score-defer, score-reject, score-drop. Actions: off;
     /// log: counted and logged only; delay: replies wait --delay; stutter: replies drip byte by byte; defer: 4xx; reject: 5xx;
-    /// drop: reply and close. delay and stutter hold for the address for --tarpit-time, then get better by a step.
+    /// drop: reply and close. score=N adds N to the client's score (--score-delay and its like), beside any action or, alone, beside
+    /// log: no-reverse=score=2, pregreet=delay,score=3. delay and stutter hold for the address for --tarpit-time, then get better by a step.
     ///
-    /// Range: not every action fits every finding; weir check prints what is in force, weir tells what is allowed.
+    /// Range: N from -100 to 100; not every action fits every finding; weir check prints what is in force, weir tells what is allowed.
     /// Default: what nobody regrets is refused (relay, deny-list, limits, non-smtp, bare-newline, loop, forged-proxy, forged-xclient), the rest is logged.
     /// Cost: a parked client is a row of 256 bytes at most.
-    #[arg(long, value_name = "FINDING=ACTION", value_delimiter = ' ')]
+    #[arg(long, value_name = "FINDING=ACTION[,score=N]", value_delimiter = ' ')]
     pub on: Vec<String>,
 
     /// Time between accept and greeting
