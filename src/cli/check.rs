@@ -1,5 +1,7 @@
 //! The effective plan: what weir would do with these flags.
 
+mod memory;
+
 use std::fmt::Write as _;
 
 use super::{
@@ -35,6 +37,7 @@ pub fn plan(config: &Config, cores: usize) -> String {
             config.reputation().describe(&config.tarpit.actions),
         ),
         ("DNS lists", dns_lists(config)),
+        ("memory", memory::words(config)),
         ("pit", pit_words(config)),
         ("resolver", resolver(config)),
         ("timeouts", timeouts(config)),
@@ -543,6 +546,23 @@ mod tests {
         );
         assert!(
             plan.contains("tested at start and every 30m") && !plan.contains("qrs123"),
+            "{plan}"
+        );
+    }
+
+    #[test]
+    fn the_plan_tells_what_is_remembered() {
+        let base = ["--listen", "127.0.0.1:25", "--upstream", "mx1:25"];
+        let off = plan_of(&base);
+        assert!(off.contains("memory     off (--greylist"), "{off}");
+        let score = ["--greylist", "score", "--greylist-delay", "7m"];
+        let plan = plan_of(&[&base[..], &score].concat());
+        assert!(
+            plan.contains("greylisting (log) of who has a score of 1 or more: a retry passes after 7m and within 1day"),
+            "{plan}"
+        );
+        assert!(
+            plan.contains("1000000 networks (/24, /64) per shard, half of it gone in 7days"),
             "{plan}"
         );
     }

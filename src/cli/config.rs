@@ -7,9 +7,9 @@ use crate::route::Starttls;
 use super::{
     flags::{
         Flags, Purpose, clients::Clients, identity::Identifying, listen::Listening, logs::Logging,
-        messages::Messages, relay::Relaying, reputation::Reputation, resolver::Resolving,
-        running::Running, tarpit::Tarpit, timeouts::Timeouts, trust::Trusting, upstream_tls::Mode,
-        upstreams::Upstreams,
+        memory::Remembering, messages::Messages, relay::Relaying, reputation::Reputation,
+        resolver::Resolving, running::Running, tarpit::Tarpit, timeouts::Timeouts, trust::Trusting,
+        upstream_tls::Mode, upstreams::Upstreams,
     },
     needs::{self, Reread},
     reader::{Reader, Wrong},
@@ -42,6 +42,7 @@ pub struct Config {
     pub reputation: Reputation,
     /// Lists in DNS that are asked of clients.
     pub dnsbl: crate::policy::dnsbl::Config,
+    pub remembering: Remembering,
     pub resolving: Resolving,
     pub timeouts: Timeouts,
     pub logging: Logging,
@@ -91,6 +92,7 @@ impl Config {
             tarpit: flags.tarpit.read(&mut reader),
             reputation: flags.reputation.read(&mut reader),
             dnsbl: flags.dnsbl.read(&mut reader),
+            remembering: flags.memory.read(&mut reader),
             resolving: flags.resolver.read(&mut reader),
             timeouts: flags.timeouts.read(&mut reader),
             logging: flags.logs.read(&mut reader),

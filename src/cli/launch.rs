@@ -205,6 +205,7 @@ impl Config {
             reserve: ring.reserve as u32,
             chunks_max: ring.chunks as u32,
             policy: Arc::new(self.policy()),
+            lore: self.remembering.lore.clone(),
             health: Default::default(),
             overload: self.clients.overload,
             session: SessionConfig {
@@ -295,7 +296,10 @@ impl Config {
                 octets_per_second: self.messages.data_rate_min as u32,
                 ..Default::default()
             },
-            memory: policy::memory::Config::default(),
+            memory: policy::memory::Config {
+                on: self.remembering.is_wanted,
+                ..self.remembering.memory.clone()
+            },
             reputation: self.reputation(),
             clients_max: clients.clients_max,
         }
@@ -352,6 +356,7 @@ fn lists(
     let tls = flags.upstream_tls.mode(&mut reader);
     let upstreams = super::flags::upstreams::upstreams(&mut reader, &flags.upstreams.upstream, tls);
     let access = flags.lists.read(&mut reader);
+    let lore = flags.memory.lore(&mut reader);
     let identifying = flags.identity.read(&mut reader, Purpose::Relay);
     let relaying = flags.relay.read(&mut reader, listen, (&identifying).into());
     if fixed.is_none() && upstreams.is_empty() {
@@ -368,6 +373,7 @@ fn lists(
         upstreams: fixed.unwrap_or_else(|| targets(&upstreams, pool_max)),
         access: Arc::new(access),
         relay: Arc::new(relaying.relay),
+        lore: Arc::new(lore),
     })
 }
 

@@ -92,6 +92,12 @@ pub fn lists(flags: &Flags) -> Vec<Reread> {
     ]
     .into_iter()
     .chain(files)
+    .chain(
+        flags
+            .memory
+            .files()
+            .map(|(flag, path)| (flag, path.cloned().into_iter().collect())),
+    )
     .flat_map(|(flag, paths)| paths.into_iter().map(move |path| Reread { flag, path }))
     // What a shell gives as /dev/fd/63 is read once.
     .filter(|reread| reread.path.is_file())

@@ -43,7 +43,7 @@ use self::{
 };
 use crate::maillog::Logs;
 use crate::metrics::Counters;
-use crate::policy::{access::Access, relay::Relay};
+use crate::policy::{access::Access, lore::Lore, relay::Relay};
 use crate::shard::{Mail, Told, UpstreamSpec, clock::Clock};
 use crate::state::Keeping;
 use crate::tls::{Changed, Material};
@@ -73,6 +73,7 @@ pub struct Lists {
     pub upstreams: Vec<Target>,
     pub access: Arc<Access>,
     pub relay: Arc<Relay>,
+    pub lore: Arc<Lore>,
 }
 
 /// What does not change while weir runs, for the status page.
@@ -307,6 +308,7 @@ impl Work {
             Ok((changed, lists)) => {
                 (self.mail)(Mail::Access(lists.access));
                 (self.mail)(Mail::Relay(lists.relay));
+                (self.mail)(Mail::Lore(lists.lore));
                 let material = self.certificates.material();
                 self.book.replace(&lists.upstreams, material);
                 self.pass_on(changed);

@@ -4,8 +4,8 @@
 //! [`Policy`] itself), [`verdict`] (replies), then one file per check: [`access`], [`concurrency`], [`rate`], [`bytes`],
 //! [`relay`], [`errors`], [`pace`]. What is found out about one client is its [`dossier`], what that comes to is said by
 //! [`reputation`]. What is remembered of a client address is in [`clients`], how it is treated for it in [`temper`]. What
-//! networks have done is in [`memory`]: [`networks`], [`history`], [`greylist`], and [`news`] of it for the other shards.
-//! [`overload`] is the ladder of a whole shard.
+//! networks have done is in [`memory`]: [`networks`], [`history`], [`greylist`], and [`news`] of it for the other shards;
+//! [`lore`] is what files say: [`spamtraps`], and the [`origin`] of an address. [`overload`] is the ladder of a whole shard.
 //!
 //! A new check is a file with its `Config`, its state and its tests, a [`Finding`] with a row and replies, and a line in the pipeline.
 
@@ -22,16 +22,19 @@ pub mod errors;
 pub mod finding;
 pub mod greylist;
 pub mod history;
+pub mod lore;
 pub mod memory;
 pub mod names;
 pub mod networks;
 pub mod news;
+pub mod origin;
 pub mod overload;
 pub mod pace;
 pub mod pipeline;
 pub mod rate;
 pub mod relay;
 pub mod reputation;
+pub mod spamtraps;
 pub mod temper;
 pub mod verdict;
 

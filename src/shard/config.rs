@@ -65,6 +65,8 @@ pub struct WorldConfig {
     pub reserve: u32,
     pub chunks_max: u32,
     pub policy: Arc<policy::Config>,
+    /// What is known of addresses at the start.
+    pub lore: Arc<policy::lore::Lore>,
     pub health: crate::route::health::Config,
     pub overload: policy::overload::Config,
     /// The clients' side.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use weir_smtp::extension::Capabilities;
 
 use crate::policy::access::Access;
+use crate::policy::lore::Lore;
 use crate::policy::news::News;
 use crate::policy::relay::Relay;
 use crate::route::Approach;
@@ -42,6 +43,8 @@ pub enum Mail {
     Access(Arc<Access>),
     /// New domains and networks that mail is relayed for.
     Relay(Arc<Relay>),
+    /// New spamtraps, files of places and weights.
+    Lore(Arc<Lore>),
     /// New certificates: the next handshake uses them.
     Tls(Arc<ServerTls>),
     /// No new sessions; transactions finish within `grace`, then the shard ends.

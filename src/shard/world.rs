@@ -22,6 +22,7 @@ use crate::maillog::LogBuffer;
 use crate::metrics::{ClosedLeg, Counters, Ended};
 use crate::policy::Policy;
 use crate::policy::access::Access;
+use crate::policy::lore::Lore;
 use crate::policy::memory::Memory;
 use crate::policy::news::Seconds;
 use crate::policy::overload::Ladder;
@@ -101,6 +102,7 @@ pub struct World<W: Wire> {
     /// What is remembered of networks, and what of it others should know.
     pub(super) memory: Memory,
     pub(super) hearsay: Hearsay,
+    pub(super) lore: Arc<Lore>,
     /// What clients shake hands with.
     pub(super) tls: Option<Arc<ServerTls>>,
     pub(super) routes: Routes,
@@ -178,6 +180,7 @@ impl<W: Wire> World<W> {
             policy: Policy::new(config.policy.clone(), setup.access, setup.relay),
             memory: Memory::new(config.policy.memory.clone()),
             hearsay: Hearsay::default(),
+            lore: config.lore.clone(),
             routes: Routes::new(config.health),
             pools: Pools::default(),
             destinations: Destinations::new(config.identity == Identity::Transparent),
@@ -402,6 +405,7 @@ impl<W: Wire> World<W> {
             Mail::Upstreams(table) => self.set_upstreams(&table),
             Mail::Access(lists) => self.policy.set_access(lists),
             Mail::Relay(lists) => self.policy.set_relay(lists),
+            Mail::Lore(lore) => self.lore = lore,
             Mail::Tls(tls) => self.tls = Some(tls),
             Mail::Drain { grace } => self.begin_drain(grace),
             Mail::End => self.end_at_once(),

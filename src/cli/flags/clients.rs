@@ -238,7 +238,8 @@ fn rung(typed: &str) -> Result<(usize, Watermarks), Fault> {
     ))
 }
 
-fn prefix(typed: &str) -> Result<ClientPrefix, Fault> {
+/// V4/V6
+pub fn prefix(typed: &str) -> Result<ClientPrefix, Fault> {
     let bits = typed.split_once('/').and_then(|(v4, v6)| {
         let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
         (digits(v4) && digits(v6)).then_some((v4.parse().ok()?, v6.parse().ok()?))

@@ -12,6 +12,7 @@ pub mod listen;
 pub mod listener;
 pub mod lists;
 pub mod logs;
+pub mod memory;
 pub mod messages;
 pub mod relay;
 pub mod reputation;
@@ -67,6 +68,8 @@ pub struct Flags {
     pub reputation: reputation::Flags,
     #[command(flatten)]
     pub dnsbl: dnsbl::Flags,
+    #[command(flatten)]
+    pub memory: memory::Flags,
     #[command(flatten)]
     pub resolver: resolver::Flags,
     #[command(flatten)]

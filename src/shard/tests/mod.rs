@@ -446,6 +446,7 @@ pub fn settings() -> WorldConfig {
         reserve: 100,
         chunks_max: 100,
         policy: Arc::new(policy::Config::default()),
+        lore: Arc::default(),
         health: crate::route::health::Config::default(),
         overload: policy::overload::Config::default(),
         session: SessionConfig::default(),

@@ -1,0 +1,54 @@
+//! The plan's words on greylisting, history and what files say of addresses.
+
+use std::time::Duration;
+
+use crate::cli::{config::Config, units::show};
+use crate::policy::{Finding, greylist::When, news::Seconds};
+
+pub fn words(config: &Config) -> String {
+    let remembering = &config.remembering;
+    if !remembering.is_wanted {
+        return "off (--greylist, --spamtraps, --origin)".into();
+    }
+    let memory = &remembering.memory;
+    let mut lines = vec![greylist(config)];
+    let traps = remembering.lore.spamtraps.len();
+    if traps > 0 {
+        let held = time(memory.trap_time);
+        lines.push(format!(
+            "{traps} spamtraps, held against a network for {held}"
+        ));
+    }
+    let weights = &remembering.lore.weights.0;
+    if !weights.is_empty() {
+        let shown: Vec<String> = weights.iter().map(ToString::to_string).collect();
+        lines.push(format!("origins {}", shown.join(" ")));
+    }
+    let (v4, v6) = memory.prefix.bits();
+    lines.push(format!(
+        "history of up to {} networks (/{v4}, /{v6}) per shard, half of it gone in {}",
+        memory.networks_max,
+        time(memory.half_life)
+    ));
+    lines.join("\n")
+}
+
+fn greylist(config: &Config) -> String {
+    let greylist = &config.remembering.memory.greylist;
+    let who = match greylist.when {
+        When::Off => return "no greylisting".into(),
+        When::Score => format!("who has a score of {} or more", greylist.score),
+        When::All => "everybody without a good score".into(),
+    };
+    let action = config.tarpit.actions.of(Finding::Greylist);
+    format!(
+        "greylisting ({action}) of {who}: a retry passes after {} and within {}, its network is proven for {}",
+        time(greylist.delay),
+        time(greylist.window),
+        time(greylist.lifetime)
+    )
+}
+
+fn time(seconds: Seconds) -> String {
+    show(Duration::from_secs(seconds.into()))
+}
