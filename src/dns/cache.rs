@@ -206,3 +206,6 @@ fn octets(question: &Question, outcome: &Outcome) -> usize {
     };
     OCTETS_BARE + question.name.as_wire().len() + records
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,11 @@
 //! Who is asked first, and who is silent.
 //!
 //! The first server in the configuration's order is asked, as long as it answers and is not far slower than another. Whoever lets three tries pass
-//! in a row counts as dead. The dead and the slow are tried again now and then with a copy of a question that a better one is asked as
-//! well: no client waits for an experiment.
+//! in a row counts as dead. Those that are dead, slow or not known yet are tried now and then with a copy of a question that a better one
+//! is asked as well: no client waits for an experiment.
+//!
+//! A single question that takes long says little of the server: it is the zone's own servers that are dead, as those of bad clients
+//! often are. So quick answers count for more than slow ones, and silence counts only in a row.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -30,14 +33,14 @@ pub struct ServerState {
     pub addr: SocketAddr,
     /// It has not let three tries in a row pass.
     pub up: bool,
-    /// Moving average of what it takes for an answer; None: it has not answered yet.
+    /// What it takes for an answer, the quick ones weighing more; None: it has not answered yet.
     pub latency: Option<Duration>,
 }
 
 #[derive(Debug)]
 pub struct Server {
     pub addr: SocketAddr,
-    /// Moving average in microseconds; 0: nothing is known.
+    /// What it takes for an answer, in microseconds; 0: nothing is known.
     latency: u64,
     misses: u8,
     probe_at: Moment,
@@ -107,8 +110,9 @@ impl Servers {
     /// Somebody that is worth a copy of a question which goes to `asked`, now.
     pub fn probe(&mut self, asked: usize, now: Moment) -> Option<usize> {
         let due = (0..self.0.len()).find(|&number| {
-            let suspect = !self.0[number].is_up() || self.is_slow(number);
-            number != asked && suspect && self.0[number].probe_at <= now
+            let server = &self.0[number];
+            let suspect = !server.is_up() || server.latency == 0 || self.is_slow(number);
+            number != asked && suspect && server.probe_at <= now
         })?;
         self.0[due].wait_longer(now);
         Some(due)
@@ -154,8 +158,7 @@ impl Server {
     }
 
     /// A try has passed without a word.
-    pub fn missed(&mut self, after: Duration, now: Moment) {
-        self.weigh(after);
+    pub fn missed(&mut self, now: Moment) {
         self.misses = self.misses.saturating_add(1);
         if self.misses == MISSES_MAX {
             self.wait_longer(now);
@@ -176,14 +179,12 @@ impl Server {
         self.probe_after = (self.probe_after * 2).min(PROBE_LAST);
     }
 
-    /// A quarter of what is new, three of what was: an hour's calm is forgotten within a few answers.
     fn weigh(&mut self, took: Duration) {
-        let took = u64::try_from(took.as_micros())
-            .unwrap_or(u64::MAX / 4)
-            .max(1);
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
         self.latency = match self.latency {
             0 => took,
-            latency => (latency * 3).saturating_add(took) / 4,
+            latency if took < latency => latency.midpoint(took),
+            latency => latency + (took - latency) / 16,
         };
     }
 }

@@ -11,6 +11,8 @@
 mod hearing;
 mod sending;
 #[cfg(test)]
+mod server_tests;
+#[cfg(test)]
 mod spoofing_tests;
 #[cfg(test)]
 mod stream_tests;
@@ -113,6 +115,16 @@ impl<T: Copy> Stub<T> {
             self.stats.hits += 1;
             return Some(answer.clone());
         }
+        self.put(question, asker, now)
+    }
+
+    /// As [`Stub::ask`], past what is known: for who wants to see whether it still holds. What comes takes the place of it.
+    pub fn ask_afresh(&mut self, question: &Question, asker: T, now: Moment) -> Option<Answer> {
+        self.stats.asked += 1;
+        self.put(question, asker, now)
+    }
+
+    fn put(&mut self, question: &Question, asker: T, now: Moment) -> Option<Answer> {
         if self.servers.is_empty() {
             return Some(failed(Failure::NoServer, now));
         }

@@ -231,7 +231,7 @@ impl<T: Copy> Stub<T> {
             open.missed = true;
             self.stats.missed += 1;
             let server = self.servers.at_mut(open.server.into());
-            server.missed(now.since(open.sent), now);
+            server.missed(now);
             if let Lane::Stream(stream) = open.lane {
                 on = Some(stream);
             }

@@ -91,7 +91,7 @@ fn no_connection_and_no_other_server_is_not_known() {
 
 #[test]
 fn no_connection_moves_on_to_the_next_server() {
-    let mut bench = Bench::new(&[FIRST, SECOND]);
+    let mut bench = Bench::known(&[FIRST, SECOND]);
     bench.ask("a.example", Kind::A, 1);
     bench.reply(&Reply::truncated());
     let (stream, _) = bench.streams[0];

@@ -41,7 +41,7 @@ fn who_asks_the_same_waits_for_the_same_answer() {
 
 #[test]
 fn silence_moves_on_to_the_next_server_and_a_late_answer_counts() {
-    let mut bench = Bench::new(&[FIRST, SECOND]);
+    let mut bench = Bench::known(&[FIRST, SECOND]);
     bench.ask("a.example", Kind::A, 1);
     bench.wait(Duration::from_secs(2));
     let servers: Vec<_> = bench
@@ -57,14 +57,15 @@ fn silence_moves_on_to_the_next_server_and_a_late_answer_counts() {
     );
     assert_eq!(bench.told(), "1 Records(A([192.0.2.9]))");
     // What the second says is of no more interest, and no sign of anything bad.
+    let late = bench.stub.stats().late;
     bench.reply(&Reply::code(3));
-    assert_eq!(bench.stub.stats().late, 1);
+    assert_eq!(bench.stub.stats().late, late + 1);
     assert_eq!(bench.stub.stats().strays, 0);
 }
 
 #[test]
 fn nobody_there_is_not_known_once_patience_is_over() {
-    let mut bench = Bench::new(&[FIRST, SECOND]);
+    let mut bench = Bench::known(&[FIRST, SECOND]);
     bench.ask("a.example", Kind::A, 1);
     bench.wait(Duration::from_millis(4999));
     assert_eq!(bench.told(), "");
@@ -80,7 +81,7 @@ fn nobody_there_is_not_known_once_patience_is_over() {
 
 #[test]
 fn servfail_is_no_answer_and_the_next_server_is_asked_at_once() {
-    let mut bench = Bench::new(&[FIRST, SECOND]);
+    let mut bench = Bench::known(&[FIRST, SECOND]);
     bench.ask("a.example", Kind::A, 1);
     bench.reply(&Reply::code(2));
     assert_eq!(bench.sent.len(), 2);
