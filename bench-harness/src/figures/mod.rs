@@ -1,11 +1,15 @@
-//! weir's own figures: what clients cost that do nothing, what good ones notice of bad ones, what a message costs inside.
+//! weir's own figures: what clients cost that do nothing, what good ones notice of bad ones, what a message costs inside,
+//! what it costs to know who is bad.
 //!
 //! Each figure has its target and what it rests on; none is asserted by a test. Numbers are flags, so that each can be tried small.
 
+mod bots;
 mod held;
+mod lists;
 mod memory;
 mod options;
 mod parked;
+mod responder;
 mod shards;
 mod slow_bodies;
 mod stand;
@@ -52,5 +56,8 @@ fn measure(name: Name, stand: &mut Stand<'_>) -> Result<()> {
         Name::TlsMemory => memory::tls(stand),
         Name::Idle => memory::idle(stand),
         Name::Steady => steady::steady(stand),
+        Name::DnsblCached => lists::cached(stand),
+        Name::DnsblUncached => lists::uncached(stand),
+        Name::Bots => bots::held(stand),
     }
 }

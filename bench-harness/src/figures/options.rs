@@ -26,6 +26,12 @@ pub enum Name {
     Idle,
     /// System calls and heap allocations per message
     Steady,
+    /// CPU of a connection whose client is looked up in six DNS lists, answers remembered, to one without
+    DnsblCached,
+    /// Datagrams and system calls per answer of a DNS list, nothing remembered
+    DnsblUncached,
+    /// How long bots are kept that are stuttered to and do not tire
+    Bots,
 }
 
 /// weir's own figures: what many bad clients cost, and what good ones notice of them
@@ -79,6 +85,10 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub pool_max: u32,
 
+    /// bots: how long they are waited for
+    #[arg(long, value_name = "TIME", default_value = "6m", value_parser = grammar::duration_some)]
+    pub bots_for: Duration,
+
     #[command(flatten)]
     pub common: Common,
 }
@@ -111,7 +121,7 @@ mod tests {
         assert_eq!(some.names(), [Name::ParkedP99, Name::SlowBodies]);
         assert_eq!((some.parked, some.opening), (200, 1000));
         let all = read("x").unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(all.names().len(), 8);
+        assert_eq!(all.names().len(), 11);
         assert!(read("x speed").is_err());
     }
 }

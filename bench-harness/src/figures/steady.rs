@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use super::stand::Stand;
 use crate::peers::child::{Child, program};
 use crate::peers::weir::Weir;
-use crate::peers::workload::{Workload, find};
+use crate::peers::workload::{Load, Workload, find};
 use crate::progress::tell;
 
 pub fn steady(stand: &mut Stand<'_>) -> Result<()> {
@@ -37,7 +37,8 @@ fn syscalls(stand: &mut Stand<'_>, weir: &Weir, workload: &Workload) -> Result<(
     command
         .args(["-f", "-c", "-U", "name,calls", "-o"])
         .arg(&log);
-    let Some((messages, text)) = counted(stand, weir, workload, command, &log)? else {
+    let load = stand.load(None, stand.options.lasts.min(Duration::from_secs(5)));
+    let Some((messages, text)) = counted(stand, weir, workload, &load, command, &log)? else {
         return Ok(());
     };
     let mut calls = strace_rows(&text);
@@ -85,7 +86,8 @@ fn allocations(stand: &mut Stand<'_>, weir: &Weir, workload: &Workload) -> Resul
     let mut command = Command::new(&perf);
     command.args(["stat", "-x", ",", "-e", &probes.events.join(","), "-o"]);
     command.arg(&log);
-    let Some((messages, text)) = counted(stand, weir, workload, command, &log)? else {
+    let load = stand.load(None, stand.options.lasts.min(Duration::from_secs(5)));
+    let Some((messages, text)) = counted(stand, weir, workload, &load, command, &log)? else {
         return Ok(());
     };
     let total = perf_total(&text);
@@ -96,10 +98,11 @@ fn allocations(stand: &mut Stand<'_>, weir: &Weir, workload: &Workload) -> Resul
 }
 
 /// Runs good clients with a counting tool attached to weir; the tool's log, and the messages meanwhile.
-fn counted(
+pub fn counted(
     stand: &mut Stand<'_>,
     weir: &Weir,
     workload: &Workload,
+    load: &Load,
     mut tool: Command,
     log: &Path,
 ) -> Result<Option<(u64, String)>> {
@@ -110,8 +113,7 @@ fn counted(
         tell(format_args!("nothing was counted: {error}"));
         return Ok(None);
     }
-    let load = stand.load(None, stand.options.lasts.min(Duration::from_secs(5)));
-    let outcome = stand.good(weir, workload, &load, "counted")?;
+    let outcome = stand.good(weir, workload, load, "counted")?;
     tool.signal(libc::SIGINT)?;
     tool.wait_ended(Duration::from_secs(20))?;
     let text = fs::read_to_string(log)
@@ -174,7 +176,7 @@ fn last_line(text: &[u8]) -> String {
 }
 
 /// Rows `name calls` of `strace -c -U name,calls`, without the sum.
-fn strace_rows(text: &str) -> Vec<(String, u64)> {
+pub fn strace_rows(text: &str) -> Vec<(String, u64)> {
     text.lines()
         .filter_map(|line| {
             let mut words = line.split_whitespace();
