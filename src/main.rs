@@ -66,7 +66,7 @@ fn main() -> ExitCode {
             Err(wrong) => refuse(&wrong),
         },
         Some(Wanted::Run(flags)) => match read(&flags, Purpose::Relay, wrong) {
-            Ok(config) => run(*flags, &config).unwrap_or_else(|error| {
+            Ok(config) => run(*flags, config).unwrap_or_else(|error| {
                 eprintln!("weir: {error}");
                 ExitCode::from(UNAVAILABLE)
             }),
@@ -100,7 +100,7 @@ impl Ports {
     }
 }
 
-fn run(flags: Flags, config: &Config) -> io::Result<ExitCode> {
+fn run(flags: Flags, config: Config) -> io::Result<ExitCode> {
     let small_pages = rt::keep_pages_small();
     let here = Circumstances {
         cores: rt::allowed_cores(),
@@ -116,8 +116,8 @@ fn run(flags: Flags, config: &Config) -> io::Result<ExitCode> {
             doctor::memlock_short(memlock.hard, locked).to_string(),
         ));
     }
-    let ports = Ports::open(config, &here)?;
-    let entered = confine(config, memlock.hard < ample).map_err(io::Error::other)?;
+    let ports = Ports::open(&config, &here)?;
+    let entered = confine(&config, memlock.hard < ample).map_err(io::Error::other)?;
     let troubles = doctor::ring_troubles();
     if let Some(fatal) = troubles
         .iter()
@@ -175,7 +175,7 @@ fn confine(config: &Config, locks_much: bool) -> Result<Entered, Trouble> {
 
 fn relay(
     flags: Flags,
-    config: &Config,
+    config: Config,
     here: &Circumstances,
     writer: &Writer,
     ports: Ports,
@@ -194,8 +194,14 @@ fn relay(
         .iter()
         .enumerate()
         .map(|(shard, counters)| writer.logs().buffer(shard, Arc::clone(counters)));
-    let shards = shard::launch(shards, ports.groups, &counters, logs.collect())?;
-    announce(config, here, &listening, &control);
+    let shards = shard::launch(
+        shards,
+        config.lists(),
+        ports.groups,
+        &counters,
+        logs.collect(),
+    )?;
+    announce(&config, here, &listening, &control);
 
     let mailer = shards.mailer();
     let (told, join) = shards.split();
@@ -206,6 +212,8 @@ fn relay(
         counters,
         ended: watch(join)?,
     };
+    // The lists in it are to go when they are replaced.
+    drop(config);
     control.run(crew, writer.logs())
 }
 

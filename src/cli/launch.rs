@@ -20,7 +20,7 @@ use crate::policy;
 use crate::ring::RingConfig;
 use crate::rt;
 use crate::shard::{
-    ShardsConfig, UpstreamSpec, WorldConfig,
+    self, ShardsConfig, UpstreamSpec, WorldConfig,
     clock::Clock,
     config::{
         DedicatedConfig, LegConfig, PitConfig, ProbeConfig, ProxiedConfig, SessionConfig,
@@ -90,10 +90,16 @@ impl Config {
             world: self.world(shards, &ring, &here.addresses),
             ring,
             connections_max: self.listening.connections_max,
-            access: Arc::clone(&self.access),
-            relay: Arc::new(self.relaying.relay.clone()),
             upstreams,
             clock: here.clock,
+        }
+    }
+
+    /// The lists that shards begin with.
+    pub fn lists(&self) -> shard::Lists {
+        shard::Lists {
+            access: Arc::clone(&self.access),
+            relay: Arc::clone(&self.relaying.relay),
         }
     }
 
@@ -131,6 +137,7 @@ impl Config {
             reload: Box::new(reload),
             keeping: None,
             clock,
+            first: self.lists(),
             about: About {
                 hostname: self.listening.hostname.clone(),
                 listen: listening,
@@ -372,7 +379,7 @@ fn lists(
     Ok(Lists {
         upstreams: fixed.unwrap_or_else(|| targets(&upstreams, pool_max)),
         access: Arc::new(access),
-        relay: Arc::new(relaying.relay),
+        relay: relaying.relay,
         lore: Arc::new(lore),
     })
 }

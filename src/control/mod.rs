@@ -13,12 +13,13 @@ mod admin;
 mod certificates;
 mod exchange;
 mod process;
+mod reload;
 mod resolve;
 pub mod resolvers;
 mod status;
 
 use std::{
-    io,
+    io, mem,
     net::{SocketAddr, TcpListener},
     process::ExitCode,
     sync::Arc,
@@ -39,12 +40,17 @@ pub use self::{
 };
 
 use self::{
-    admin::Admin, certificates::Certificates, exchange::Exchange, resolve::Book, status::State,
+    admin::Admin,
+    certificates::Certificates,
+    exchange::Exchange,
+    reload::{Attic, Reader},
+    resolve::Book,
+    status::State,
 };
 use crate::maillog::Logs;
 use crate::metrics::Counters;
 use crate::policy::{access::Access, lore::Lore, relay::Relay};
-use crate::shard::{Mail, Told, UpstreamSpec, clock::Clock};
+use crate::shard::{self, Mail, Told, UpstreamSpec, clock::Clock};
 use crate::state::Keeping;
 use crate::tls::{Changed, Material};
 
@@ -60,13 +66,18 @@ pub struct Config {
     /// How long open transactions may take to finish.
     pub drain: Duration,
     /// Reads the lists named in the flags again, or says what is wrong with them.
-    pub reload: Box<dyn Fn() -> Result<Lists, Vec<String>> + Send>,
+    pub reload: Box<Relisting>,
+    /// What the shards begin with.
+    pub first: shard::Lists,
     /// The file that what shards learn is kept in.
     pub keeping: Option<Keeping>,
     pub clock: Clock,
     /// For the status page.
     pub about: About,
 }
+
+/// Reads lists; takes as long as that takes.
+pub type Relisting = dyn Fn() -> Result<Lists, Vec<String>> + Send + Sync;
 
 /// What a reload brings.
 pub struct Lists {
@@ -175,7 +186,13 @@ impl Control {
         ));
         let work = Work {
             signals,
-            config,
+            drain: config.drain,
+            resolve_interval: config.resolve_interval,
+            reader: Reader::new(config.reload),
+            access: config.first.access,
+            relay: config.first.relay,
+            lore: None,
+            attic: Attic::default(),
             book,
             certificates,
             state,
@@ -198,7 +215,16 @@ const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 struct Work {
     signals: Signals,
-    config: Config,
+    drain: Duration,
+    resolve_interval: Duration,
+    reader: Reader,
+    /// What the shards go by now.
+    access: Arc<Access>,
+    relay: Arc<Relay>,
+    /// None: what they began with, which stays in their configuration.
+    lore: Option<Arc<Lore>>,
+    /// What they went by before.
+    attic: Attic,
     book: Book,
     certificates: Certificates,
     state: Arc<State>,
@@ -244,6 +270,8 @@ impl Work {
                 _ = self.signals.terminate.recv() => return None,
                 _ = self.signals.interrupt.recv() => return None,
                 _ = self.signals.hangup.recv() => self.reload(),
+                read = self.reader.done() => self.take_over(read),
+                () = self.attic.pause() => self.attic.tidy(),
                 () = self.book.answers() => self.publish(),
                 Some(told) = self.told.recv() => self.exchange.told(told),
                 () = &mut next_lookup => {
@@ -265,13 +293,11 @@ impl Work {
     async fn drain(&mut self) -> ExitCode {
         log::info!(
             "draining: no new sessions, transactions have {:?} to finish",
-            self.config.drain
+            self.drain
         );
         self.state.drain();
         notify(&[sd_notify::NotifyState::Stopping]);
-        (self.mail)(Mail::Drain {
-            grace: self.config.drain,
-        });
+        (self.mail)(Mail::Drain { grace: self.drain });
         loop {
             tokio::select! {
                 _ = &mut self.ended => {
@@ -294,7 +320,7 @@ impl Work {
         ExitCode::from(CUT)
     }
 
-    /// SIGHUP. What cannot be read leaves everything as it was.
+    /// SIGHUP. What is in files of lists is read beside everything else; see [`Work::take_over`].
     fn reload(&mut self) {
         log::info!("reloading: log file, @FILE lists, access lists, certificates");
         let reloading = sd_notify::NotifyState::monotonic_usec_now();
@@ -302,13 +328,23 @@ impl Work {
             notify(&[sd_notify::NotifyState::Reloading, now]);
         }
         self.logs.reopen();
-        let read = (self.config.reload)();
+        self.reader.begin();
+    }
+
+    /// The lists have been read. What cannot be read leaves everything as it was.
+    fn take_over(&mut self, read: Result<Lists, Vec<String>>) {
         let read = read.and_then(|lists| Ok((self.certificates.reload(&lists.upstreams)?, lists)));
         match read {
             Ok((changed, lists)) => {
-                (self.mail)(Mail::Access(lists.access));
-                (self.mail)(Mail::Relay(lists.relay));
-                (self.mail)(Mail::Lore(lists.lore));
+                (self.mail)(Mail::Access(Arc::clone(&lists.access)));
+                (self.mail)(Mail::Relay(Arc::clone(&lists.relay)));
+                (self.mail)(Mail::Lore(Arc::clone(&lists.lore)));
+                let (access, relay) = (&mut self.access, &mut self.relay);
+                self.attic.keep(mem::replace(access, lists.access));
+                self.attic.keep(mem::replace(relay, lists.relay));
+                if let Some(lore) = self.lore.replace(lists.lore) {
+                    self.attic.keep(lore);
+                }
                 let material = self.certificates.material();
                 self.book.replace(&lists.upstreams, material);
                 self.pass_on(changed);
@@ -320,7 +356,9 @@ impl Work {
                 .for_each(|error| log::error!("reload: {error}; everything stays as it was")),
         }
         self.state.set_certificates(self.certificates.readings());
-        notify(&[sd_notify::NotifyState::Ready]);
+        if !self.reader.is_reading() {
+            notify(&[sd_notify::NotifyState::Ready]);
+        }
     }
 
     fn look_at_certificates(&mut self) {
@@ -348,7 +386,7 @@ impl Work {
     }
 
     fn lookup_pause(&self) -> Pause {
-        let interval = self.config.resolve_interval;
+        let interval = self.resolve_interval;
         Box::pin(sleep(if interval.is_zero() {
             FOR_EVER
         } else {

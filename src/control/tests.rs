@@ -49,6 +49,10 @@ impl Bench {
             reload: Box::new(|| Err(vec!["not in this test".into()])),
             keeping,
             clock: Clock::start(),
+            first: shard::Lists {
+                access: Arc::default(),
+                relay: Arc::default(),
+            },
             about: About {
                 hostname: "mx.example".into(),
                 listen: vec!["127.0.0.1:2525".parse().unwrap()],

@@ -20,4 +20,4 @@ pub use privileges::{
     Account, Capabilities, Capability, Refused, account, capabilities, confine, effective_uid,
     refuse_new_privileges,
 };
-pub use scheduling::give_way;
+pub use scheduling::{give_way, step_back};

@@ -17,9 +17,37 @@ pub fn give_way() -> io::Result<()> {
     }
 }
 
+/// The lowest of priorities: beside a thread that has work its share is a hundredth or so.
+const NICE: libc::c_int = 19;
+
+/// Makes the calling thread one that leaves the core to whoever wants it, a shard above all: for work that may take long and
+/// that nobody waits for. Needs no privilege, and cannot be taken back without.
+pub fn step_back() -> io::Result<()> {
+    give_way()?;
+    // SAFETY: no memory is involved; 0 is the calling thread (Linux counts niceness by threads).
+    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_steps_back_alone() {
+        let nice = || {
+            // SAFETY: no memory is involved; 0 is the calling thread.
+            unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+        };
+        let before = nice();
+        let stepping = std::thread::spawn(move || {
+            step_back().unwrap();
+            nice()
+        });
+        assert_eq!((stepping.join().unwrap(), nice()), (NICE, before));
+    }
 
     #[test]
     fn a_thread_gives_way_alone() {

@@ -32,11 +32,16 @@ pub struct ShardsConfig {
     /// Clients over all shards; 0: as many as the tables of open files hold.
     pub connections_max: u32,
     pub world: WorldConfig,
-    pub access: Arc<Access>,
-    pub relay: Arc<policy::relay::Relay>,
     /// The table of upstreams, with the addresses known by now; the rest comes by mail.
     pub upstreams: Arc<[UpstreamSpec]>,
     pub clock: Clock,
+}
+
+/// What shards look clients and envelopes up in from the start; replaced by mail.
+#[derive(Clone)]
+pub struct Lists {
+    pub access: Arc<Access>,
+    pub relay: Arc<policy::relay::Relay>,
 }
 
 /// What one world goes by; the same for all.

@@ -19,7 +19,7 @@ use crate::policy::news::News;
 use crate::ring::{Doorbell, Event, Group, Ring};
 use crate::rt::{self, MailSender, Mailbox, ShardIndex, Undelivered};
 
-use super::config::ShardsConfig;
+use super::config::{Lists, ShardsConfig};
 use super::mail::{Mail, To};
 use super::shared::Shared;
 use super::world::{Setup, World};
@@ -106,6 +106,7 @@ struct Crew {
     counters: Arc<Counters>,
     mailbox: Mailbox<Mail>,
     doorbell: Doorbell,
+    lists: Lists,
     /// In the order of the configuration.
     listeners: Vec<OwnedFd>,
 }
@@ -123,9 +124,10 @@ struct Common {
 
 /// Starts the shards; returns when all of them accept, or with the first trouble.
 ///
-/// `groups` are the listeners in the order of the configuration; `counters` and `logs` have one entry per shard, in order.
+/// `lists` are what the shards begin with, and nothing here keeps them; `groups` are the listeners in the order of the configuration; `counters` and `logs` have one entry per shard, in order.
 pub fn launch(
     config: ShardsConfig,
+    lists: Lists,
     groups: Vec<ListenerGroup>,
     counters: &[Arc<Counters>],
     logs: Vec<LogBuffer>,
@@ -147,6 +149,7 @@ pub fn launch(
             counters: counters.clone(),
             mailbox,
             doorbell,
+            lists: lists.clone(),
             listeners,
         }));
     }
@@ -212,8 +215,8 @@ async fn run(common: Arc<Common>, shard: usize) {
     let clock = common.config.clock;
     let setup = Setup {
         config: Arc::new(common.config.world.clone()),
-        access: common.config.access.clone(),
-        relay: common.config.relay.clone(),
+        access: crew.lists.access,
+        relay: crew.lists.relay,
         upstreams: common.config.upstreams.clone(),
         shard,
         shared: common.shared.clone(),

@@ -65,7 +65,7 @@ mod world;
 #[cfg(test)]
 mod tests;
 
-pub use config::{ShardsConfig, WorldConfig};
+pub use config::{Lists, ShardsConfig, WorldConfig};
 pub use launch::{Mailer, Shards, Told, launch};
 pub use mail::{Mail, UpstreamSpec};
 pub use world::{Setup, World};

@@ -1,6 +1,6 @@
 //! Who may send where: weir must never make an open relay of a server that trusts it.
 
-use std::{fs, net::SocketAddr};
+use std::{fs, net::SocketAddr, sync::Arc};
 
 use clap::Args;
 
@@ -40,7 +40,7 @@ pub struct Flags {
 /// What was meant, besides [`Relay`] itself for the printed plan.
 #[derive(Clone)]
 pub struct Relaying {
-    pub relay: Relay,
+    pub relay: Arc<Relay>,
     /// Nothing was asked for.
     pub unasked: Option<Unasked>,
 }
@@ -92,6 +92,7 @@ impl Flags {
         if !asked && seen == Seen::Client {
             relay.domains = RelayDomains::Any;
             let unasked = Some(Unasked::Servers);
+            let relay = Arc::new(relay);
             return Relaying { relay, unasked };
         }
         let beyond = listen
@@ -111,7 +112,7 @@ impl Flags {
         }
         relay.from = from.into_iter().collect();
         Relaying {
-            relay,
+            relay: Arc::new(relay),
             unasked: (!asked).then_some(Unasked::Loopback),
         }
     }
