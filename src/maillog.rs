@@ -35,6 +35,7 @@ pub use self::writer::{Config, Logs, Writer};
 
 use self::{line::Line, shelf::Shelves};
 use crate::metrics::{Body, Counters, Ended, Outcome};
+use crate::policy::FindingSet;
 
 /// Recipients named in a transaction's line; of more only the number is told.
 pub const RECIPIENTS_LOGGED: usize = 16;
@@ -94,6 +95,25 @@ pub struct SessionRecord<'a> {
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub tls: Option<TlsWords>,
+    pub findings: Option<Weighed>,
+}
+
+/// What was found of a client that was inquired of, and what that sums up to.
+#[derive(Clone, Copy, Debug)]
+pub struct Weighed {
+    pub findings: FindingSet,
+    pub score: i32,
+}
+
+impl Weighed {
+    fn write(this: Option<Weighed>, line: &mut Line<'_>) {
+        let Some(weighed) = this.filter(|weighed| !weighed.findings.is_empty()) else {
+            return;
+        };
+        let words = weighed.findings.iter().map(|finding| finding.word());
+        line.words("findings", words);
+        line.signed("score", weighed.score.into());
+    }
 }
 
 /// How a client was inside TLS.
@@ -144,6 +164,7 @@ pub struct TransactionRecord<'a> {
     /// From the end of data to the final reply.
     pub answer: Duration,
     pub tls: Option<TlsWords>,
+    pub findings: Option<Weighed>,
 }
 
 /// A check that found something.
@@ -175,6 +196,7 @@ impl LogBuffer {
             line.bytes("helo", r.helo);
             line.word("ended", r.ended.word());
             line.word_if("why", r.why);
+            Weighed::write(r.findings, line);
             line.bytes_if("reply", last_line(r.reply));
             line.seconds("lasted", r.lasted);
             line.seconds_if("parked", r.parked);
@@ -210,6 +232,7 @@ impl LogBuffer {
             line.word_if("upstream_tls", r.upstream_tls);
             line.word("outcome", r.outcome.word());
             line.word_if("why", r.why);
+            Weighed::write(r.findings, line);
             line.bytes_if("reply", last_line(r.reply));
             line.word_if("body", r.body.map_or("", Body::word));
             line.seconds("lasted", r.lasted);

@@ -128,12 +128,16 @@ impl<'a> Line<'a> {
     /// A number that may be below zero; nothing for zero.
     pub fn signed_if(&mut self, key: &str, n: i64) {
         if n != 0 {
-            self.key(key);
-            if n < 0 {
-                self.out.push(b'-');
-            }
-            push_number(self.out, n.unsigned_abs(), 10);
+            self.signed(key, n);
         }
+    }
+
+    pub fn signed(&mut self, key: &str, n: i64) {
+        self.key(key);
+        if n < 0 {
+            self.out.push(b'-');
+        }
+        push_number(self.out, n.unsigned_abs(), 10);
     }
 
     /// `[address]:port`, IPv4 as well: one form to grep for.
@@ -193,6 +197,20 @@ impl<'a> Line<'a> {
             self.quoted(item);
         }
         self.out.push(b']');
+    }
+
+    /// Fixed words, as in `findings=dnsbl,no-reverse`.
+    pub fn words(&mut self, key: &str, words: impl Iterator<Item = &'static str>) {
+        if self.format == Format::Json {
+            return self.list(key, words.map(str::as_bytes));
+        }
+        self.key(key);
+        for (number, word) in words.enumerate() {
+            if number > 0 {
+                self.out.push(b',');
+            }
+            self.out.extend_from_slice(word.as_bytes());
+        }
     }
 
     fn key(&mut self, key: &str) {

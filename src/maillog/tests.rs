@@ -3,6 +3,7 @@
 use std::{fs, time::Instant};
 
 use super::*;
+use crate::policy::Finding;
 
 #[test]
 fn a_transaction_is_one_line_of_text() {
@@ -12,7 +13,7 @@ fn a_transaction_is_one_line_of_text() {
     assert_eq!(
         after_time(&text),
         "transaction shard=3 session=1f transaction=2 client=[192.0.2.7]:4711 helo=\"mx.example\" sender=\"a@b.example\" recipients=2 \
-         recipients_accepted=1 to=[\"c@d.example\",\"evil\\x0d\\x0a@d\"] size=4096 upstream=\"mx1.example:25\" upstream_tls=1.3 outcome=accepted \
+         recipients_accepted=1 to=[\"c@d.example\",\"evil\\x0d\\x0a@d\"] size=4096 upstream=\"mx1.example:25\" upstream_tls=1.3 outcome=accepted findings=dnsbl score=7 \
          reply=\"250 2.0.0 Ok: queued as 4711\" body=held lasted=1.500 queue_wait=0.002 data=0.750 answer=0.020\n"
     );
 }
@@ -27,6 +28,8 @@ fn a_transaction_is_one_json_object() {
     assert_eq!(line["client"], "[192.0.2.7]:4711");
     assert_eq!(line["to"][1], "evil\\x0d\\x0a@d");
     assert_eq!(line["queue_wait"], 0.002);
+    assert_eq!(line["findings"][0], "dnsbl");
+    assert_eq!(line["score"], 7);
     assert_eq!(line["reply"], "250 2.0.0 Ok: queued as 4711");
     assert!(line.get("why").is_none(), "what does not apply is left out");
 }
@@ -60,11 +63,15 @@ fn a_session_tells_who_ended_it_and_why() {
             resumed: true,
             certificate: "trusted",
         }),
+        findings: Some(Weighed {
+            findings: [Finding::Pregreet, Finding::Dnswl].into_iter().collect(),
+            score: -3,
+        }),
     };
     let text = logged(Format::Text, |log| log.session(&record));
     assert_eq!(
         after_time(&text),
-        "session shard=3 session=1f client=[2001:db8::1]:25 by=[192.0.2.1]:9 by_id=\"a\\x0ab\" helo=\"x\" ended=dropped why=pregreet reply=\"554 5.5.1 b\" lasted=61.000 \
+        "session shard=3 session=1f client=[2001:db8::1]:25 by=[192.0.2.1]:9 by_id=\"a\\x0ab\" helo=\"x\" ended=dropped why=pregreet findings=pregreet,dnswl score=-3 reply=\"554 5.5.1 b\" lasted=61.000 \
          parked=60.000 transactions=0 accepted=0 errors=1 in=10 out=20 tls=1.3 \
          suite=TLS13_AES_256_GCM_SHA384 resumed=yes certificate=trusted\n"
     );
@@ -202,6 +209,10 @@ fn transaction() -> TransactionRecord<'static> {
         data: Duration::from_millis(750),
         answer: Duration::from_millis(20),
         tls: None,
+        findings: Some(Weighed {
+            findings: [Finding::Dnsbl].into_iter().collect(),
+            score: 7,
+        }),
     }
 }
 

@@ -12,5 +12,5 @@ mod table;
 pub use cell::{Counter, Dimension, Gauge, Histogram, Matrix, Names, Reading, Series, Vector};
 pub use table::{
     Body, ClosedLeg, Counters, Ended, Handshake, Introduced, Outcome, PitEnd, Probe, Refusal,
-    ReplyClass, Row, Spread, TABLE, TlsFailure, TlsLeg, UPSTREAMS_MAX, Way,
+    ReplyClass, Row, ScoreRange, Spread, TABLE, TlsFailure, TlsLeg, UPSTREAMS_MAX, Waited, Way,
 };

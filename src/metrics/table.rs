@@ -75,6 +75,10 @@ metrics! {
     // policy
     findings: Matrix<Findings, Actions>, Sum, "weir_findings_total", "What checks found, by the action taken; action=\"log\" shows what would have been refused.";
     violations: Vector<Violations>, Sum, "weir_violations_total", "Protocol violations by clients, by name.";
+    inquiries: Gauge, Shard, "weir_inquiries", "Clients that are inquired of now (--reputation). Near weir_sessions_active where that is on.";
+    scores: Vector<ScoreRange>, Sum, "weir_scores_total", "Clients that were inquired of, by their score when they left. Where the good ones and the bad ones part, thresholds belong.";
+    recipient_waits: Vector<Waited>, Sum, "weir_recipient_waits_total", "Recipients that waited for answers of lists and names, by how that ended. Many that expired: resolvers are slow; see weir_dns_* and --lookup-wait.";
+    recipient_wait_seconds: Histogram, Sum, "weir_recipient_wait_seconds", "How long recipients waited for answers.";
     client_entries: Gauge, Shard, "weir_client_entries", "Client addresses (IPv4 /32, IPv6 /64) in the limits table.";
 
     // what shards learn
@@ -296,6 +300,49 @@ label_values! {
     Body, "way" {
         Held = "held",
         Streamed = "streamed",
+    }
+}
+
+label_values! {
+    /// How a recipient's wait for answers ended.
+    Waited, "end" {
+        /// What it waited for is known, or suffices.
+        Answered = "answered",
+        /// --lookup-wait was over.
+        Expired = "expired",
+        /// The transaction was over.
+        Left = "left",
+    }
+}
+
+label_values! {
+    /// A score, roughly.
+    ScoreRange, "score" {
+        Below = "below_0",
+        Zero = "0",
+        UpTo2 = "1_2",
+        UpTo4 = "3_4",
+        UpTo6 = "5_6",
+        UpTo9 = "7_9",
+        UpTo14 = "10_14",
+        UpTo19 = "15_19",
+        More = "20_more",
+    }
+}
+
+impl ScoreRange {
+    pub const fn of(score: i32) -> ScoreRange {
+        match score {
+            ..0 => ScoreRange::Below,
+            0 => ScoreRange::Zero,
+            1..=2 => ScoreRange::UpTo2,
+            3..=4 => ScoreRange::UpTo4,
+            5..=6 => ScoreRange::UpTo6,
+            7..=9 => ScoreRange::UpTo9,
+            10..=14 => ScoreRange::UpTo14,
+            15..=19 => ScoreRange::UpTo19,
+            20.. => ScoreRange::More,
+        }
     }
 }
 

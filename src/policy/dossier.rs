@@ -77,11 +77,10 @@ impl Dossier {
         before != self.marks.len()
     }
 
-    /// Forgets what holds no more. True: there was something.
-    pub fn expire(&mut self, now: Moment) -> bool {
-        let before = self.marks.len();
-        self.marks.retain(|mark| mark.until > now);
-        before != self.marks.len()
+    /// Forgets what holds no more, and tells what that was.
+    pub fn expire(&mut self, now: Moment) -> FindingSet {
+        let over = self.marks.extract_if(.., |mark| mark.until <= now);
+        over.map(|mark| mark.finding).collect()
     }
 
     /// When the first of the marks holds no more.
@@ -135,8 +134,9 @@ mod tests {
         assert!(dossier.take_back(Finding::Dnsbl, Detail::Zone(1)));
         assert!(!dossier.take_back(Finding::Dnsbl, Detail::Zone(1)));
         assert_eq!(dossier.until(), Moment::from_micros(100));
-        assert!(!dossier.expire(Moment::from_micros(99)));
-        assert!(dossier.expire(Moment::from_micros(100)));
+        assert!(dossier.expire(Moment::from_micros(99)).is_empty());
+        let over = dossier.expire(Moment::from_micros(100));
+        assert!(over.contains(Finding::Dnsbl));
         assert_eq!((dossier.score(), dossier.marks().len()), (2, 1));
         assert!(dossier.findings().contains(Finding::NoReverse));
         assert!(!dossier.findings().contains(Finding::Dnsbl));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weir_smtp::relay::Outcome;
 
-use crate::maillog::{SessionRecord, TransactionRecord};
+use crate::maillog::{SessionRecord, TransactionRecord, Weighed};
 use crate::metrics::{self, Body, Ended};
 use crate::policy::{Finding, Standing, errors::Errors};
 use crate::ring::{Close, SlotId, Wire};
@@ -12,6 +12,7 @@ use crate::route::Tried;
 use crate::tls::Version;
 
 use super::dedicated::upstream_name;
+use super::inquiry::Findings;
 use super::introduction::{Introduction, told};
 use super::parking::Belongings;
 use super::pit::Row;
@@ -28,6 +29,8 @@ impl<W: Wire> World<W> {
         self.leave_streams(key);
         self.drop_intake(key);
         self.forget_room(key);
+        let findings = self.findings_of(key);
+        self.count_score(findings);
         let Some(mut session) = self.take_session(key) else {
             return;
         };
@@ -63,12 +66,14 @@ impl<W: Wire> World<W> {
             bytes_in: session.bytes_in,
             bytes_out: session.bytes_out,
             tls: session.secrecy.facts().map(tls_words),
+            findings: weighed(findings),
         });
         self.leave(session.standing, session.errors);
     }
 
     /// A transaction is over: counted, logged, and its client remembered for good if an upstream took the message.
     pub(super) fn transaction_ended(&mut self, key: Key) {
+        let findings = self.findings_of(key);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -128,6 +133,7 @@ impl<W: Wire> World<W> {
             data: ended.data_took(),
             answer: answer.unwrap_or_default(),
             tls: session.secrecy.facts().map(tls_words),
+            findings: weighed(findings),
         };
         let all = 0..ended.envelope.recipient_count() as u16;
         self.log
@@ -146,6 +152,7 @@ impl<W: Wire> World<W> {
         &mut self,
         row: &Row<Belongings>,
         introduction: &Option<Box<Introduction>>,
+        findings: Option<Findings>,
         ended: Ended,
     ) {
         self.counters.sessions_ended.at(ended).inc();
@@ -170,6 +177,7 @@ impl<W: Wire> World<W> {
             bytes_in: 0,
             bytes_out: 0,
             tls: self.wire.facts(tenant.slot).map(tls_words),
+            findings: weighed(findings),
         };
         if let Belongings::Session(parked) = &tenant.parked {
             let stats = parked.relay.stats();
@@ -216,4 +224,12 @@ impl<W: Wire> World<W> {
         self.wire.close(slot, how);
         self.closing += 1;
     }
+}
+
+/// For the log.
+fn weighed(findings: Option<Findings>) -> Option<Weighed> {
+    findings.map(|findings| Weighed {
+        findings: findings.noted,
+        score: findings.score,
+    })
 }

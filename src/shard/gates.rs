@@ -55,12 +55,12 @@ impl<W: Wire> World<W> {
         }
         self.inquire_at(key, stage);
         let verdict = self.judge_at_once(key, stage);
-        let lasting = !matches!(
+        let command = matches!(
             stage,
-            Stage::Connect | Stage::Finding(_) | Stage::FinalReply { .. }
+            Stage::Helo | Stage::StartTls | Stage::Mail | Stage::Data
         );
         match verdict {
-            Verdict::Pass if lasting => Some(self.dropped(key).unwrap_or(Verdict::Pass)),
+            Verdict::Pass if command => Some(self.dropped(key).unwrap_or(Verdict::Pass)),
             verdict => Some(verdict),
         }
     }
@@ -239,6 +239,11 @@ impl<W: Wire> World<W> {
 
     /// Counts and logs one finding.
     pub(super) fn note(&mut self, key: Key, note: &Note) {
+        if let Some(inquiry) = self.inquiry_of(key)
+            && let Some(entry) = self.inquiries.get_mut(inquiry)
+        {
+            entry.told(note.finding);
+        }
         let Some(session) = self.sessions.get(key) else {
             return;
         };

@@ -52,6 +52,7 @@ impl<W: Wire> World<W> {
         counters
             .client_entries
             .set(self.policy.clients().len() as u64);
+        counters.inquiries.set(self.inquiries.len() as u64);
         counters
             .destinations_dead
             .set(self.destinations.dead() as u64);

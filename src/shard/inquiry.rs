@@ -46,12 +46,14 @@ pub struct Inquiry {
     pub ip: IpAddr,
     pub dossier: Dossier,
     open: Vec<Open>,
-    /// RCPTs that wait.
+    /// RCPTs that wait: at most as many as a transaction may have in flight.
     pending: Vec<Pending>,
     /// When it is looked at again for them.
     armed: Moment,
-    /// Findings that were told in this session already, steps of the score among them.
-    noted: FindingSet,
+    /// Findings of this session, steps of the score among them.
+    told: FindingSet,
+    /// Of these, found before and lost from sight: found again, they are not told again.
+    before: FindingSet,
     /// Numbers questions: an answer to one that was dropped finds nobody.
     serial: u16,
     /// A RCPT has been weighed: steps that refuse are worth telling from now on.
@@ -135,7 +137,9 @@ impl Inquiries {
     }
 
     pub fn end(&mut self, place: Place) {
-        if let Some(key) = self.at(place) {
+        if place != Place::NONE
+            && let Some(key) = self.at(place)
+        {
             self.slab.remove(key);
         }
     }
@@ -179,12 +183,17 @@ impl Inquiry {
     }
 
     fn findings(&self) -> Findings {
-        let mut noted = self.noted;
+        let mut noted = self.told;
         noted.extend(self.dossier.findings());
         Findings {
             noted,
             score: self.dossier.score(),
         }
+    }
+
+    /// A finding of its session, whether it has a weight or not.
+    pub fn told(&mut self, finding: Finding) {
+        self.told.insert(finding);
     }
 }
 
@@ -198,13 +207,14 @@ impl<W: Wire> World<W> {
         self.inquiries.at(place)
     }
 
-    /// Asks a question for a client. What is in the cache is digested at once; the rest comes when it comes.
+    /// Asks a question for a client. What is in the cache is digested at once; the rest comes when it comes. What is being
+    /// asked already is not asked again.
     pub fn inquire(&mut self, inquiry: Key, about: About, question: &Question, stakes: Stakes) {
         let now = self.now;
         let Some(entry) = self.inquiries.get_mut(inquiry) else {
             return;
         };
-        if entry.open.len() >= OPEN_MAX {
+        if entry.open.len() >= OPEN_MAX || entry.awaits(about) {
             return;
         }
         entry.serial = entry.serial.wrapping_add(1);
@@ -274,8 +284,8 @@ impl<W: Wire> World<W> {
         let Some(entry) = self.inquiries.get_mut(inquiry) else {
             return;
         };
-        // After a stay in the pit everything is found again.
-        if entry.noted.contains(mark.finding) {
+        // After a stay in the pit, or when its time was over, everything is found again.
+        if entry.before.contains(mark.finding) {
             return;
         }
         let note = Note {
@@ -341,10 +351,10 @@ impl<W: Wire> World<W> {
                 return;
             };
             let felt = matches!(step, Finding::ScoreDelay | Finding::ScoreStutter);
-            if entry.noted.contains(step) || !(felt || entry.weighed) {
+            if entry.told.contains(step) || !(felt || entry.weighed) {
                 continue;
             }
-            entry.noted.insert(step);
+            entry.told.insert(step);
             self.tell_step(session, step, score);
         }
     }

@@ -199,12 +199,10 @@ impl<W: Wire> World<W> {
         self.forget_room(key);
         let ahead = self.copy_intake(key);
         self.drop_intake(key);
-        let found = self.sessions.get(key).map(|session| session.inquiry);
-        let found = found.map(|place| self.findings_of(place));
+        self.leave_findings_beside(key, slot);
         let Some(mut session) = self.take_session(key) else {
             return;
         };
-        self.leave_findings_beside(slot, found.unwrap_or_default());
         self.ahead.put(slot, ahead);
         self.introductions.put(slot, session.introduction.take());
         let reply = self.replies.share(&session.out);
@@ -477,8 +475,9 @@ impl<W: Wire> World<W> {
     /// Writes the last line of a client that ends as a row.
     fn forget_row(&mut self, row: &Row<Belongings>) {
         let introduction = self.introductions.take(row.tenant.slot);
-        self.end_inquiry_beside(row.tenant.slot);
-        self.log_parked_end(row, &introduction, Ended::Pit);
+        let findings = self.end_inquiry_beside(row.tenant.slot);
+        self.count_score(findings);
+        self.log_parked_end(row, &introduction, findings, Ended::Pit);
         self.leave(row.tenant.standing, row.tenant.errors);
     }
 }

@@ -3,6 +3,7 @@
 use weir_smtp::gate::{AskId, Verdict};
 use weir_smtp::time::Moment;
 
+use crate::metrics::Waited;
 use crate::policy::finding::FindingSet;
 use crate::policy::reputation::Stakes;
 use crate::policy::{Action, Finding};
@@ -96,11 +97,25 @@ impl<W: Wire> World<W> {
         let Some(entry) = self.inquiries.get(inquiry) else {
             return true;
         };
-        if entry.open.is_empty() || self.wait_ends(entry) <= self.now {
+        if entry.open.is_empty() || self.is_expired(inquiry) {
             return true;
         }
         let (found, score, open) = self.known(entry, self.worth_from());
         self.policy.suffices(found, score, open)
+    }
+
+    /// All that is open has been waited for.
+    fn is_expired(&self, inquiry: Key) -> bool {
+        let entry = self.inquiries.get(inquiry);
+        entry.is_some_and(|entry| !entry.open.is_empty() && self.wait_ends(entry) <= self.now)
+    }
+
+    fn count_wait(&self, pending: &Pending, end: Waited) {
+        let counters = &self.counters;
+        counters.recipient_waits.at(end).inc();
+        counters
+            .recipient_wait_seconds
+            .observe(self.now.since(pending.since));
     }
 
     /// A question asked before that has been waited for.
@@ -160,7 +175,16 @@ impl<W: Wire> World<W> {
         if !self.is_decided(inquiry) {
             return self.arm_inquiry(inquiry);
         }
+        let expired = self.is_expired(inquiry);
         while let Some(pending) = self.next_pending(inquiry) {
+            self.count_wait(
+                &pending,
+                if expired {
+                    Waited::Expired
+                } else {
+                    Waited::Answered
+                },
+            );
             let verdict = self.judge_by_score(session, pending.index);
             self.relay_call(session, |relay, cx| {
                 relay.handle_verdict(cx, pending.id, verdict)
@@ -177,10 +201,11 @@ impl<W: Wire> World<W> {
 
     /// The transaction is over: nobody waits for these any more.
     pub(in super::super) fn forget_asks(&mut self, session: Key) {
-        if let Some(inquiry) = self.inquiry_of(session)
-            && let Some(entry) = self.inquiries.get_mut(inquiry)
-        {
-            entry.pending.clear();
+        let Some(inquiry) = self.inquiry_of(session) else {
+            return;
+        };
+        while let Some(pending) = self.next_pending(inquiry) {
+            self.count_wait(&pending, Waited::Left);
         }
     }
 }

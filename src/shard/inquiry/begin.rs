@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use weir_smtp::time::Moment;
 
+use crate::metrics::ScoreRange;
 use crate::policy::Standing;
 use crate::policy::dossier::{Dossier, Mark};
 use crate::policy::finding::{Finding, FindingSet};
@@ -31,7 +32,8 @@ impl<W: Wire> World<W> {
             open: Vec::new(),
             pending: Vec::new(),
             armed: Moment::NEVER,
-            noted: carried,
+            told: carried,
+            before: carried,
             serial: 0,
             weighed: false,
         };
@@ -82,22 +84,23 @@ impl<W: Wire> World<W> {
     }
 
     /// A session is parked: a row is too small for an inquiry.
-    pub(in super::super) fn leave_findings_beside(&mut self, slot: SlotId, findings: Findings) {
-        if !findings.noted.is_empty() {
+    pub(in super::super) fn leave_findings_beside(&mut self, session: Key, slot: SlotId) {
+        if let Some(findings) = self.findings_of(session)
+            && !findings.noted.is_empty()
+        {
             self.inquiries.put_beside(slot, Beside::Findings(findings));
         }
     }
 
-    /// A row is gone, and no session came of it. What was found of its client.
-    pub(in super::super) fn end_inquiry_beside(&mut self, slot: SlotId) -> Findings {
-        match self.inquiries.take_beside(slot) {
-            Some(Beside::Inquiry(inquiry)) => {
+    /// A row is gone, and no session came of it. What was found of its client, if it was inquired of.
+    pub(in super::super) fn end_inquiry_beside(&mut self, slot: SlotId) -> Option<Findings> {
+        match self.inquiries.take_beside(slot)? {
+            Beside::Inquiry(inquiry) => {
                 let found = self.inquiries.get(inquiry).map(Inquiry::findings);
                 self.inquiries.end(Place(inquiry.index()));
-                found.unwrap_or_default()
+                found
             }
-            Some(Beside::Findings(findings)) => findings,
-            None => Findings::default(),
+            Beside::Findings(findings) => Some(findings),
         }
     }
 
@@ -116,11 +119,18 @@ impl<W: Wire> World<W> {
         }
     }
 
-    /// What was found of a session's client by now.
-    pub(in super::super) fn findings_of(&self, place: Place) -> Findings {
-        let inquiry = self.inquiries.at(place);
-        let entry = inquiry.and_then(|inquiry| self.inquiries.get(inquiry));
-        entry.map(Inquiry::findings).unwrap_or_default()
+    /// What was found of a session's client by now; None: it is not inquired of.
+    pub(in super::super) fn findings_of(&self, session: Key) -> Option<Findings> {
+        let inquiry = self.inquiry_of(session)?;
+        self.inquiries.get(inquiry).map(Inquiry::findings)
+    }
+
+    /// The score that a client has left with.
+    pub(in super::super) fn count_score(&self, findings: Option<Findings>) {
+        if let Some(findings) = findings {
+            let score = ScoreRange::of(findings.score);
+            self.counters.scores.at(score).inc();
+        }
     }
 
     /// HELO or EHLO was read.
@@ -131,9 +141,27 @@ impl<W: Wire> World<W> {
         }
     }
 
+    /// What was found has its time. A session that outlives it is looked into again, from one transaction to the next.
+    fn renew(&mut self, inquiry: Key, session: Key) {
+        let now = self.now;
+        let Some(entry) = self.inquiries.get_mut(inquiry) else {
+            return;
+        };
+        let over = entry.dossier.expire(now);
+        if over.is_empty() {
+            return;
+        }
+        entry.before.extend(over);
+        self.recall(inquiry);
+        self.ask_zones(inquiry);
+        self.ask_reverse(inquiry);
+        self.ask_helo(inquiry, session);
+    }
+
     /// MAIL was read. What was found of the sender before belongs to another transaction.
     pub(in super::super) fn mail_said(&mut self, session: Key) {
         if let Some(inquiry) = self.inquiry_of(session) {
+            self.renew(inquiry, session);
             self.ask_sender(inquiry, session);
             self.feel_score(inquiry, session);
         }
