@@ -40,6 +40,7 @@ pub fn plan(config: &Config, cores: usize) -> String {
         ("memory", memory::words(config)),
         ("pit", pit_words(config)),
         ("resolver", resolver(config)),
+        ("state", state(config)),
         ("timeouts", timeouts(config)),
         (
             "log",
@@ -379,6 +380,25 @@ fn pit_words(config: &Config) -> String {
         show(tarpit.temper.interval),
         show(tarpit.temper.hold),
     )
+}
+
+fn state(config: &Config) -> String {
+    let lasting = &config.lasting;
+    let file = lasting.file.as_ref().map(|path| {
+        format!(
+            "{}: what is learnt, read at start, written every 2s",
+            path.display()
+        )
+    });
+    let server = lasting
+        .server
+        .as_ref()
+        .map(|server| format!("{server}: what is learnt and rates, shared with the other hosts"));
+    let words: Vec<String> = file.into_iter().chain(server).collect();
+    match words.is_empty() {
+        true => "none: what is learnt is forgotten at the end (--state)".into(),
+        false => words.join("\n"),
+    }
 }
 
 fn resolver(config: &Config) -> String {

@@ -7,6 +7,7 @@ mod certificates;
 mod intercept;
 mod packet_rules;
 mod privileges;
+mod state;
 mod upstream;
 
 use std::{
@@ -87,6 +88,7 @@ pub fn examine(config: &Config, cores: usize, now: i64) -> Vec<Point> {
         &read("/proc/sys/kernel/io_uring_disabled"),
     ));
     points.extend(intercept::points(config));
+    points.extend(state::points(&config.lasting));
     let hostname = &config.listening.hostname;
     points.extend(certificates::points(&config.tls.settings, hostname, now));
     let files = UpstreamFiles::read(&config.tls.settings.upstream).ok();

@@ -27,6 +27,7 @@ use crate::shard::{
         WaitConfig,
     },
 };
+use crate::state::{Keeping, Lives, Room};
 use crate::tls::UpstreamWish;
 
 /// Instead of "no limit" where a limit is a duration.
@@ -135,7 +136,7 @@ impl Config {
             resolve_interval: self.upstreams.resolve_interval,
             drain: self.timeouts.drain,
             reload: Box::new(reload),
-            keeping: None,
+            keeping: self.keeping(),
             clock,
             first: self.lists(),
             about: About {
@@ -144,6 +145,24 @@ impl Config {
                 mode: self.mode(),
             },
         }
+    }
+
+    /// The file that what is learnt is kept in, with the limits that the shards have.
+    fn keeping(&self) -> Option<Keeping> {
+        let memory = self.policy().memory;
+        Some(Keeping {
+            path: self.lasting.file.clone()?,
+            room: Room {
+                tuples: memory.greylist.tuples_max.into(),
+                networks: memory.networks_max.into(),
+            },
+            lives: Lives {
+                tuple: memory.greylist.window,
+                proven: memory.greylist.lifetime,
+                trapped: memory.trap_time,
+                half_life: memory.half_life,
+            },
+        })
     }
 
     /// What each listener is for, by its number.

@@ -133,6 +133,9 @@ impl Config {
         if let Some(log) = &self.logging.log.file {
             needs.extend(Need::of_replaceable(log, Use::Write));
         }
+        if let Some(state) = &self.lasting.file {
+            needs.extend(Need::of_replaceable(state, Use::Keep));
+        }
         needs.sort();
         needs.dedup();
         let identifying = &self.identifying;
@@ -146,8 +149,28 @@ impl Config {
         }
     }
 
-    /// The first file that could be read before, and not any more: it would be missed at a reload.
+    /// The first file that could be used before, and not any more: it would be missed later.
     pub fn out_of_reach(&self) -> Option<Trouble> {
+        self.state_out_of_reach()
+            .or_else(|| self.list_out_of_reach())
+    }
+
+    /// A disk that is full or fails is waited for once weir runs; where the file cannot ever be is told now.
+    fn state_out_of_reach(&self) -> Option<Trouble> {
+        use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied};
+        let path = self.lasting.file.as_ref()?;
+        let error = crate::state::reach(path).err()?;
+        let fatal = [IsADirectory, NotADirectory, NotFound, PermissionDenied];
+        fatal.contains(&error.kind()).then(|| Trouble {
+            what: format!("--state {}: {error}", path.display()),
+            remedy: format!(
+                "its folder has to be there, and writable for the user that weir runs as (--user): {}",
+                path.parent().unwrap_or(path).display()
+            ),
+        })
+    }
+
+    fn list_out_of_reach(&self) -> Option<Trouble> {
         let denied = |path: &Path| {
             fs::File::open(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
         };
@@ -202,9 +225,10 @@ pub fn describe(sandbox: &Sandbox) -> String {
         }
     };
     format!(
-        "{user}; {keeps}, executes nothing\nreads {}\nwrites {}",
+        "{user}; {keeps}, executes nothing\nreads {}\nwrites {}\nkeeps {}",
         places(Use::Read),
-        places(Use::Write)
+        places(Use::Write),
+        places(Use::Keep)
     )
 }
 
@@ -289,5 +313,28 @@ mod tests {
         assert_eq!(keeps(&["--identity", "proxy-v2"]), (false, false));
         assert_eq!(keeps(&["--identity", "transparent"]), (true, true));
         assert_eq!(keeps(&["--transparent-mark", "7"]), (true, true));
+    }
+
+    #[test]
+    fn the_folder_of_the_state_is_needed_and_looked_at_before_the_start() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().canonicalize().unwrap();
+        let at = |path: &str| {
+            let state = root.join(path).display().to_string();
+            config(&[
+                "--listen",
+                "127.0.0.1:25",
+                "--upstream",
+                "mx",
+                "--state",
+                &state,
+            ])
+        };
+        let good = at("state");
+        assert!(needs(&good, &root, Use::Keep));
+        assert!(describe(&good.sandbox(false)).contains(&format!("keeps {}", root.display())));
+        assert_eq!(good.out_of_reach(), None);
+        let trouble = at("nowhere/state").out_of_reach().unwrap();
+        assert!(trouble.to_string().contains("nowhere/state"), "{trouble}");
     }
 }

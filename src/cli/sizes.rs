@@ -3,6 +3,7 @@
 use super::{config::Config, tls, units::show_size};
 use crate::maillog::PENDING_MAX;
 use crate::shard::pit;
+use crate::state;
 use crate::tls::layer::CARRIED_MAX;
 
 /// User memory of an idle session, and of one in a transaction without its body: docs/PERFORMANCE.md measures both.
@@ -140,6 +141,10 @@ pub fn memory(config: &Config, shards: u64) -> (u64, Vec<(&'static str, u64, Str
             format!("{shards} shards x 3 x 256 KiB"),
         ),
     ];
+    if config.lasting.file.is_some() {
+        let how = "what the file's thread reads and is to write".into();
+        rows.push(("--state", state::MEMORY_MAX, how));
+    }
     for (what, sessions) in [
         ("TLS with clients", tls::sessions_max(config)),
         ("TLS with upstreams", tls::legs_max(config)),

@@ -26,6 +26,8 @@ pub enum Use {
     Read,
     /// Files are made and written there.
     Write,
+    /// Files are made, read, written, cut and given another name there.
+    Keep,
 }
 
 /// What the kernel enforces.
@@ -117,6 +119,14 @@ impl Use {
         let whole = match self {
             Use::Read => AccessFs::ReadFile | AccessFs::ReadDir,
             Use::Write => AccessFs::WriteFile | AccessFs::MakeReg,
+            // A file that grows and shrinks, and is put aside by another name.
+            Use::Keep => {
+                AccessFs::ReadFile
+                    | AccessFs::WriteFile
+                    | AccessFs::Truncate
+                    | AccessFs::MakeReg
+                    | AccessFs::RemoveFile
+            }
         };
         // A file has no entries.
         match path.is_dir() {
@@ -196,7 +206,7 @@ mod tests {
     #[test]
     fn what_is_not_needed_cannot_be_opened() {
         let place = tempfile::tempdir().unwrap();
-        let [read, write, other] = ["read", "write", "other"].map(|name| {
+        let [read, write, keep, other] = ["read", "write", "keep", "other"].map(|name| {
             let folder = place.path().join(name);
             fs::create_dir(&folder).unwrap();
             fs::write(folder.join("file"), "old").unwrap();
@@ -205,6 +215,7 @@ mod tests {
         let needs = [
             Need::of(&read, Use::Read),
             Need::of(&write, Use::Write),
+            Need::of(&keep, Use::Keep),
             Need::of("/not there", Use::Read),
         ];
         let fenced = thread::spawn(move || {
@@ -220,6 +231,13 @@ mod tests {
             let denied = |outcome: io::Result<()>| {
                 assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
             };
+            let kept = fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(keep.join("file"));
+            kept.unwrap().set_len(100).unwrap();
+            fs::rename(keep.join("file"), keep.join("aside")).unwrap();
+            fs::write(keep.join("file"), "new").unwrap();
             denied(fs::read(other.join("file")).map(drop));
             denied(fs::write(other.join("file"), "new"));
             denied(fs::write(read.join("file"), "new"));

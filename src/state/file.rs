@@ -8,7 +8,7 @@
 //! A commit merges what is pending with what is there, looks at a slice of each table for what is over, and makes room where
 //! there are too many. It is atomic: after a crash the file is as one of the last two commits left it.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -33,7 +33,7 @@ const FORM: &str = "form";
 const FORM_NOW: u64 = 1;
 
 /// What redb may hold in memory of the file.
-const CACHE: usize = 32 << 20;
+pub const CACHE: usize = 32 << 20;
 
 /// Entries of each table that one commit looks at.
 const SLICE: usize = 8192;
@@ -109,6 +109,17 @@ impl Place {
     pub const START: Place = Place::Networks(0);
 }
 
+/// Opens a file of that name as it is, or makes an empty one. Only its owner may read it: it tells who has written.
+pub fn reach(path: &Path) -> io::Result<fs::File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+}
+
 pub struct File {
     database: Database,
     room: Room,
@@ -119,16 +130,9 @@ pub struct File {
 }
 
 impl File {
-    /// Opens the file; makes it if there is none. Only its owner may read it: it tells who has written to whom.
+    /// Opens the file; makes it if there is none.
     pub fn open(path: &Path, room: Room, lives: Lives) -> Result<File, Trouble> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(|error| Trouble::Failed(error.to_string()))?;
+        let file = reach(path).map_err(|error| Trouble::Failed(error.to_string()))?;
         File::on(FileBackend::new(file).map_err(trouble)?, room, lives)
     }
 

@@ -18,6 +18,7 @@ pub mod relay;
 pub mod reputation;
 pub mod resolver;
 pub mod running;
+pub mod state;
 pub mod tarpit;
 pub mod timeouts;
 pub mod tls;
@@ -72,6 +73,8 @@ pub struct Flags {
     pub memory: memory::Flags,
     #[command(flatten)]
     pub resolver: resolver::Flags,
+    #[command(flatten)]
+    pub state: state::Flags,
     #[command(flatten)]
     pub timeouts: timeouts::Flags,
     #[command(flatten)]
