@@ -143,6 +143,12 @@ impl Config {
                 hostname: self.listening.hostname.clone(),
                 listen: listening,
                 mode: self.mode(),
+                lists: self
+                    .dnsbl
+                    .zones
+                    .iter()
+                    .map(|zone| zone.public().to_string())
+                    .collect(),
             },
         }
     }
@@ -327,6 +333,7 @@ impl Config {
                 ..self.remembering.memory.clone()
             },
             reputation: self.reputation(),
+            dnsbl: self.dnsbl.clone(),
             clients_max: clients.clients_max,
         }
     }

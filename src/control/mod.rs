@@ -94,6 +94,8 @@ pub struct About {
     pub listen: Vec<SocketAddr>,
     /// How clients are bound to upstream connections.
     pub mode: &'static str,
+    /// What DNS lists are called, by number.
+    pub lists: Vec<String>,
 }
 
 /// The shards as control sees them.

@@ -14,11 +14,12 @@ use serde::Serialize;
 use super::{About, process};
 use crate::maillog::Logs;
 use crate::metrics::{
-    Counters, Names, Outcome,
+    Counters, ListSays, Names, Outcome,
     certificates::{self, Certificates},
     expose::{self, Process},
     state,
 };
+use crate::policy::dnsbl::Standing;
 use crate::policy::{Action, Finding};
 use crate::shard::UpstreamSpec;
 use crate::state::View;
@@ -114,6 +115,7 @@ impl State {
                 .iter()
                 .map(|upstream| upstream.name.clone())
                 .collect(),
+            lists: self.about.lists.clone(),
         };
         let mut out = expose::render(self.counters.iter().map(Arc::as_ref), &names);
         certificates::render(&mut out, &self.certificates());
@@ -166,6 +168,9 @@ impl State {
                 .enumerate()
                 .map(|(index, spec)| self.upstream(index, spec))
                 .collect(),
+            lists: (self.about.lists.iter().enumerate())
+                .map(|(index, name)| self.list(index, name))
+                .collect(),
             certificates: (self.certificates().ends.iter())
                 .map(|(file, end)| Certificate::of(file, *end))
                 .collect(),
@@ -206,6 +211,19 @@ impl State {
         }
     }
 
+    fn list(&self, index: usize, name: &str) -> List {
+        let said = |says| self.sum(|c| c.dnsbl_answers.at(index, says).value());
+        List {
+            name: name.into(),
+            ipv4: Standing::word_of(self.sum(|c| c.dnsbl_v4.at(index).value())),
+            ipv6: Standing::word_of(self.sum(|c| c.dnsbl_v6.at(index).value())),
+            listed: said(ListSays::Listed),
+            unlisted: said(ListSays::Unlisted),
+            unknown: said(ListSays::Unknown),
+            faults: said(ListSays::Fault),
+        }
+    }
+
     fn shards_up(&self, upstream: usize) -> u64 {
         self.sum(|c| c.upstream_up.at(upstream).value())
     }
@@ -239,7 +257,20 @@ struct Status {
     totals: Totals,
     shards: Vec<Shard>,
     upstreams: Vec<Upstream>,
+    lists: Vec<List>,
     certificates: Vec<Certificate>,
+}
+
+/// A DNS list: how it stands, and what it said of clients.
+#[derive(Serialize)]
+struct List {
+    name: String,
+    ipv4: &'static str,
+    ipv6: &'static str,
+    listed: u64,
+    unlisted: u64,
+    unknown: u64,
+    faults: u64,
 }
 
 #[derive(Serialize)]

@@ -57,6 +57,7 @@ impl Bench {
                 hostname: "mx.example".into(),
                 listen: vec!["127.0.0.1:2525".parse().unwrap()],
                 mode: "multiplexed",
+                lists: vec!["bl.example".into()],
             },
         };
         let (address, addressed) = std::sync::mpsc::channel();
@@ -201,6 +202,7 @@ fn every_key_of_the_status_is_in_the_manual() {
         &status["totals"],
         &status["shards"][0],
         &status["upstreams"][0],
+        &status["lists"][0],
     ];
     for key in parts
         .iter()

@@ -117,6 +117,7 @@ pub struct Names {
     pub actions: Vec<&'static str>,
     pub violations: Vec<&'static str>,
     pub upstreams: Vec<String>,
+    pub lists: Vec<String>,
 }
 
 /// Cells with one label.

@@ -265,6 +265,7 @@ mod tests {
             actions: vec!["off", "log"],
             violations: vec!["unknown_command"],
             upstreams: vec!["mx1.example:25".into(), "odd\"name\\:25".into()],
+            lists: vec!["bl.example".into()],
         }
     }
 

@@ -3,6 +3,8 @@
 //! The help says how to read the number. Labels have bounded values; a peer can never make a new one.
 //! docs/METRICS.md is generated from this table.
 
+use crate::policy::dnsbl::ZONES_MAX;
+
 use super::cell::{Counter, Dimension, Gauge, Histogram, Matrix, Names, Series, Vector};
 
 /// Most upstreams a configuration may name (labels and tried-sets are sized by it): 64 x 17 cells x 8 bytes per shard.
@@ -86,6 +88,12 @@ metrics! {
     news_learnt: Counter, Sum, "weir_news_learnt_total", "Such things that shards took in: from the others, from --state at the start and from other hosts.";
     news_dropped: Counter, Sum, "weir_news_dropped_total", "Such things that a shard learnt and the others did not hear of, because there were too many in a second. Each shard goes by its own then.";
     news_missed: Counter, Sum, "weir_news_missed_total", "Such things that a shard was told and did not take in, because it was behind.";
+
+    // DNS lists
+    dnsbl_answers: Matrix<Lists, ListSays>, Sum, "weir_dnsbl_answers_total", "What DNS lists said of clients, cached answers included. fault: an answer that is no listing; unknown: no answer, or from a list that is not believed. Neither is ever taken for a listing.";
+    dnsbl_tests: Matrix<Lists, Probe>, Sum, "weir_dnsbl_tests_total", "Tests of DNS lists by their test points (--dnsbl-recheck), by result.";
+    dnsbl_v4: Vector<Lists, Gauge>, Sum, "weir_dnsbl_ipv4", "How a DNS list stands for IPv4 clients. 0: not tested yet; 1: believed; above, it is suspended: 2 lists everything, 3 lists nothing, 4 answers with what is no listing, 5 does not answer.";
+    dnsbl_v6: Vector<Lists, Gauge>, Sum, "weir_dnsbl_ipv6", "The same for IPv6 clients.";
 
     // TLS
     tls_handshakes: Matrix<TlsLeg, Handshake>, Sum, "weir_tls_handshakes_total", "TLS handshakes that came to their end, by side, version and whether the session was resumed. One that is resumed costs about a quarter.";
@@ -212,6 +220,16 @@ label_values! {
         Malformed = "malformed",
         /// The peer closed before it was complete: most often a health check.
         Closed = "closed",
+    }
+}
+
+label_values! {
+    /// What a DNS list said of a client.
+    ListSays, "says" {
+        Listed = "listed",
+        Unlisted = "unlisted",
+        Unknown = "unknown",
+        Fault = "fault",
     }
 }
 
@@ -450,6 +468,7 @@ macro_rules! label_index {
 label_index!(Findings, "finding", 64, findings);
 label_index!(Actions, "action", 8, actions);
 label_index!(Violations, "violation", 64, violations);
+label_index!(Lists, "list", ZONES_MAX, lists);
 label_index!(Upstreams, "upstream", UPSTREAMS_MAX, upstreams);
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ use super::relay::Relay;
 use super::reputation::{self, Outlook, Stakes};
 use super::temper::{self, Temper};
 use super::verdict::{self, Ruling};
-use super::{concurrency, memory, pace};
+use super::{concurrency, dnsbl, memory, pace};
 
 /// What policy goes by; the same for all shards.
 #[derive(Clone, Debug)]
@@ -55,6 +55,8 @@ pub struct Config {
     pub errors: errors::Limits,
     pub temper: temper::Config,
     pub pace: pace::Config,
+    /// DNS lists that are asked of clients.
+    pub dnsbl: dnsbl::Config,
     /// What is remembered of networks.
     pub memory: memory::Config,
     pub reputation: reputation::Config,
@@ -76,6 +78,7 @@ impl Default for Config {
             errors: errors::Limits::default(),
             temper: temper::Config::default(),
             pace: pace::Config::default(),
+            dnsbl: dnsbl::Config::default(),
             memory: memory::Config::default(),
             reputation: reputation::Config::default(),
             clients_max: 1 << 18,

@@ -55,7 +55,7 @@ impl<W: Wire> World<W> {
             Asker::Inquiry(inquiry, about, serial) => {
                 self.inquiry_heard(inquiry, about, serial, answer);
             }
-            Asker::TestPoint(..) => {}
+            Asker::TestPoint(list, point) => self.point_answered(list, point, &answer.outcome),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use weir_smtp::extension::Capabilities;
 
 use crate::policy::access::Access;
+use crate::policy::dnsbl::Standings;
 use crate::policy::lore::Lore;
 use crate::policy::news::News;
 use crate::policy::relay::Relay;
@@ -56,6 +57,8 @@ pub enum Mail {
         approach: Approach,
         result: Result<Capabilities, ProbeFailure>,
     },
+    /// The shard that tests DNS lists tells all how one of them stands.
+    ListTested { list: u16, standings: Standings },
     /// Another shard waits for a connection to this upstream: close an idle one, if there is one.
     Starving { upstream: u16 },
     /// A permit for this upstream came free while this shard was starving.

@@ -35,6 +35,7 @@ mod intake;
 mod introduction;
 mod launch;
 mod leg;
+mod lists;
 pub mod lookups;
 pub mod mail;
 mod parking;

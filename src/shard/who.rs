@@ -54,6 +54,8 @@ pub enum Chore {
     Drain,
     /// Ask silent clients for their connections again.
     Shortage,
+    /// Test DNS lists.
+    Lists,
     /// Look at the load, return upstreams gradually, mirror the ring's counters.
     Housekeeping,
 }
@@ -97,6 +99,7 @@ impl Who {
                 1 => Who::Chore(Chore::Probe),
                 2 => Who::Chore(Chore::Drain),
                 3 => Who::Chore(Chore::Shortage),
+                4 => Who::Chore(Chore::Lists),
                 _ => Who::Chore(Chore::Housekeeping),
             },
             _ => Who::Nobody,
@@ -133,6 +136,7 @@ mod tests {
             Who::Chore(Chore::Probe),
             Who::Chore(Chore::Drain),
             Who::Chore(Chore::Shortage),
+            Who::Chore(Chore::Lists),
             Who::Chore(Chore::Housekeeping),
             Who::Nobody,
         ];

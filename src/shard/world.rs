@@ -41,6 +41,7 @@ use super::inquiry::Inquiries;
 use super::intake::Pending;
 use super::introduction::Introductions;
 use super::leg::Leg;
+use super::lists::Lists;
 use super::mail::{Mail, To, UpstreamSpec};
 use super::parking::Belongings;
 use super::pit::Pit;
@@ -96,6 +97,7 @@ pub struct World<W: Wire> {
     pub(super) ahead: Ahead,
     pub(super) introductions: Introductions,
     pub(super) inquiries: Inquiries,
+    pub(super) lists: Lists,
     pub(super) proxied: Slab<Proxied>,
     pub(super) wheel: Wheel,
     pub(super) policy: Policy,
@@ -174,6 +176,7 @@ impl<W: Wire> World<W> {
             ahead: Ahead::default(),
             introductions: Introductions::default(),
             inquiries: Inquiries::new(slots),
+            lists: Lists::new(&config.policy, now),
             proxied: Slab::new(slots),
             wheel: Wheel::new(now),
             tls: config.tls.clone(),
@@ -219,6 +222,7 @@ impl<W: Wire> World<W> {
         };
         world.set_upstreams(&setup.upstreams);
         world.keep_house();
+        world.begin_list_tests();
         if !world.config.probe.interval.is_zero() {
             let first = now + world.config.probe.interval;
             world
@@ -394,6 +398,7 @@ impl<W: Wire> World<W> {
             Who::Chore(Chore::Probe) => self.send_probes(),
             Who::Chore(Chore::Drain) => self.drain_timer(),
             Who::Chore(Chore::Shortage) => self.shortage_timer(),
+            Who::Chore(Chore::Lists) => self.test_lists(),
             Who::Chore(Chore::Housekeeping) => self.keep_house(),
             Who::Row(_) | Who::Nobody => {}
         }
@@ -410,6 +415,7 @@ impl<W: Wire> World<W> {
             Mail::Drain { grace } => self.begin_drain(grace),
             Mail::End => self.end_at_once(),
             Mail::Probed { approach, result } => self.probed(&approach, result),
+            Mail::ListTested { list, standings } => self.list_tested(list, standings),
             Mail::Starving { upstream } => self.yield_connection(upstream.into()),
             Mail::PermitFree { .. } => self.open_for_waiters(),
             Mail::News(letter) => self.hear_news(letter),

@@ -58,7 +58,10 @@ impl Flags {
             .collect();
         let zones = zones(specs).unwrap_or_else(|why| {
             let last = typed.last().map_or("", |typed| typed.as_str());
-            let fault = Fault::new(format!("is one too many: {why}"), "leave some out");
+            let fault = Fault::new(
+                format!("does not go with the others: {why}"),
+                "name each zone once, and no more than that",
+            );
             reader.wrong("--dnsbl", last, fault);
             Config::default().zones
         });

@@ -36,6 +36,41 @@ pub enum Standing {
     Suspended(Why),
 }
 
+impl Standing {
+    /// By [`Standing::number`].
+    const WORDS: [&str; 6] = [
+        "untested",
+        "passed",
+        "lists_everything",
+        "lists_nothing",
+        "wrong_answer",
+        "no_answer",
+    ];
+
+    /// For metrics.
+    pub const fn number(self) -> u64 {
+        match self {
+            Standing::Untested => 0,
+            Standing::Passed => 1,
+            Standing::Suspended(Why::ListsAll) => 2,
+            Standing::Suspended(Why::ListsNothing) => 3,
+            Standing::Suspended(Why::Fault(_)) => 4,
+            Standing::Suspended(Why::Silent) => 5,
+        }
+    }
+
+    /// For logs and the status page.
+    pub const fn word(self) -> &'static str {
+        Standing::WORDS[self.number() as usize]
+    }
+
+    /// The word of a number that stood in a metric.
+    pub fn word_of(number: u64) -> &'static str {
+        let place = usize::try_from(number).unwrap_or(usize::MAX);
+        Standing::WORDS.get(place).copied().unwrap_or("unknown")
+    }
+}
+
 /// Why a list is suspended.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub enum Why {
@@ -47,18 +82,6 @@ pub enum Why {
     Fault(Ipv4Addr),
     /// There was no answer.
     Silent,
-}
-
-impl Why {
-    /// For logs and the status page.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Why::ListsAll => "lists_everything",
-            Why::ListsNothing => "lists_nothing",
-            Why::Fault(_) => "wrong_answer",
-            Why::Silent => "no_answer",
-        }
-    }
 }
 
 impl fmt::Display for Why {

@@ -124,6 +124,14 @@ pub fn zones(specs: Vec<Spec>) -> Result<Arc<[Zone]>, ZonesError> {
         }
         zone.entries.push(spec.entry);
     }
+    for (number, zone) in zones.iter().enumerate() {
+        if zones[..number]
+            .iter()
+            .any(|other| other.public == zone.public)
+        {
+            return Err(ZonesError::SameName(zone.public.clone()));
+        }
+    }
     if zones.len() > ZONES_MAX {
         return Err(ZonesError::TooMany(zones.len()));
     }
@@ -403,6 +411,8 @@ pub enum ZonesError {
     TooMany(usize),
     TooManyFilters(Arc<str>),
     TwoNames(Arc<str>, Arc<str>),
+    /// Nobody could tell them apart in a log.
+    SameName(Arc<str>),
 }
 
 impl std::error::Error for ZonesError {}
@@ -416,6 +426,9 @@ impl fmt::Display for ZonesError {
             ),
             ZonesError::TooManyFilters(zone) => {
                 write!(f, "{zone} is named more than {ENTRIES_MAX} times")
+            }
+            ZonesError::SameName(name) => {
+                write!(f, "two zones are called {name}; as=NAME tells them apart")
             }
             ZonesError::TwoNames(one, other) => {
                 write!(f, "one zone has the names {one} and {other}")
@@ -567,6 +580,11 @@ mod tests {
         assert!(zones[0].wants_reason());
         let two = all(&["z.example,as=Z", "z.example=127.0.0.3,as=Y"]);
         assert_eq!(two, Err("one zone has the names Z and Y".into()));
+        let same = all(&["z.example", "y.example,as=z.example"]);
+        assert!(
+            same.unwrap_err()
+                .starts_with("two zones are called z.example")
+        );
         let many: Vec<String> = (0..=ZONES_MAX).map(|n| format!("z{n}.example")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert!(all(&many).unwrap_err().starts_with("65 zones are named"));

@@ -11,6 +11,7 @@ mod forgone;
 mod hearsay;
 mod inquiry;
 mod layer;
+mod lists;
 mod original;
 mod parking;
 mod pool;
