@@ -64,7 +64,10 @@ fn botnet() {
     rows.iter().for_each(|row| println!("{row}"));
     let [nothing, spamd, ..] = &rows;
     assert_eq!((nothing.lost, nothing.delayed()), (0, 0));
-    let weirs = [("weir, protocol only", day::protocol_only as fn() -> _)];
+    let weirs = [
+        ("weir, protocol only", day::protocol_only as fn() -> _),
+        ("weir", day::reputation),
+    ];
     let evenings = thread::scope(|scope| {
         let pass = |(name, config): (&'static str, fn() -> WorldConfig)| {
             scope.spawn(move || {

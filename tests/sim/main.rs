@@ -12,7 +12,7 @@
 //!
 //! `botnet` is a world of its own: a day of mail from good senders and bots, through weir and through models of others.
 //!
-//! `net` the network · `wire` and `buffers` what the shard sees of it · `tasks` peers as futures · `names` a name server · `client`, `upstream` the peers ·
+//! `net` the network · `wire` and `buffers` what the shard sees of it · `tasks` peers as futures · `names` a name server · `rumours` what it says · `client`, `upstream` the peers ·
 //! `letters`, `ledger` what was sent and what arrived · `scenario` from seed to set-up · `run` the loop.
 
 mod botnet;
@@ -23,6 +23,7 @@ mod ledger;
 mod letters;
 mod names;
 mod net;
+mod rumours;
 mod run;
 mod scenario;
 mod tasks;

@@ -25,6 +25,7 @@ use weir_smtp::time::Moment;
 use crate::chance::Chance;
 use crate::client::{Client, Kind};
 use crate::ledger::{Counts, Ledger, SharedLedger};
+use crate::names::NameServer;
 use crate::net::{Door, Net, Party, SharedNet};
 use crate::scenario::{Scenario, UpstreamPlan, Weather};
 use crate::tasks::Tasks;
@@ -45,6 +46,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(700);
 
 /// How long weir may take to end at once.
 const HURRY_MAX: Duration = Duration::from_secs(5);
+
+/// Numbers from here on are no upstreams.
+const UPSTREAMS_MAX: usize = 1000;
 
 /// What came of a run.
 #[derive(Debug, Default)]
@@ -110,6 +114,7 @@ struct Simulation {
     tasks: Tasks,
     ledger: SharedLedger,
     servers: Vec<Rc<Server>>,
+    names: Vec<(SocketAddr, Rc<NameServer>)>,
     shards: Vec<World<SimWire>>,
     shared: Arc<Shared>,
     mail: Vec<(usize, Mail)>,
@@ -145,11 +150,20 @@ impl Simulation {
                 caps.borrow_mut().set(*address, index, upstream.spec.max);
             }
         }
+        for (nth, server) in scenario
+            .names
+            .iter()
+            .flat_map(|plan| &plan.servers)
+            .enumerate()
+        {
+            caps.borrow_mut().set(*server, UPSTREAMS_MAX + nth, 0);
+        }
         let mut simulation = Simulation {
             net,
             tasks: Tasks::default(),
             ledger,
             servers,
+            names: Vec::new(),
             shards: Vec::new(),
             shared,
             mail: Vec::new(),
@@ -171,6 +185,7 @@ impl Simulation {
         }
         simulation.writer = Some(writer);
         simulation.start_clients(&mut chance);
+        simulation.start_name_servers(seed);
         simulation
     }
 
@@ -224,6 +239,21 @@ impl Simulation {
                 bears: self.scenario.bears,
             };
             self.tasks.start(&self.net, client.run());
+        }
+    }
+
+    fn start_name_servers(&mut self, seed: u64) {
+        let Some(plan) = self.scenario.names.clone() else {
+            return;
+        };
+        let mut chance = Chance::new(seed ^ 0xd45);
+        self.net.borrow_mut().set_fate(plan.fate);
+        for &at in &plan.servers[plan.dead..] {
+            let server = NameServer::new(Rc::new(plan.lore), plan.faults, chance.fork());
+            self.net.borrow_mut().set_door(at, Door::Open);
+            self.tasks
+                .start(&self.net, server.clone().answer_datagrams(at));
+            self.names.push((at, server));
         }
     }
 
@@ -504,6 +534,11 @@ impl Simulation {
             if let Some(shard) = (0..self.shards.len()).find(|shard| listener(*shard) == arrival.at)
             {
                 self.shards[shard].wire().arrived(arrival);
+                continue;
+            }
+            if let Some((_, names)) = self.names.iter().find(|(at, _)| *at == arrival.at) {
+                let serve = names.clone().serve(arrival.end);
+                self.tasks.start(&self.net, serve);
                 continue;
             }
             let server = self

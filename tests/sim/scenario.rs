@@ -17,6 +17,7 @@ use crate::chance::Chance;
 use crate::client::{Bears, Kind, Plan, Style};
 use crate::letters::Newlines;
 use crate::net::{Cut, Line};
+use crate::rumours::{self, NamesPlan};
 use crate::upstream::{Offers, Temper};
 use crate::wire::{Sabotage, WireOptions};
 
@@ -54,6 +55,8 @@ pub struct Scenario {
     pub second_signal: Option<Duration>,
     /// When the table of upstreams is read again, with some addresses gone or back.
     pub reloads: Vec<Moment>,
+    /// Who is asked about clients.
+    pub names: Option<NamesPlan>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,6 +86,9 @@ impl fmt::Display for Scenario {
         )?;
         if self.bears.policy {
             writeln!(f, "  {:?}", self.config.policy)?;
+        }
+        if let Some(names) = &self.names {
+            writeln!(f, "  {names:?}")?;
         }
         let config = &self.config;
         writeln!(f, "  give_back {:?}", config.smtp.timeouts.give_back)?;
@@ -139,6 +145,7 @@ impl Scenario {
             }),
             second_signal: None,
             reloads: Vec::new(),
+            names: None,
         };
         scenario.sharpen(&mut Chance::new(seed ^ 0x5a5a));
         let chance = &mut Chance::new(seed ^ 0x7171);
@@ -148,7 +155,18 @@ impl Scenario {
         if Chance::new(seed ^ 0x3d3d).one_in(5) {
             scenario.dedicate();
         }
+        let chance = &mut Chance::new(seed ^ 0x6e6e);
+        if chance.one_in(4) {
+            scenario.inquire(chance);
+        }
         scenario
+    }
+
+    /// Clients are looked up in lists and by their names, and treated accordingly.
+    fn inquire(&mut self, chance: &mut Chance) {
+        self.names = Some(rumours::inquire(&mut self.config, chance));
+        self.bears.policy = true;
+        self.bears.slowness = true;
     }
 
     /// Each client has an upstream connection of its own, under its own address. What it says out of order goes up as it

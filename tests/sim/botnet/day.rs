@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use weir::maillog;
 use weir::metrics::Counters;
-use weir::policy;
 use weir::policy::access::Access;
+use weir::policy::dnsbl::{Spec, zones};
+use weir::policy::news::News;
 use weir::policy::relay::{Relay, RelayDomains};
+use weir::policy::{self, Finding, greylist};
 use weir::shard::config::SessionConfig;
 use weir::shard::mail::{Mail, To, UpstreamSpec};
 use weir::shard::shared::Shared;
@@ -20,7 +22,7 @@ use weir::shard::{Setup, World, WorldConfig};
 use weir_smtp::time::Moment;
 
 use super::mailbox::Mailbox;
-use super::places::OUR_NAME;
+use super::places::{OUR_NAME, ZONES};
 use super::population::Population;
 use super::table::Row;
 use super::talk::{self, Errands};
@@ -92,6 +94,50 @@ pub fn protocol_only() -> WorldConfig {
     }
 }
 
+/// What weir is for, as an operator would set it up once the metrics of `log` have been read: protocol, lists and names weigh on one score.
+/// Who has any waits for greylisting, who has much of it is dripped to, and only who is known as bad by several is refused.
+pub fn reputation() -> WorldConfig {
+    let mut config = protocol_only();
+    let mut policy = (*config.policy).clone();
+    let on = [
+        "no-reverse=score=1",
+        "reverse-mismatch=score=1",
+        "helo-syntax=score=1",
+        "helo-literal=score=1",
+        "helo-unresolved=score=1",
+        "helo-ours=score=3",
+        "sender-unresolved=score=2",
+        "greylist=defer",
+        "score-stutter=stutter",
+        "score-reject=reject",
+    ];
+    for on in on {
+        policy.actions.set(on.parse().expect("an allowed action"));
+    }
+    policy.reputation.on = true;
+    policy.reputation.greylist_from = Some(1);
+    policy
+        .reputation
+        .thresholds
+        .set(Finding::ScoreStutter, Some(4));
+    policy
+        .reputation
+        .thresholds
+        .set(Finding::ScoreReject, Some(6));
+    let lists: Vec<Spec> = ZONES
+        .iter()
+        .map(|zone| {
+            let spec = format!("{}=127.0.0.{}*{}", zone.name, zone.code, zone.weight);
+            spec.parse().expect("a list")
+        })
+        .collect();
+    policy.dnsbl.zones = zones(lists).expect("each list once");
+    policy.memory.on = true;
+    policy.memory.greylist.when = greylist::When::Score;
+    config.policy = Arc::new(policy);
+    config
+}
+
 struct Day {
     net: SharedNet,
     tasks: Tasks,
@@ -101,6 +147,8 @@ struct Day {
     shards: Vec<World<SimWire>>,
     counters: Vec<Arc<Counters>>,
     mail: Vec<(usize, Mail)>,
+    /// When shards last told each other what they have learnt.
+    told: Moment,
     writer: maillog::Writer,
     wrong: Vec<String>,
     turns: u64,
@@ -134,6 +182,7 @@ impl Day {
             shards: Vec::new(),
             counters: Vec::new(),
             mail: Vec::new(),
+            told: Moment::ZERO,
             writer: maillog::Writer::start(log, Instant::now()).expect("the log opens"),
             wrong: Vec::new(),
             turns: 0,
@@ -237,6 +286,24 @@ impl Day {
             self.collect_mail(number);
             let faults = self.shards[number].wire().faults();
             self.wrong.extend(faults);
+        }
+        self.pass_news_on(now);
+    }
+
+    /// As the control thread does, about once a second.
+    fn pass_news_on(&mut self, now: Moment) {
+        if now.since(self.told) < Duration::from_secs(1) {
+            return;
+        }
+        self.told = now;
+        for from in 0..SHARDS {
+            let news = self.shards[from].take_news();
+            if !news.is_empty() {
+                let letter: Arc<[News]> = news.into();
+                let others = (0..SHARDS).filter(|shard| *shard != from);
+                self.mail
+                    .extend(others.map(|shard| (shard, Mail::News(letter.clone()))));
+            }
         }
     }
 
