@@ -19,7 +19,8 @@ use super::{
 use crate::net::ClientTls;
 use crate::policy::access::Access;
 use crate::policy::{
-    Action,
+    Action, Finding,
+    greylist::When,
     reputation::{self, STEPS},
 };
 use crate::tls::UpstreamMode;
@@ -117,8 +118,22 @@ impl Config {
     /// How clients are inquired of.
     pub fn reputation(&self) -> reputation::Config {
         let spoken_of = self.tarpit.actions.speak_of_reputation();
-        self.reputation
-            .config(spoken_of || !self.dnsbl.zones.is_empty())
+        let remembering = &self.remembering;
+        let greylist = &remembering.memory.greylist;
+        let config = self
+            .reputation
+            .config(spoken_of || !self.dnsbl.zones.is_empty() || remembering.is_wanted);
+        reputation::Config {
+            // A good score spares under all, which is a score as well.
+            // What is only logged is not worth a wait.
+            greylist_from: match greylist.when {
+                _ if !self.tarpit.actions.of(Finding::Greylist).refuses() => None,
+                When::Off => None,
+                When::Score => Some(greylist.score as i16),
+                When::All => Some(0),
+            },
+            ..config
+        }
     }
 
     /// What no group can see alone.

@@ -329,7 +329,7 @@ impl Config {
                 ..Default::default()
             },
             memory: policy::memory::Config {
-                on: self.remembering.is_wanted,
+                on: self.reputation().on,
                 ..self.remembering.memory.clone()
             },
             reputation: self.reputation(),

@@ -11,7 +11,7 @@ mod table;
 
 pub use cell::{Counter, Dimension, Gauge, Histogram, Matrix, Names, Reading, Series, Vector};
 pub use table::{
-    Body, ClosedLeg, Counters, Ended, Handshake, Introduced, ListSays, Outcome, PitEnd, Probe,
-    Refusal, ReplyClass, Row, ScoreRange, Spread, TABLE, TlsFailure, TlsLeg, UPSTREAMS_MAX, Waited,
-    Way,
+    Body, ClosedLeg, Counters, Ended, Greylisted, Handshake, Introduced, ListSays, Outcome, PitEnd,
+    Probe, Refusal, ReplyClass, Row, ScoreRange, Spread, TABLE, TlsFailure, TlsLeg, UPSTREAMS_MAX,
+    Waited, Way,
 };

@@ -83,6 +83,13 @@ metrics! {
     recipient_wait_seconds: Histogram, Sum, "weir_recipient_wait_seconds", "How long recipients waited for answers.";
     client_entries: Gauge, Shard, "weir_client_entries", "Client addresses (IPv4 /32, IPv6 /64) in the limits table.";
 
+    // memory
+    memory_networks: Gauge, Shard, "weir_memory_networks", "Networks whose history is known. Every shard has them all; at --history-max those go that say least.";
+    memory_providers: Gauge, Shard, "weir_memory_providers", "Providers (autonomous systems) whose history is known.";
+    memory_tuples: Gauge, Shard, "weir_memory_tuples", "First tries that greylisting remembers until they are tried again or --greylist-window is over.";
+    memory_bytes: Gauge, Shard, "weir_memory_bytes", "Memory that these take.";
+    greylist: Vector<Greylisted>, Sum, "weir_greylist_total", "Recipients that greylisting was asked about, by what it knew of them; first and early are deferred under --on greylist=defer. no_room: let through because --greylist-max was full of tries that may still come back.";
+
     // what shards learn
     news_told: Counter, Sum, "weir_news_told_total", "Things that shards have learnt and told the others: networks, greylisted tuples, deeds of one second at once.";
     news_learnt: Counter, Sum, "weir_news_learnt_total", "Such things that shards took in: from the others, from --state at the start and from other hosts.";
@@ -300,6 +307,20 @@ label_values! {
         Tls = "tls",
         /// A defect in weir.
         Panic = "panic",
+    }
+}
+
+label_values! {
+    /// What greylisting knew.
+    Greylisted, "tried" {
+        /// The network is proven.
+        Proven = "proven",
+        First = "first",
+        /// Again, and too early.
+        Early = "early",
+        /// Again, and in time: proven from now on.
+        Passed = "passed",
+        NoRoom = "no_room",
     }
 }
 

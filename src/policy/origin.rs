@@ -14,6 +14,12 @@ use maxminddb::{PathElement, Reader};
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub struct Country([u8; 2]);
 
+impl Country {
+    pub const fn letters(self) -> [u8; 2] {
+        self.0
+    }
+}
+
 impl FromStr for Country {
     type Err = ();
 

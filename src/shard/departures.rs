@@ -68,6 +68,7 @@ impl<W: Wire> World<W> {
             tls: session.secrecy.facts().map(tls_words),
             findings: weighed(findings),
         });
+        self.remember_end(&session);
         self.leave(session.standing, session.errors);
     }
 
@@ -145,6 +146,7 @@ impl<W: Wire> World<W> {
         }
         self.forget_asks(key);
         self.forget_room(key);
+        self.remember_transaction(key);
     }
 
     /// The last line of a client that left, or was cut, while it was parked.

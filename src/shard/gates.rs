@@ -224,6 +224,7 @@ impl<W: Wire> World<W> {
             };
             self.note(key, &note);
             self.weigh_finding(key, finding);
+            self.remember_finding(key, finding);
         }
         let Some(session) = self.sessions.get_mut(key) else {
             return;

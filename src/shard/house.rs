@@ -48,6 +48,7 @@ impl<W: Wire> World<W> {
         self.destinations.sweep(self.now);
         self.let_go_of_aside();
         self.note_if_sated();
+        self.count_memory();
         let counters = &self.counters;
         counters
             .client_entries
@@ -66,6 +67,14 @@ impl<W: Wire> World<W> {
             .mirror(self.wire.shaking().as_micros() as u64);
         counters.tls_sessions.set(self.wire.secure_slots() as u64);
         counters.sessions_idle.set(self.idle_sessions as u64);
+    }
+
+    fn count_memory(&self) {
+        let (counters, memory) = (&self.counters, &self.memory);
+        counters.memory_networks.set(memory.networks().len() as u64);
+        counters.memory_providers.set(memory.providers() as u64);
+        counters.memory_tuples.set(memory.tuples().len() as u64);
+        counters.memory_bytes.set(memory.memory() as u64);
     }
 
     /// Sockets that clients have, those that are being closed included.

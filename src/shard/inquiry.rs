@@ -58,6 +58,8 @@ pub struct Inquiry {
     serial: u16,
     /// A RCPT has been weighed: steps that refuse are worth telling from now on.
     weighed: bool,
+    /// It has broken the protocol, which its network is remembered for once.
+    pub misbehaved: bool,
 }
 
 const _: () = assert!(

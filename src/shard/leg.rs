@@ -248,6 +248,7 @@ impl<W: Wire> World<W> {
             Duty::Attached(session) => {
                 let text = std::mem::take(&mut self.reply);
                 let reply = Reply { code, text: &text };
+                let mut told = false;
                 if let Some(session) = self.sessions.get_mut(session) {
                     match owed {
                         // A final reply is never delayed.
@@ -261,11 +262,15 @@ impl<W: Wire> World<W> {
                                 && !session.relay.owes_final() =>
                         {
                             self.counters.recipients.at(outcome_of(code)).inc();
+                            told = true;
                         }
                         _ => {}
                     }
                 }
                 self.step(Who::Session(session));
+                if told {
+                    self.remember_recipient(session, code, &text);
+                }
                 self.relay_call(session, |relay, cx| relay.handle_reply(cx, owed, &reply));
                 self.reply = text;
                 self.settle(session);

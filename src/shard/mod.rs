@@ -8,7 +8,7 @@
 //!                        (what they told of it), secure (into TLS)
 //!   it is served         session (a step), socket, intake (its input), gates (policy's answers)
 //!   it is made to wait   pit, parking (into a row and back), ahead, replies
-//!   it leaves            departures (the books and the log)
+//!   it leaves            departures (the books and the log), deeds (what its network is remembered for)
 //!   upstreams            leg (one connection), secure_leg (its way into TLS), flights (its writes), probe (are they well?)
 //!   ... shared           pool, permits, want, waiters, serving, streams, shortage; told (of whom they are told)
 //!   who is it?           inquiry (what is asked and what it comes to), lookups (the resolver)
@@ -23,6 +23,7 @@ mod claimed;
 pub mod clock;
 pub mod config;
 mod dedicated;
+mod deeds;
 mod departures;
 mod destinations;
 mod drain;

@@ -17,6 +17,7 @@ use weir_smtp::texts;
 use weir_smtp::time::Moment;
 
 use crate::metrics::{Ended, PitEnd, Refusal};
+use crate::policy::news::Deed;
 use crate::policy::{Admission, Finding};
 use crate::ring::wire::SEND_NOW_MAX;
 use crate::ring::{BufferId, Close, Group, ReceiveEnd, SlotId, Wire};
@@ -426,6 +427,11 @@ impl<W: Wire> World<W> {
     pub(super) fn row_left(&mut self, id: RowId) {
         if let Some(row) = self.pit.take(id) {
             self.row_ended(&row, PitEnd::Left);
+            let tenant = &row.tenant;
+            let greeted = !matches!(tenant.parked, Belongings::Newcomer { .. });
+            if !greeted && !tenant.standing.is_beyond_doubt() {
+                self.remember_of(tenant.peer.ip(), Deed::HangUp);
+            }
             self.close_slot(row.tenant.slot, Close::Now);
             self.forget_row(&row);
         }

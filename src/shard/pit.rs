@@ -503,6 +503,10 @@ impl From<Peer> for SocketAddr {
 }
 
 impl Peer {
+    pub fn ip(self) -> IpAddr {
+        SocketAddr::from(self).ip()
+    }
+
     /// As policy knows it.
     pub fn client(self, prefix: ClientPrefix) -> ClientKey {
         ClientKey::of(SocketAddr::from(self).ip(), prefix)

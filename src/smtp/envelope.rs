@@ -109,6 +109,15 @@ impl Envelope {
         self.text(self.recipients[usize::from(index)].argument)
     }
 
+    /// Whether weir or an upstream has refused recipient `index`.
+    pub fn is_refused(&self, index: u16) -> bool {
+        use RecipientState::{Refused, Refusing};
+        matches!(
+            self.recipients[usize::from(index)].state,
+            Refused | Refusing
+        )
+    }
+
     /// Recipients the upstream took.
     pub fn accepted(&self) -> usize {
         self.recipients

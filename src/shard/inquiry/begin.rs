@@ -36,6 +36,7 @@ impl<W: Wire> World<W> {
             before: carried,
             serial: 0,
             weighed: false,
+            misbehaved: false,
         };
         let Ok(inquiry) = self.inquiries.slab.insert(entry) else {
             return;
