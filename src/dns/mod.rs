@@ -23,6 +23,8 @@ mod answer;
 mod cache;
 mod config;
 mod flights;
+#[cfg(any(test, fuzzing))]
+pub mod naive;
 mod name;
 mod ports;
 mod query;

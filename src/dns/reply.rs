@@ -273,3 +273,5 @@ fn name<Octets: AsRef<[u8]>>(parsed: &ParsedName<Octets>) -> Result<Name, ParseE
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod twin_tests;

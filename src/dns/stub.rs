@@ -8,6 +8,8 @@
 //! A question goes to one server. It goes to the next one when that has had its time, fails or is not there, and whoever answers
 //! first has answered: what was sent stays open until then. Same questions asked meanwhile wait for the same answer.
 
+#[cfg(test)]
+mod chaos_tests;
 mod hearing;
 mod sending;
 #[cfg(test)]

@@ -154,6 +154,17 @@ impl Reply {
     }
 }
 
+/// Messages behind their lengths.
+pub fn frames(mut octets: &[u8]) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    while let Some((len, rest)) = octets.split_first_chunk::<2>() {
+        let (frame, rest) = rest.split_at(u16::from_be_bytes(*len).into());
+        frames.push(frame.to_vec());
+        octets = rest;
+    }
+    frames
+}
+
 /// A query that the stub has sent.
 #[derive(Clone, Eq, PartialEq, Debug)]
 pub struct Sent {
@@ -170,7 +181,7 @@ pub struct Bench {
     pub answered: Vec<(u32, Answer)>,
     pub ports: Vec<(PortId, SocketAddr)>,
     pub streams: Vec<(StreamId, SocketAddr)>,
-    pub stream_octets: Vec<u8>,
+    pub stream_sent: Vec<(StreamId, Vec<u8>)>,
 }
 
 pub const FIRST: &str = "192.0.2.1:53";
@@ -218,7 +229,7 @@ impl Bench {
             answered: Vec::new(),
             ports: Vec::new(),
             streams: Vec::new(),
-            stream_octets: Vec::new(),
+            stream_sent: Vec::new(),
         }
     }
 
@@ -281,7 +292,7 @@ impl Bench {
                 }
                 Act::SendStream { stream, octets } => {
                     assert!(self.streams.iter().any(|(open, _)| *open == stream));
-                    self.stream_octets.extend(octets);
+                    self.stream_sent.push((stream, octets));
                 }
                 Act::CloseStream { stream } => {
                     let at = self.streams.iter().position(|(open, _)| *open == stream);
@@ -292,16 +303,10 @@ impl Bench {
         }
     }
 
-    /// The queries on the connection, without their lengths.
+    /// The queries on the connections, without their lengths.
     pub fn stream_queries(&mut self) -> Vec<Vec<u8>> {
-        let mut octets = &std::mem::take(&mut self.stream_octets)[..];
-        let mut queries = Vec::new();
-        while let Some((len, rest)) = octets.split_first_chunk::<2>() {
-            let (query, rest) = rest.split_at(u16::from_be_bytes(*len).into());
-            queries.push(query.to_vec());
-            octets = rest;
-        }
-        queries
+        let sent = std::mem::take(&mut self.stream_sent);
+        sent.iter().flat_map(|(_, octets)| frames(octets)).collect()
     }
 
     /// The only connection is made.
