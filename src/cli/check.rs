@@ -402,6 +402,9 @@ fn state(config: &Config) -> String {
 }
 
 fn resolver(config: &Config) -> String {
+    if !config.asks_names() {
+        return "nothing is looked up about clients".into();
+    }
     let resolving = &config.resolving;
     let from = match resolving.resolvers.file() {
         Some(file) => format!(", of {}", file.display()),
@@ -463,7 +466,12 @@ pub fn warnings(config: &Config, shards: usize, cores: usize) -> Vec<String> {
         warnings.push("--trust names everybody: any client may say that it is another, one of --relay-from too; name the proxies".into());
     }
     warnings.extend(tls::warnings(config));
-    if let Some(fault) = config.resolving.resolvers.fault() {
+    if let Some(fault) = config
+        .resolving
+        .resolvers
+        .fault()
+        .filter(|_| config.asks_names())
+    {
         let asked = config.resolving.resolvers.words();
         warnings.push(format!("{fault}: {asked} is asked for names (--resolver)"));
     }

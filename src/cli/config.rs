@@ -136,6 +136,11 @@ impl Config {
         }
     }
 
+    /// Whether anything is looked up about clients.
+    pub fn asks_names(&self) -> bool {
+        self.reputation().on
+    }
+
     /// What no group can see alone.
     fn agree(&self, reader: &mut Reader) {
         let (admin, listen) = (self.running.admin, self.listening.addresses());

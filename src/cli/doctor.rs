@@ -7,6 +7,7 @@ mod certificates;
 mod intercept;
 mod packet_rules;
 mod privileges;
+mod resolver;
 mod state;
 mod upstream;
 
@@ -88,6 +89,10 @@ pub fn examine(config: &Config, cores: usize, now: i64) -> Vec<Point> {
         &read("/proc/sys/kernel/io_uring_disabled"),
     ));
     points.extend(intercept::points(config));
+    if config.asks_names() {
+        let lists = !config.dnsbl.zones.is_empty();
+        points.extend(resolver::points(&config.resolving, lists));
+    }
     points.extend(state::points(&config.lasting));
     let hostname = &config.listening.hostname;
     points.extend(certificates::points(&config.tls.settings, hostname, now));

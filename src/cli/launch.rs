@@ -14,7 +14,8 @@ use super::{
     reader::{Reader, Wrong},
     sizes,
 };
-use crate::control::{self, About, Lists, Target};
+use crate::control::{self, About, Lists, Target, resolvers::Resolvers};
+use crate::dns;
 use crate::net::{ListenerConfig, Service, SocketOptions, Steer};
 use crate::policy;
 use crate::ring::RingConfig;
@@ -39,6 +40,9 @@ const BUFFER_SIZE: usize = 16 << 10;
 const SLOTS_MAX: u64 = 1 << 20;
 /// Completions a ring can hold (IORING_MAX_CQ_ENTRIES).
 const COMPLETIONS_MAX: usize = 1 << 16;
+
+/// A question of DNS has the time of so many tries.
+const TRIES: u32 = 3;
 
 /// What only the process at its start knows.
 pub struct Circumstances {
@@ -133,6 +137,11 @@ impl Config {
             admin,
             upstreams,
             tls: self.tls.material.clone(),
+            resolvers: match self.asks_names() {
+                true => self.resolving.resolvers.clone(),
+                // Nobody would ask them.
+                false => Resolvers::named(Vec::new()),
+            },
             resolve_interval: self.upstreams.resolve_interval,
             drain: self.timeouts.drain,
             reload: Box::new(reload),
@@ -271,6 +280,20 @@ impl Config {
                 interval: pool.probe_interval,
                 relay_test: pool.relay_test && !self.running.demo,
             },
+            resolver: self.resolver(),
+        }
+    }
+
+    fn resolver(&self) -> dns::Config {
+        let resolving = &self.resolving;
+        dns::Config {
+            servers: resolving.resolvers.servers().to_vec(),
+            timeout: resolving.timeout,
+            patience: resolving.timeout * TRIES,
+            cache: resolving.cache as usize,
+            ttl_min: resolving.ttl.0,
+            ttl_max: resolving.ttl.1,
+            ..dns::Config::default()
         }
     }
 

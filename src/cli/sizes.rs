@@ -13,6 +13,8 @@ const SESSION_BUSY: u64 = 4096;
 const LEG: u64 = 2048;
 /// A TLS session on either side, between two records: 4 KiB measured (`weir-bench figures tls-memory`), and some room.
 const TLS_SESSION: u64 = 5 << 10;
+/// An answer that a resolver remembers, on average at most.
+const ANSWER: u64 = 256;
 /// An entry of the table of client addresses with its index.
 const CLIENT: u64 = 69;
 /// A receive buffer.
@@ -35,8 +37,24 @@ fn max_clients(config: &Config) -> u64 {
     }
 }
 
-/// Slots kept for upstream connections, probes and services.
+/// Slots kept for upstream connections, probes, services and names.
 pub fn slots_reserved(config: &Config) -> u64 {
+    legs_reserved(config) + lanes(config)
+}
+
+/// Sockets to DNS servers, those that only wait for late answers included.
+fn lanes(config: &Config) -> u64 {
+    // A file may name more than it does now.
+    const SERVERS: usize = 3;
+    let servers = config.resolving.resolvers.servers().len().max(SERVERS);
+    let each = 2 * crate::dns::Config::default().ports + 1;
+    match config.asks_names() {
+        true => (servers * each) as u64,
+        false => 0,
+    }
+}
+
+fn legs_reserved(config: &Config) -> u64 {
     const BESIDES: u64 = 64;
     const UNLIMITED_POOL: u64 = 1024;
     let upstreams = &config.upstreams;
@@ -158,6 +176,11 @@ pub fn memory(config: &Config, shards: u64) -> (u64, Vec<(&'static str, u64, Str
         let carried = CARRIED_MAX as u64;
         let how = format!("{shards} shards x {}", show_size(carried));
         rows.push(("TLS records that are half here", shards * carried, how));
+    }
+    if config.asks_names() {
+        let answers = u64::from(config.resolving.cache);
+        let how = format!("{shards} shards x {answers} x {ANSWER} B");
+        rows.push(("answers of DNS servers", shards * answers * ANSWER, how));
     }
     (rows.iter().map(|(_, bytes, _)| bytes).sum(), rows)
 }

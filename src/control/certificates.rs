@@ -1,6 +1,6 @@
 //! Certificates and all else that TLS is made from: watched, read again, and told to the shards.
 //!
-//! Files are looked at every [`LOOK`]; a changed one has everything read again, all or nothing. What cannot be used
+//! Files are looked at every few seconds; a changed one has everything read again, all or nothing. What cannot be used
 //! is tried again at each look until it can, and logged once, and again when the reason becomes another.
 
 use std::{
@@ -14,8 +14,6 @@ use crate::metrics::certificates::Certificates as Readings;
 use crate::shard::Mail;
 use crate::tls::{Changed, Material, UpstreamWish, tickets};
 
-/// How often files are looked at.
-pub const LOOK: Duration = Duration::from_secs(5);
 /// How often certificates that end soon are logged.
 const REMIND: Duration = Duration::from_secs(86_400);
 

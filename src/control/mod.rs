@@ -45,6 +45,7 @@ use self::{
     exchange::Exchange,
     reload::{Attic, Reader},
     resolve::Book,
+    resolvers::Resolvers,
     status::State,
 };
 use crate::maillog::Logs;
@@ -61,6 +62,8 @@ pub struct Config {
     pub upstreams: Vec<Target>,
     /// What is made from files for TLS.
     pub tls: Material,
+    /// Whom the shards ask about clients.
+    pub resolvers: Resolvers,
     /// Zero: names are looked up at start and at a reload only.
     pub resolve_interval: Duration,
     /// How long open transactions may take to finish.
@@ -128,6 +131,8 @@ struct Signals {
 
 /// How long the service manager is kept waiting for the first lookup of names.
 const FIRST_LOOKUP: Duration = Duration::from_secs(5);
+/// How often files are looked at that others change.
+const LOOK: Duration = Duration::from_secs(5);
 /// After the second signal: how long the shards may take to say 421 and end.
 const END_GRACE: Duration = Duration::from_secs(3);
 
@@ -190,6 +195,7 @@ impl Control {
             signals,
             drain: config.drain,
             resolve_interval: config.resolve_interval,
+            resolvers: config.resolvers,
             reader: Reader::new(config.reload),
             access: config.first.access,
             relay: config.first.relay,
@@ -219,6 +225,7 @@ struct Work {
     signals: Signals,
     drain: Duration,
     resolve_interval: Duration,
+    resolvers: Resolvers,
     reader: Reader,
     /// What the shards go by now.
     access: Arc<Access>,
@@ -282,6 +289,7 @@ impl Work {
                 }
                 () = &mut next_look => {
                     self.look_at_certificates();
+                    self.look_at_resolvers();
                     next_look = self.look_pause();
                 }
                 _ = &mut self.ended => {
@@ -324,12 +332,13 @@ impl Work {
 
     /// SIGHUP. What is in files of lists is read beside everything else; see [`Work::take_over`].
     fn reload(&mut self) {
-        log::info!("reloading: log file, @FILE lists, access lists, certificates");
+        log::info!("reloading: log file, @FILE lists, access lists, certificates, resolvers");
         let reloading = sd_notify::NotifyState::monotonic_usec_now();
         if let Ok(now) = reloading {
             notify(&[sd_notify::NotifyState::Reloading, now]);
         }
         self.logs.reopen();
+        self.look_at_resolvers();
         self.reader.begin();
     }
 
@@ -360,6 +369,13 @@ impl Work {
         self.state.set_certificates(self.certificates.readings());
         if !self.reader.is_reading() {
             notify(&[sd_notify::NotifyState::Ready]);
+        }
+    }
+
+    fn look_at_resolvers(&mut self) {
+        if self.resolvers.look() {
+            log::info!("names are asked of {} from now on", self.resolvers.words());
+            (self.mail)(Mail::Resolvers(self.resolvers.servers()));
         }
     }
 
@@ -397,8 +413,9 @@ impl Work {
     }
 
     fn look_pause(&self) -> Pause {
-        Box::pin(sleep(match self.certificates.is_watched() {
-            true => certificates::LOOK,
+        let watched = self.certificates.is_watched() || self.resolvers.file().is_some();
+        Box::pin(sleep(match watched {
+            true => LOOK,
             false => FOR_EVER,
         }))
     }

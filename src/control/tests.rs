@@ -44,6 +44,7 @@ impl Bench {
             admin: Some(bind_admin("127.0.0.1:0".parse().unwrap()).unwrap()),
             upstreams,
             tls: Material::empty(),
+            resolvers: Resolvers::named(Vec::new()),
             resolve_interval: Duration::ZERO,
             drain: Duration::from_secs(1),
             reload: Box::new(|| Err(vec!["not in this test".into()])),

@@ -15,3 +15,4 @@ pub use table::{
     Probe, Refusal, ReplyClass, Row, ScoreRange, Spread, TABLE, TlsFailure, TlsLeg, UPSTREAMS_MAX,
     Waited, Way,
 };
+pub use table::{DnsAnswer, DnsOdd, DnsQuestion, DnsSocket, DnsWay};

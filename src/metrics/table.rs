@@ -150,6 +150,20 @@ metrics! {
     pit_drip_bytes: Counter, Sum, "weir_pit_drip_bytes_total", "Bytes dripped to stuttered clients.";
     pit_seconds: Histogram, Sum, "weir_pit_seconds", "How long clients stayed parked.";
 
+    // names
+    dns_questions: Vector<DnsQuestion>, Sum, "weir_dns_questions_total", "Questions about clients put to the resolver: known (from the cache), joined (somebody was asking already), asked (of a server), refused (too many were open).";
+    dns_answers: Vector<DnsAnswer>, Sum, "weir_dns_answers_total", "What came of questions that were asked of a server. Nothing is concluded from timeout and failed: many of them, and checks go without.";
+    dns_queries: Vector<DnsWay>, Sum, "weir_dns_queries_total", "Messages sent to DNS servers, repeated ones included. Many by stream: answers too long for a datagram, or somebody forges.";
+    dns_repeats: Counter, Sum, "weir_dns_repeats_total", "Of these, not the first of their question. By weir_dns_answers_total: how reliable servers and the way to them are.";
+    dns_missed: Counter, Sum, "weir_dns_missed_total", "Queries that a server left unanswered for --resolver-timeout.";
+    dns_odd: Vector<DnsOdd>, Sum, "weir_dns_odd_total", "What came from servers' addresses and answered nothing: late, stray (nobody asked; many: somebody forges), garbage, other_case, truncated, flood (strays that had a socket given up).";
+    dns_sockets: Vector<DnsSocket>, Sum, "weir_dns_sockets_total", "Sockets opened to DNS servers, and those that failed: no slot, or nobody listens.";
+    dns_servers: Gauge, Shard, "weir_dns_servers", "DNS servers that are known.";
+    dns_servers_up: Gauge, Shard, "weir_dns_servers_up", "Of these, servers that have not left three queries in a row unanswered. 0: nothing is known of clients.";
+    dns_open: Gauge, Shard, "weir_dns_open", "Questions that wait for an answer now.";
+    dns_cached: Gauge, Shard, "weir_dns_cached", "Answers remembered. Limit: --resolver-cache.";
+    dns_evicted: Counter, Sum, "weir_dns_evicted_total", "Answers forgotten before their time for want of room. Many: raise --resolver-cache.";
+
     // the shard's loop, its ring and its buffers
     turns: Counter, Shard, "weir_turns_total", "Turns of the shard's loop. Completions by turns: the batch size, grows with load.";
     ring_completions: Counter, Shard, "weir_ring_completions_total", "Completions taken from the hot ring.";
@@ -227,6 +241,59 @@ label_values! {
         Malformed = "malformed",
         /// The peer closed before it was complete: most often a health check.
         Closed = "closed",
+    }
+}
+
+label_values! {
+    /// How a question of DNS was served.
+    DnsQuestion, "how" {
+        Known = "known",
+        Joined = "joined",
+        Asked = "asked",
+        Refused = "refused",
+    }
+}
+
+label_values! {
+    /// What came of a question that was asked.
+    DnsAnswer, "outcome" {
+        Records = "records",
+        /// The name has none of that kind.
+        NoData = "no_data",
+        NoName = "no_name",
+        Timeout = "timeout",
+        Failed = "failed",
+    }
+}
+
+label_values! {
+    /// By what a query went.
+    DnsWay, "by" {
+        Datagram = "datagram",
+        Stream = "stream",
+    }
+}
+
+label_values! {
+    /// What answers nothing.
+    DnsOdd, "what" {
+        Late = "late",
+        Stray = "stray",
+        Garbage = "garbage",
+        /// The question comes back in another case of letters.
+        OtherCase = "other_case",
+        Truncated = "truncated",
+        Flood = "flood",
+    }
+}
+
+label_values! {
+    /// What became of sockets to DNS servers.
+    DnsSocket, "kind" {
+        Port = "port",
+        PortFailed = "port_failed",
+        Stream = "stream",
+        StreamFailed = "stream_failed",
     }
 }
 

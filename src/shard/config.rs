@@ -7,6 +7,7 @@ use std::time::Duration;
 use weir_smtp::extension::OwnLimits;
 use weir_smtp::relay;
 
+use crate::dns;
 use crate::net::Service;
 use crate::policy;
 use crate::policy::access::{Access, Networks};
@@ -81,6 +82,8 @@ pub struct WorldConfig {
     pub wait: WaitConfig,
     pub pit: PitConfig,
     pub probe: ProbeConfig,
+    /// Whom to ask for names, and what to remember.
+    pub resolver: dns::Config,
 }
 
 impl WorldConfig {

@@ -92,6 +92,7 @@ impl<W: Wire> World<W> {
         if self.drain.is_on() && nobody {
             self.let_go_of_legs();
             self.let_go_of_aside();
+            self.rest_resolver();
         }
         if !self.drain.has_work() {
             return;
@@ -166,6 +167,7 @@ impl<W: Wire> World<W> {
             && self.pit.is_empty()
             && self.proxied.is_empty()
             && self.legs.is_empty()
+            && self.resolver.is_at_rest()
             && self.closing == 0
     }
 

@@ -49,6 +49,7 @@ impl<W: Wire> World<W> {
         self.let_go_of_aside();
         self.note_if_sated();
         self.count_memory();
+        self.count_resolver();
         let counters = &self.counters;
         counters
             .client_entries

@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender};
 use tokio::sync::mpsc;
 use weir_smtp::time::Moment;
 
+use crate::dns;
 use crate::maillog::LogBuffer;
 use crate::metrics::Counters;
 use crate::net::{CloseTogether, ListenerGroup};
@@ -223,6 +224,7 @@ async fn run(common: Arc<Common>, shard: usize) {
         counters: counters.clone(),
         log: crew.log,
         unix: clock.unix(),
+        chance: chance(),
     };
     let mut world = World::new(setup, ring, clock.now());
     world.measure_handshakes_by(clock);
@@ -238,6 +240,23 @@ async fn run(common: Arc<Common>, shard: usize) {
         draining_since: None,
     };
     shard.turn_until_over().await;
+}
+
+/// Random numbers, drawn many at a time: each draw costs the generator's own upkeep.
+pub fn chance() -> dns::Chance {
+    let mut drawn = [0; 512];
+    let mut used = drawn.len();
+    Box::new(move || {
+        if used == drawn.len() {
+            aws_lc_rs::rand::fill(&mut drawn).expect("the generator is seeded by the kernel");
+            used = 0;
+        }
+        let (number, _) = drawn[used..]
+            .split_first_chunk()
+            .expect("eight octets are left");
+        used += 8;
+        u64::from_ne_bytes(*number)
+    })
 }
 
 fn report(common: &Common, outcome: io::Result<()>) {

@@ -1,6 +1,6 @@
 //! Who asks the resolver, and where answers go.
 
-use crate::dns::{Answer, Failure, Outcome, Question};
+use crate::dns::{Answer, Question};
 use crate::ring::Wire;
 
 use super::slab::Key;
@@ -42,11 +42,17 @@ impl<W: Wire> World<W> {
             asked.push((question.clone(), asker));
             return None;
         }
-        let _ = (question, asker);
-        Some(Answer {
-            outcome: Outcome::Failed(Failure::NoServer),
-            until: self.now,
-        })
+        self.resolver.ask(question, asker, self.now)
+    }
+
+    /// As [`World::look_up`], but of a server even if an answer is remembered, which the new one takes the place of.
+    pub fn look_up_afresh(&mut self, question: &Question, asker: Asker) -> Option<Answer> {
+        #[cfg(test)]
+        if let Some(asked) = &mut self.asked {
+            asked.push((question.clone(), asker));
+            return None;
+        }
+        self.resolver.ask_afresh(question, asker, self.now)
     }
 
     /// An answer that was waited for.

@@ -48,6 +48,8 @@ pub enum Mail {
     Lore(Arc<Lore>),
     /// New certificates: the next handshake uses them.
     Tls(Arc<ServerTls>),
+    /// Other servers to ask for names.
+    Resolvers(Arc<[SocketAddr]>),
     /// No new sessions; transactions finish within `grace`, then the shard ends.
     Drain { grace: Duration },
     /// End at once.

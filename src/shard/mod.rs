@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   the shard itself     world (who is called for what), launch (its loop), house, drain, mail, shared (what all have in common), hearsay
-//!                        (what they learn from each other)
+//!                        (what they learn from each other), lookups (who asks for names), resolver (its sockets)
 //!                        config, clock, wheel, slab, who
 //!   a client comes       arrivals, proxied (PROXY header, hand over to another shard), claimed (XCLIENT), introduction
 //!                        (what they told of it), secure (into TLS)
@@ -47,6 +47,7 @@ mod preface;
 mod probe;
 mod proxied;
 pub mod replies;
+mod resolver;
 mod secure;
 mod secure_leg;
 mod serving;
@@ -68,6 +69,6 @@ mod world;
 mod tests;
 
 pub use config::{Lists, ShardsConfig, WorldConfig};
-pub use launch::{Mailer, Shards, Told, launch};
+pub use launch::{Mailer, Shards, Told, chance, launch};
 pub use mail::{Mail, UpstreamSpec};
 pub use world::{Setup, World};

@@ -20,6 +20,8 @@ pub enum Who {
     Tunnel(Key, Side),
     /// What is inquired of a client.
     Inquiry(Key),
+    /// A socket of the resolver.
+    Resolver(Lane),
     /// A timer of the shard itself.
     Chore(Chore),
     /// A slot that was closed, or has not been given to anybody.
@@ -40,6 +42,14 @@ impl Side {
             Side::Server => Side::Client,
         }
     }
+}
+
+/// A socket of the resolver, by the number it goes by there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Lane {
+    /// For datagrams.
+    Port(u32),
+    Stream(u32),
 }
 
 /// The shard's own timers.
@@ -68,6 +78,8 @@ const PROXIED: u64 = 5;
 const TUNNEL_CLIENT: u64 = 6;
 const TUNNEL_SERVER: u64 = 7;
 const INQUIRY: u64 = 8;
+const PORT: u64 = 9;
+const STREAM: u64 = 10;
 const TAG_SHIFT: u32 = 56;
 
 impl Who {
@@ -80,6 +92,8 @@ impl Who {
             Who::Tunnel(key, Side::Client) => TUNNEL_CLIENT << TAG_SHIFT | key.to_bits(),
             Who::Tunnel(key, Side::Server) => TUNNEL_SERVER << TAG_SHIFT | key.to_bits(),
             Who::Inquiry(key) => INQUIRY << TAG_SHIFT | key.to_bits(),
+            Who::Resolver(Lane::Port(number)) => PORT << TAG_SHIFT | u64::from(number),
+            Who::Resolver(Lane::Stream(number)) => STREAM << TAG_SHIFT | u64::from(number),
             Who::Chore(chore) => CHORE << TAG_SHIFT | chore as u64,
             Who::Nobody => Owner::NONE.0,
         }
@@ -94,6 +108,8 @@ impl Who {
             TUNNEL_CLIENT => Who::Tunnel(Key::from_bits(bits), Side::Client),
             TUNNEL_SERVER => Who::Tunnel(Key::from_bits(bits), Side::Server),
             INQUIRY => Who::Inquiry(Key::from_bits(bits)),
+            PORT => Who::Resolver(Lane::Port(bits as u32)),
+            STREAM => Who::Resolver(Lane::Stream(bits as u32)),
             CHORE => match bits as u8 {
                 0 => Who::Chore(Chore::Waiters),
                 1 => Who::Chore(Chore::Probe),
@@ -132,6 +148,8 @@ mod tests {
             Who::Tunnel(key, Side::Client),
             Who::Tunnel(key, Side::Server),
             Who::Inquiry(key),
+            Who::Resolver(Lane::Port(u32::MAX)),
+            Who::Resolver(Lane::Stream(7)),
             Who::Chore(Chore::Waiters),
             Who::Chore(Chore::Probe),
             Who::Chore(Chore::Drain),

@@ -18,6 +18,7 @@ use weir_smtp::gate::Verdict;
 use weir_smtp::relay::{self, Act, Acts, Gone, SparePool};
 use weir_smtp::time::Moment;
 
+use crate::dns;
 use crate::maillog::LogBuffer;
 use crate::metrics::{ClosedLeg, Counters, Ended};
 use crate::policy::Policy;
@@ -48,6 +49,7 @@ use super::pit::Pit;
 use super::pool::Pools;
 use super::proxied::Proxied;
 use super::replies::Replies;
+use super::resolver::Resolver;
 use super::session::Session;
 use super::shared::Shared;
 use super::shortage::Shortage;
@@ -74,6 +76,8 @@ pub struct Setup {
     pub log: LogBuffer,
     /// Seconds since 1970 at [`Moment::ZERO`].
     pub unix: u64,
+    /// Numbers that nobody can foresee.
+    pub chance: dns::Chance,
 }
 
 pub struct World<W: Wire> {
@@ -119,6 +123,7 @@ pub struct World<W: Wire> {
     pub(super) acts: Acts,
     pub(super) spare: SparePool,
     pub(super) flights: Flights,
+    pub(super) resolver: Resolver,
     pub(super) replies: Replies,
     pub(super) intakes: Vec<Vec<Pending>>,
     /// Scratch: the text of the reply that is being handed over, the parts of the flight that is being gathered.
@@ -195,6 +200,7 @@ impl<W: Wire> World<W> {
             acts: Acts::new(),
             spare: SparePool::default(),
             flights: Flights::default(),
+            resolver: Resolver::new(config.resolver.clone(), setup.chance),
             replies: Replies::default(),
             intakes: Vec::new(),
             reply: Vec::new(),
@@ -271,6 +277,10 @@ impl<W: Wire> World<W> {
             self.guarded(|world| world.next_reader());
         }
         self.hear_layer();
+        // What answers lead to may be said inside TLS, and what is heard there may lead to questions.
+        while self.mind_resolver() {
+            self.hear_layer();
+        }
     }
 
     /// What has become of records, and then everything that is to be sent inside TLS.
@@ -302,6 +312,7 @@ impl<W: Wire> World<W> {
         let wheel = self.wheel.next().unwrap_or(Moment::NEVER);
         wheel
             .min(self.pit.next().unwrap_or(Moment::NEVER))
+            .min(self.resolver.deadline(self.now))
             .min(self.drain_deadline())
     }
 
@@ -329,6 +340,7 @@ impl<W: Wire> World<W> {
                 result,
             } => match self.step(owner.into()) {
                 Who::Leg(key) => self.leg_connected(key, result),
+                Who::Resolver(lane) => self.resolver_connected(lane, &result),
                 _ => self.close_slot(slot, Close::Now),
             },
             Event::Received {
@@ -339,6 +351,7 @@ impl<W: Wire> World<W> {
                 Who::Row(row) => self.row_spoke(row, buffer, len),
                 Who::Proxied(key) => self.proxied_received(key, buffer, len),
                 Who::Tunnel(id, side) => self.tunnel_received(id, side, buffer, len),
+                Who::Resolver(lane) => self.resolver_received(lane, buffer, len),
                 Who::Inquiry(_) | Who::Chore(_) | Who::Nobody => self.release(buffer),
             },
             Event::ReceiveEnded { owner, why, .. } => match self.step(owner.into()) {
@@ -347,6 +360,7 @@ impl<W: Wire> World<W> {
                 Who::Row(row) => self.row_silent(row, why),
                 Who::Proxied(key) => self.proxied_receive_ended(key, &why),
                 Who::Tunnel(id, side) => self.tunnel_receive_ended(id, side, why),
+                Who::Resolver(lane) => self.resolver_receive_ended(lane, &why),
                 Who::Inquiry(_) | Who::Chore(_) | Who::Nobody => {}
             },
             Event::Sent {
@@ -362,6 +376,7 @@ impl<W: Wire> World<W> {
                     self.row_dripped(row, result);
                 }
                 Who::Tunnel(id, side) => self.tunnel_sent(id, side, result, flight),
+                Who::Resolver(lane) => self.resolver_sent(lane, &result, flight),
                 Who::Proxied(_) | Who::Inquiry(_) | Who::Chore(_) | Who::Nobody => {
                     self.flights.give_back(flight)
                 }
@@ -373,6 +388,7 @@ impl<W: Wire> World<W> {
                 | Who::Proxied(_)
                 | Who::Tunnel(..)
                 | Who::Inquiry(_)
+                | Who::Resolver(_)
                 | Who::Chore(_)
                 | Who::Nobody => {}
             },
@@ -400,7 +416,7 @@ impl<W: Wire> World<W> {
             Who::Chore(Chore::Shortage) => self.shortage_timer(),
             Who::Chore(Chore::Lists) => self.test_lists(),
             Who::Chore(Chore::Housekeeping) => self.keep_house(),
-            Who::Row(_) | Who::Nobody => {}
+            Who::Row(_) | Who::Resolver(_) | Who::Nobody => {}
         }
         self.serve_offers();
     }
@@ -412,6 +428,7 @@ impl<W: Wire> World<W> {
             Mail::Relay(lists) => self.policy.set_relay(lists),
             Mail::Lore(lore) => self.lore = lore,
             Mail::Tls(tls) => self.tls = Some(tls),
+            Mail::Resolvers(servers) => self.set_resolvers(&servers),
             Mail::Drain { grace } => self.begin_drain(grace),
             Mail::End => self.end_at_once(),
             Mail::Probed { approach, result } => self.probed(&approach, result),
@@ -456,7 +473,7 @@ impl<W: Wire> World<W> {
         who
     }
 
-    fn guarded(&mut self, step: impl FnOnce(&mut Self)) {
+    pub(super) fn guarded(&mut self, step: impl FnOnce(&mut Self)) {
         self.stepping = Who::Nobody;
         if catch_unwind(AssertUnwindSafe(|| step(self))).is_err() {
             self.contain_panic();
@@ -488,6 +505,10 @@ impl<W: Wire> World<W> {
                 None
             }
             Who::Tunnel(id, _) => self.abandon_tunnel(id),
+            Who::Resolver(lane) => {
+                self.guarded_once(|world| world.lose_lane(lane));
+                None
+            }
             Who::Inquiry(_) | Who::Chore(_) | Who::Nobody => None,
         };
         if let Some(leg) = leg {

@@ -199,6 +199,8 @@ impl Simulation {
         let mut options = self.scenario.wire.clone();
         options.shard = shard;
         let weather = self.scenario.weather;
+        // Apart from all else that is left to chance, so that a seed means what it meant without questions.
+        let mut numbers = Chance::new(!chance.clone().next());
         let mut lines = chance.fork();
         let wire = SimWire::new(
             self.net.clone(),
@@ -221,6 +223,7 @@ impl Simulation {
             counters: self.counters[shard].clone(),
             log,
             unix: 1_800_000_000,
+            chance: Box::new(move || numbers.next()),
         };
         let now = self.net.borrow().now();
         self.shards.push(World::new(setup, wire, now));

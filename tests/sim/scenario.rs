@@ -397,6 +397,7 @@ fn config(chance: &mut Chance, newlines: Newlines) -> WorldConfig {
             rows_max: *chance.pick(&[1, 100]),
             ..PitConfig::default()
         },
+        resolver: Default::default(),
         probe: ProbeConfig {
             interval: *chance.pick(&[
                 Duration::ZERO,
@@ -448,6 +449,7 @@ pub fn plain_config() -> WorldConfig {
             max: 10_000,
         },
         pit: PitConfig::default(),
+        resolver: Default::default(),
         probe: ProbeConfig {
             interval: Duration::ZERO,
             relay_test: false,

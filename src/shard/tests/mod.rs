@@ -17,6 +17,7 @@ mod parking;
 mod pool;
 mod probe;
 mod proxied;
+mod resolver;
 mod secure;
 mod secure_leg;
 mod session;
@@ -458,7 +459,17 @@ pub fn settings() -> WorldConfig {
             interval: Duration::ZERO,
             relay_test: false,
         },
+        resolver: Default::default(),
     }
+}
+
+/// Always the same numbers.
+fn chance() -> crate::dns::Chance {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    Box::new(move || {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        state ^ state >> 29
+    })
 }
 
 /// The n-th mail server's address.
@@ -507,6 +518,7 @@ impl Stage {
             counters: counters.clone(),
             log: writer.logs().buffer(shard, counters.clone()),
             unix: 1_800_000_000,
+            chance: chance(),
         };
         let now = Moment::from_micros(1_000_000);
         Stage {

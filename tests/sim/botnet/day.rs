@@ -67,6 +67,12 @@ pub fn pass(
     day.evening(name)
 }
 
+/// What a shard's resolver draws.
+fn numbers(shard: usize) -> weir::dns::Chance {
+    let mut chance = Chance::new(shard as u64);
+    Box::new(move || chance.next())
+}
+
 /// A world's configuration with room for a botnet.
 fn config() -> WorldConfig {
     WorldConfig {
@@ -229,6 +235,7 @@ impl Day {
                 counters: counters.clone(),
                 log: self.writer.logs().buffer(shard, counters.clone()),
                 unix: 1_800_000_000,
+                chance: numbers(shard),
             };
             self.counters.push(counters);
             self.shards.push(World::new(setup, wire, now));
