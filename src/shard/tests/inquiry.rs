@@ -319,3 +319,227 @@ fn a_parked_stutterer_keeps_what_counts_and_no_inquiry() {
     stage.hang_up(client);
     stage.assert_empty();
 }
+
+#[test]
+fn a_client_with_its_own_connection_waits_as_well() {
+    for (weight, code) in [(Some(5), "550"), (None, "")] {
+        let mut config = rejecting();
+        config.identity = crate::route::Identity::ProxyV1;
+        let mut stage = open(config);
+        let client = stage.client();
+        let leg = stage.legs(1)[0];
+        stage.say(leg, "220 mx.example ESMTP\r\n");
+        stage.say(client, "EHLO c.example\r\n");
+        stage.say(leg, "250-mx.example\r\n250 PIPELINING\r\n");
+        stage.heard(leg);
+        let asker = ask(&mut stage, 0, 0, 5);
+        stage.say(
+            client,
+            "MAIL FROM:<a@c.example>\r\nRCPT TO:<b@d.example>\r\nDATA\r\n",
+        );
+        stage.say(leg, "250 2.1.0 Ok\r\n");
+        stage.heard(client);
+        assert_eq!(stage.heard(leg), "MAIL FROM:<a@c.example>\r\n");
+        stage.sleep(Duration::from_secs(1));
+        answer(&mut stage, asker, weight);
+        let heard = stage.heard(client);
+        assert_eq!(heard.contains(code) && !heard.is_empty(), !code.is_empty());
+        let passed = stage.heard(leg).contains("RCPT TO:<b@d.example>");
+        assert_eq!(passed, code.is_empty(), "{heard}");
+        stage.reset(client);
+        stage.assert_empty();
+    }
+}
+
+#[test]
+fn a_server_that_goes_away_takes_the_wait_with_it() {
+    let mut config = rejecting();
+    config.identity = crate::route::Identity::ProxyV1;
+    let mut stage = open(config);
+    let client = stage.client();
+    let leg = stage.legs(1)[0];
+    stage.say(leg, "220 mx.example ESMTP\r\n");
+    stage.say(client, "EHLO c.example\r\n");
+    stage.say(leg, "250 mx.example\r\n");
+    let asker = ask(&mut stage, 0, 0, 5);
+    stage.say(client, "MAIL FROM:<a@c.example>\r\n");
+    stage.say(leg, "250 2.1.0 Ok\r\n");
+    stage.say(client, "RCPT TO:<b@d.example>\r\n");
+    stage.heard(client);
+    stage.reset(leg);
+    answer(&mut stage, asker, Some(5));
+    stage.sleep(Duration::from_secs(5));
+    assert_eq!(stage.code(client), "421");
+    stage.assert_empty();
+}
+
+#[test]
+fn a_drain_does_not_wait_longer_than_its_grace() {
+    let mut stage = open(rejecting());
+    let (waits, idle) = (stage.client(), stage.client());
+    let inquiries: Vec<Key> = stage.world.sessions.iter().map(|(key, _)| key).collect();
+    assert_eq!(inquiries.len(), 2);
+    ask(&mut stage, 0, 0, 5);
+    stage.ask(waits);
+    stage.heard(idle);
+    let grace = Duration::from_secs(1);
+    stage.world.handle_mail(stage.now, Mail::Drain { grace });
+    stage.settle();
+    assert_eq!(stage.code(idle), "421");
+    assert_eq!(stage.heard(waits), "", "its transaction goes on");
+    stage.sleep(Duration::from_millis(1100));
+    assert_eq!(stage.code(waits), "421", "until the grace is over");
+    stage.sleep(Duration::from_secs(5));
+    assert!(stage.world.is_over());
+    stage.assert_empty();
+}
+
+#[test]
+fn a_defect_ends_its_own_session_and_its_inquiry() {
+    let mut stage = open(rejecting());
+    let client = stage.client();
+    let asker = ask(&mut stage, 0, 0, 5);
+    ask(&mut stage, 1, -9, 0);
+    answer(&mut stage, asker, Some(9));
+    stage.ask(client);
+    stage.world.wire.explosive = Some(client);
+    stage.sleep(Duration::from_secs(4));
+    assert_eq!(stage.counters.panics.value(), 1);
+    assert!(stage.closed(client).is_some());
+    stage.assert_empty();
+}
+
+#[test]
+fn answers_to_what_is_not_asked_any_more_find_nobody() {
+    let mut stage = open(rejecting());
+    let client = stage.client();
+    let first = ask(&mut stage, 0, 0, 5);
+    let inquiry = inquiry(&stage);
+    let entry = stage.world.inquiries.get_mut(inquiry).expect("it is open");
+    assert!(entry.awaits(About::Zone(0)));
+    entry.drop_question(About::Zone(0));
+    let second = ask(&mut stage, 0, 0, 5);
+    assert_ne!(first, second);
+    stage.ask(client);
+    answer(&mut stage, first, None);
+    assert!(stage.legs(1).is_empty(), "it was another question");
+    answer(&mut stage, second, None);
+    assert_eq!(stage.legs(1).len(), 1);
+    // Whoever is gone is not found either.
+    stage.reset(client);
+    answer(&mut stage, second, None);
+    stage.assert_empty();
+}
+
+#[test]
+fn what_a_session_outlives_is_looked_into_again() {
+    let mut stage = open(rejecting());
+    let client = stage.client();
+    let asker = ask(&mut stage, 0, 0, 9);
+    answer(&mut stage, asker, Some(9));
+    stage.ask(client);
+    assert_eq!(stage.code(client), "550");
+    stage.sleep(Duration::from_secs(61));
+    stage.say(client, "RSET\r\nMAIL FROM:<a@c.example>\r\n");
+    stage.heard(client);
+    stage.say(client, "RCPT TO:<b@d.example>\r\n");
+    assert_eq!(
+        stage.heard(client),
+        "",
+        "not listed any more, as far as is known"
+    );
+    assert_eq!(stage.legs(1).len(), 1);
+}
+
+#[test]
+fn a_session_that_is_another_clients_is_inquired_of_anew() {
+    let network = "198.51.100.0/24".parse().expect("a network");
+    let trust = [network].into_iter().collect();
+    let config = WorldConfig {
+        proxied: ProxiedConfig {
+            trust: Arc::new(trust),
+            ..ProxiedConfig::default()
+        },
+        ..rejecting()
+    };
+    let mut stage = open(config);
+    let client = stage.client();
+    let of_proxy = ask(&mut stage, 0, 0, 9);
+    answer(&mut stage, of_proxy, Some(9));
+    stage.say(client, "EHLO proxy.example\r\nXCLIENT ADDR=203.0.113.9\r\n");
+    stage.heard(client);
+    let inquiry = inquiry(&stage);
+    let entry = stage.world.inquiries.get(inquiry).expect("a new one");
+    assert_eq!(entry.ip.to_string(), "203.0.113.9");
+    assert_eq!((entry.dossier.score(), stage.world.inquiries.len()), (0, 1));
+    answer(&mut stage, of_proxy, None);
+    stage.ask(client);
+    assert_eq!(stage.legs(1).len(), 1, "what the proxy is does not matter");
+}
+
+#[test]
+fn an_inquiry_survives_the_greet_wait_behind_a_handshake() {
+    use crate::tls::testing::{client_config, name};
+    let tls = super::secure::with_tls(crate::net::ClientTls::Implicit);
+    let mut config = WorldConfig {
+        services: tls.services,
+        tls: tls.tls,
+        ..rejecting()
+    };
+    config.session.greet_wait = Duration::from_secs(5);
+    let mut stage = open(config);
+    let slot = stage.client();
+    let asker = ask(&mut stage, 0, 0, 9);
+    let client = rustls::ClientConnection::new(client_config(&[&rustls::version::TLS13]), name());
+    let mut client = super::secure::Client::of(slot, client.expect("a client").into());
+    client.turn(&mut stage);
+    assert_eq!((stage.world.pit.len(), stage.world.inquiries.len()), (1, 1));
+    answer(&mut stage, asker, Some(9));
+    assert_eq!(found(&stage, Finding::Dnsbl, Action::Log), 0, "to whom?");
+    stage.sleep(Duration::from_secs(6));
+    assert_eq!(found(&stage, Finding::Dnsbl, Action::Log), 1);
+    client.say(&mut stage, "EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n");
+    assert!(client.heard(&mut stage).contains("550 5.7.1"));
+    stage.reset(slot);
+    stage.assert_empty();
+}
+
+#[test]
+fn who_leaves_in_its_greet_wait_is_counted_with_its_score() {
+    let mut config = rejecting();
+    config.session.greet_wait = Duration::from_secs(5);
+    let mut stage = open(config);
+    let client = stage.client();
+    stage.hang_up(client);
+    let zero = crate::metrics::ScoreRange::Zero;
+    assert_eq!(stage.counters.scores.at(zero).value(), 1);
+    stage.assert_empty();
+}
+
+#[test]
+fn waits_are_counted_by_how_they_ended() {
+    use crate::metrics::Waited;
+    let mut stage = open(rejecting());
+    let waits = |stage: &Stage| {
+        [Waited::Answered, Waited::Expired, Waited::Left]
+            .map(|end| stage.counters.recipient_waits.at(end).value())
+    };
+    let client = stage.client();
+    let asker = ask(&mut stage, 0, 0, 5);
+    stage.ask(client);
+    answer(&mut stage, asker, Some(5));
+    assert_eq!(waits(&stage), [1, 0, 0]);
+    stage.reset(client);
+    let client = stage.client();
+    ask(&mut stage, 0, 0, 5);
+    stage.ask(client);
+    stage.sleep(Duration::from_secs(4));
+    assert_eq!(waits(&stage), [1, 1, 0]);
+    stage.reset(client);
+    let client = stage.client();
+    ask(&mut stage, 0, 0, 5);
+    stage.ask(client);
+    stage.reset(client);
+    assert_eq!(waits(&stage), [1, 1, 1]);
+    stage.assert_empty();
+}
