@@ -181,8 +181,10 @@ pub struct FindingRecord<'a> {
     pub after: Duration,
     /// The reason, where a finding can have several, or empty.
     pub why: &'static str,
-    /// What it adds to the score; for a step of the score: the score. 0: not told.
+    /// What it adds to the score. 0: not told.
     pub weight: i16,
+    /// The score now, of a client that is inquired of.
+    pub score: Option<i32>,
     /// Which list, network or country it was, or empty.
     pub detail: &'a str,
 }
@@ -254,6 +256,9 @@ impl LogBuffer {
             line.word_if("why", r.why);
             line.bytes_if("detail", r.detail.as_bytes());
             line.signed_if("weight", r.weight.into());
+            if let Some(score) = r.score {
+                line.signed("score", score.into());
+            }
         });
     }
 

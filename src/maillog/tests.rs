@@ -249,3 +249,34 @@ fn wait_for(condition: impl Fn() -> bool) {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+#[test]
+fn a_finding_tells_what_it_weighs() {
+    let record = FindingRecord {
+        at: Moment::ZERO,
+        session: 31,
+        client: "192.0.2.7:4711".parse().unwrap(),
+        finding: "dnswl",
+        action: "log",
+        stage: "lookup",
+        after: Duration::from_millis(7),
+        why: "",
+        weight: -3,
+        score: Some(2),
+        detail: "wl.example",
+    };
+    let text = logged(Format::Text, |log| log.finding(&record));
+    assert_eq!(
+        after_time(&text),
+        "finding shard=3 session=1f client=[192.0.2.7]:4711 finding=dnswl action=log stage=lookup after=0.007 detail=\"wl.example\" \
+         weight=-3 score=2\n"
+    );
+    let plain = FindingRecord {
+        weight: 0,
+        score: None,
+        detail: "",
+        ..record
+    };
+    let text = logged(Format::Json, |log| log.finding(&plain));
+    assert!(!text.contains("weight") && !text.contains("score") && !text.contains("detail"));
+}

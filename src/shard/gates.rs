@@ -30,7 +30,7 @@ pub struct Note {
     pub stage: &'static str,
     /// The reason, where a finding can have several.
     pub why: &'static str,
-    /// What it adds to the score; for a step of the score: the score.
+    /// What it adds to the score.
     pub weight: i16,
     pub detail: Detail,
 }
@@ -215,6 +215,7 @@ impl<W: Wire> World<W> {
         if ruling.noticed.is_empty() {
             return;
         }
+        let mut weighed = false;
         for finding in ruling.noticed.iter() {
             let weight = self.policy.config().actions.weight(finding);
             let note = Note {
@@ -222,9 +223,12 @@ impl<W: Wire> World<W> {
                 weight,
                 ..Note::of(finding, stage)
             };
+            weighed |= self.weigh_finding(key, finding);
             self.note(key, &note);
-            self.weigh_finding(key, finding);
             self.remember_finding(key, finding);
+        }
+        if let Some(inquiry) = self.inquiry_of(key).filter(|_| weighed) {
+            self.feel_score(inquiry, key);
         }
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -240,11 +244,12 @@ impl<W: Wire> World<W> {
 
     /// Counts and logs one finding.
     pub(super) fn note(&mut self, key: Key, note: &Note) {
-        if let Some(inquiry) = self.inquiry_of(key)
-            && let Some(entry) = self.inquiries.get_mut(inquiry)
-        {
+        let inquiry = self.inquiry_of(key);
+        let inquiry = inquiry.and_then(|inquiry| self.inquiries.get_mut(inquiry));
+        let score = inquiry.map(|entry| {
             entry.told(note.finding);
-        }
+            entry.dossier.score()
+        });
         let Some(session) = self.sessions.get(key) else {
             return;
         };
@@ -268,6 +273,7 @@ impl<W: Wire> World<W> {
             after: self.now.since(session.accepted),
             why: note.why,
             weight: note.weight,
+            score,
             detail: &self.detail_words(note.detail),
         });
     }

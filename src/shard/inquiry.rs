@@ -94,8 +94,17 @@ impl Place {
 /// What lies beside the pit, by slot.
 enum Beside {
     Inquiry(Key),
-    Findings(Findings),
+    /// [`Findings`], so that the mark of this enum takes no octets of its own.
+    Findings {
+        noted: FindingSet,
+        score: i32,
+    },
 }
+
+const _: () = assert!(
+    size_of::<(SlotId, Beside)>() <= 24,
+    "a parked client is to take 256 bytes with what lies beside it"
+);
 
 /// What was found of a client by now, in short.
 #[derive(Clone, Copy, Default)]
@@ -314,16 +323,15 @@ impl<W: Wire> World<W> {
         }
     }
 
-    /// What is found of a session itself counts as well.
-    pub(super) fn weigh_finding(&mut self, session: Key, finding: Finding) {
+    /// What is found of a session itself counts as well. True: the score is another one now.
+    pub(super) fn weigh_finding(&mut self, session: Key, finding: Finding) -> bool {
         let weight = self.policy.config().actions.weight(finding);
-        if weight != 0
-            && let Some(inquiry) = self.inquiry_of(session)
-            && let Some(entry) = self.inquiries.get_mut(inquiry)
-        {
-            entry.dossier.put(Mark::lasting(finding, weight));
-            self.tell_steps(inquiry, session);
+        if weight == 0 {
+            return false;
         }
+        let inquiry = self.inquiry_of(session);
+        let entry = inquiry.and_then(|inquiry| self.inquiries.get_mut(inquiry));
+        entry.is_some_and(|entry| entry.dossier.put(Mark::lasting(finding, weight)))
     }
 
     /// The dossier has changed outside any step of its session: the client feels it, and who waits may wait no more.
@@ -357,18 +365,14 @@ impl<W: Wire> World<W> {
                 continue;
             }
             entry.told.insert(step);
-            self.tell_step(session, step, score);
+            self.tell_step(session, step);
         }
     }
 
-    fn tell_step(&mut self, session: Key, step: Finding, score: i32) {
+    fn tell_step(&mut self, session: Key, step: Finding) {
         if self.policy.config().actions.of(step) == Action::Off {
             return;
         }
-        let note = Note {
-            weight: score.clamp(i16::MIN.into(), i16::MAX.into()) as i16,
-            ..Note::of(step, "score")
-        };
-        self.note(session, &note);
+        self.note(session, &Note::of(step, "score"));
     }
 }

@@ -417,6 +417,12 @@ impl<W: Wire> World<W> {
         if !begun {
             return self.add_session(session);
         }
+        if how != PitEnd::Promoted {
+            // It is a session only to hear its last words.
+            let findings = self.end_inquiry_beside(tenant.slot);
+            self.count_score(findings);
+            return self.add_session(session);
+        }
         let ip = SocketAddr::from(tenant.peer).ip();
         self.begin_inquiry(tenant.slot, ip, tenant.standing);
         let key = self.add_session(session)?;

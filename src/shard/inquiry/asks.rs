@@ -209,3 +209,25 @@ impl<W: Wire> World<W> {
         }
     }
 }
+
+#[cfg(test)]
+impl<W: Wire> World<W> {
+    /// What has to hold whenever the world rests: who waits is in a transaction, will be looked at again, and its inquiry is
+    /// the one its session knows.
+    pub(in super::super) fn check_asks(&self) {
+        for (inquiry, entry) in self.inquiries.slab.iter() {
+            let Some(session) = entry.session() else {
+                assert!(entry.pending.is_empty(), "a row has no recipients");
+                continue;
+            };
+            assert_eq!(self.inquiry_of(session), Some(inquiry), "one each");
+            let relay = &self.sessions.get(session).expect("it ends first").relay;
+            for pending in &entry.pending {
+                let recipients = relay.envelope().map_or(0, |all| all.recipient_count());
+                assert!(usize::from(pending.index) < recipients, "a stale ask");
+                assert!(entry.armed < Moment::NEVER, "nobody looks at it again");
+                assert!(!entry.open.is_empty(), "it waits for nothing");
+            }
+        }
+    }
+}

@@ -22,7 +22,7 @@ impl<W: Wire> World<W> {
             return;
         }
         let carried = match self.inquiries.take_beside(slot) {
-            Some(Beside::Findings(findings)) => findings.noted,
+            Some(Beside::Findings { noted, .. }) => noted,
             _ => FindingSet::EMPTY,
         };
         let entry = Inquiry {
@@ -86,10 +86,11 @@ impl<W: Wire> World<W> {
 
     /// A session is parked: a row is too small for an inquiry.
     pub(in super::super) fn leave_findings_beside(&mut self, session: Key, slot: SlotId) {
-        if let Some(findings) = self.findings_of(session)
-            && !findings.noted.is_empty()
+        if let Some(Findings { noted, score }) = self.findings_of(session)
+            && !noted.is_empty()
         {
-            self.inquiries.put_beside(slot, Beside::Findings(findings));
+            let findings = Beside::Findings { noted, score };
+            self.inquiries.put_beside(slot, findings);
         }
     }
 
@@ -101,7 +102,7 @@ impl<W: Wire> World<W> {
                 self.inquiries.end(Place(inquiry.index()));
                 found
             }
-            Beside::Findings(findings) => Some(findings),
+            Beside::Findings { noted, score } => Some(Findings { noted, score }),
         }
     }
 

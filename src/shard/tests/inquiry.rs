@@ -1,5 +1,7 @@
 //! What is inquired of clients: late answers, what waits for them, and what becomes of those who do not wait.
 
+mod game;
+
 use super::*;
 use crate::dns::{Answer, Failure, Kind, Name, Outcome, Question};
 use crate::policy::dossier::{Detail, Mark};
@@ -50,6 +52,11 @@ fn inquiry(stage: &Stage) -> Key {
 
 /// A question that may bring so much is asked about the client.
 fn ask(stage: &mut Stage, zone: u16, least: i16, most: i16) -> Asker {
+    let inquiry = inquiry(stage);
+    ask_about(stage, inquiry, zone, least, most)
+}
+
+fn ask_about(stage: &mut Stage, inquiry: Key, zone: u16, least: i16, most: i16) -> Asker {
     let question = Question {
         name: Name::parse(b"list.example").expect("a name"),
         kind: Kind::A,
@@ -59,7 +66,6 @@ fn ask(stage: &mut Stage, zone: u16, least: i16, most: i16) -> Asker {
         most,
         worst: Action::Log,
     };
-    let inquiry = inquiry(stage);
     stage
         .world
         .inquire(inquiry, About::Zone(zone), &question, stakes);

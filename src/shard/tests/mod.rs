@@ -570,6 +570,7 @@ impl Stage {
             self.world.acts.is_empty(),
             "acts are drained in the step that caused them"
         );
+        self.world.check_asks();
         assert!(
             self.world.offers.is_empty(),
             "a free connection is given away in the step that freed it"
