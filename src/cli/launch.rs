@@ -146,6 +146,7 @@ impl Config {
             drain: self.timeouts.drain,
             reload: Box::new(reload),
             keeping: self.keeping(),
+            server: self.lasting.server.clone(),
             clock,
             first: self.lists(),
             about: About {

@@ -1,4 +1,4 @@
-//! What shards learn goes around: from one to the others, to the file of --state, and from there to all.
+//! What shards learn goes around: from one to the others, to the file of --state and to other hosts, and from there to all.
 //!
 //! Nothing is kept here. A letter is the same memory for everybody who gets it; the shards are mailed and the keeper is left
 //! a copy, and neither is waited for.
@@ -6,8 +6,9 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::policy::news::News;
 use crate::shard::{Mail, Told, clock::Clock};
-use crate::state::{Keeper, Keeping, View};
+use crate::state::{Keeper, Keeping, Server, Sharing, SharingView, View};
 
 /// To all shards.
 pub type ToAll = Arc<dyn Fn(Mail) + Send + Sync>;
@@ -17,13 +18,21 @@ pub type ToOthers = Box<dyn Fn(usize, Mail) + Send>;
 /// Where news go.
 pub struct Exchange {
     to_others: ToOthers,
-    keeper: Option<Keeper>,
+    keeper: Option<Arc<Keeper>>,
+    sharing: Option<Sharing>,
+}
+
+/// For the metrics; None: there is no such thing.
+pub struct Views {
+    pub file: Option<View>,
+    pub shared: Option<SharingView>,
 }
 
 impl Exchange {
-    /// Begins to read the file, if there is one.
+    /// Begins to read the file, and to talk with the server, where they are. To be called on control's runtime.
     pub fn start(
         keeping: Option<Keeping>,
+        server: Option<Server>,
         clock: Clock,
         to_all: &ToAll,
         to_others: ToOthers,
@@ -37,9 +46,22 @@ impl Exchange {
                 Box::new(move |news| to_all(Mail::News(news))),
             )
         };
+        let keeper = keeping.map(start).transpose()?.map(Arc::new);
+        let sharing = server.map(|server| {
+            let (to_all, keeper) = (Arc::clone(to_all), keeper.clone());
+            let counts_before = keeper.is_none();
+            let hear = move |news: Arc<[News]>| {
+                if let Some(keeper) = &keeper {
+                    keeper.keep(Arc::clone(&news));
+                }
+                to_all(Mail::News(news));
+            };
+            Sharing::start(server, counts_before, Box::new(hear))
+        });
         Ok(Exchange {
             to_others,
-            keeper: keeping.map(start).transpose()?,
+            keeper,
+            sharing,
         })
     }
 
@@ -47,17 +69,25 @@ impl Exchange {
     pub fn told(&self, told: Told) {
         (self.to_others)(told.shard, Mail::News(Arc::clone(&told.news)));
         if let Some(keeper) = &self.keeper {
-            keeper.keep(told.news);
+            keeper.keep(Arc::clone(&told.news));
+        }
+        if let Some(sharing) = &self.sharing {
+            sharing.tell(told.news);
         }
     }
 
-    /// For the metrics; None: nothing lasts.
-    pub fn view(&self) -> Option<View> {
-        self.keeper.as_ref().map(Keeper::view)
+    pub fn views(&self) -> Views {
+        Views {
+            file: self.keeper.as_ref().map(|keeper| keeper.view()),
+            shared: self.sharing.as_ref().map(Sharing::view),
+        }
     }
 
     /// Writes what is left.
-    pub fn finish(self) {
+    pub async fn finish(self) {
+        if let Some(sharing) = self.sharing {
+            sharing.finish().await;
+        }
         if let Some(keeper) = self.keeper {
             keeper.finish();
         }

@@ -52,7 +52,7 @@ use crate::maillog::Logs;
 use crate::metrics::Counters;
 use crate::policy::{access::Access, lore::Lore, relay::Relay};
 use crate::shard::{self, Mail, Told, UpstreamSpec, clock::Clock};
-use crate::state::Keeping;
+use crate::state::{Keeping, Server};
 use crate::tls::{Changed, Material};
 
 /// What control goes by.
@@ -74,6 +74,8 @@ pub struct Config {
     pub first: shard::Lists,
     /// The file that what shards learn is kept in.
     pub keeping: Option<Keeping>,
+    /// The server by which hosts share it.
+    pub server: Option<Server>,
     pub clock: Clock,
     /// For the status page.
     pub about: About,
@@ -182,14 +184,17 @@ impl Control {
             book,
             certificates,
         } = self;
-        let keeping = config.keeping.take();
-        let exchange = Exchange::start(keeping, config.clock, &crew.mail, crew.to_others)?;
+        let exchange = {
+            let _on = runtime.enter();
+            let (keeping, server) = (config.keeping.take(), config.server.take());
+            Exchange::start(keeping, server, config.clock, &crew.mail, crew.to_others)?
+        };
         let state = Arc::new(State::new(
             config.about.clone(),
             crew.counters,
             logs.clone(),
             book.table(),
-            exchange.view(),
+            exchange.views(),
         ));
         let work = Work {
             signals,
@@ -266,7 +271,7 @@ impl Work {
         while let Ok(told) = self.told.try_recv() {
             self.exchange.told(told);
         }
-        self.exchange.finish();
+        self.exchange.finish().await;
         code
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{About, process};
+use super::{About, exchange::Views, process};
 use crate::maillog::Logs;
 use crate::metrics::{
     Counters, ListSays, Names, Outcome,
@@ -22,7 +22,7 @@ use crate::metrics::{
 use crate::policy::dnsbl::Standing;
 use crate::policy::{Action, Finding};
 use crate::shard::UpstreamSpec;
-use crate::state::View;
+use crate::state::{SharingView, View};
 
 /// How long readiness waits for the first probes: until then EHLO announces less than the upstreams offer.
 const FIRST_PROBES: Duration = Duration::from_secs(5);
@@ -34,8 +34,8 @@ pub struct State {
     logs: Logs,
     upstreams: Mutex<Arc<[UpstreamSpec]>>,
     certificates: Mutex<Certificates>,
-    /// The file of --state.
-    file: Option<View>,
+    /// The file and the server of --state.
+    lasting: Views,
     draining: AtomicBool,
     started: Instant,
     started_at: f64,
@@ -47,7 +47,7 @@ impl State {
         counters: Vec<Arc<Counters>>,
         logs: Logs,
         upstreams: Arc<[UpstreamSpec]>,
-        file: Option<View>,
+        lasting: Views,
     ) -> Self {
         Self {
             about,
@@ -55,7 +55,7 @@ impl State {
             logs,
             upstreams: Mutex::new(upstreams),
             certificates: Mutex::default(),
-            file,
+            lasting,
             draining: AtomicBool::new(false),
             started: Instant::now(),
             started_at: process::seconds_since_1970(),
@@ -119,7 +119,13 @@ impl State {
         };
         let mut out = expose::render(self.counters.iter().map(Arc::as_ref), &names);
         certificates::render(&mut out, &self.certificates());
-        state::render(&mut out, self.file.as_ref().map(View::readings));
+        let Views { file, shared } = &self.lasting;
+        let (file, shared) = (file.as_ref(), shared.as_ref());
+        state::render(
+            &mut out,
+            file.map(View::readings),
+            shared.map(SharingView::readings),
+        );
         expose::render_process(
             &mut out,
             &Process {

@@ -49,6 +49,7 @@ impl Bench {
             drain: Duration::from_secs(1),
             reload: Box::new(|| Err(vec!["not in this test".into()])),
             keeping,
+            server: None,
             clock: Clock::start(),
             first: shard::Lists {
                 access: Arc::default(),

@@ -20,8 +20,19 @@ pub struct File {
     pub set_aside: u64,
 }
 
+/// The server of --state redis://.
+#[derive(Copy, Clone, Eq, PartialEq, Debug, Default)]
+pub struct Shared {
+    pub is_up: bool,
+    pub sent: u64,
+    pub received: u64,
+    pub dropped: u64,
+    pub unreadable: u64,
+    pub losses: u64,
+}
+
 /// Name, kind, label, help.
-pub const ROWS: [(&str, &str, &str, &str); 8] = [
+pub const ROWS: [(&str, &str, &str, &str); 13] = [
     (
         "weir_state_entries",
         "gauge",
@@ -70,19 +81,76 @@ pub const ROWS: [(&str, &str, &str, &str); 8] = [
         "",
         "Files that were damaged, of another version or of another program, and were put aside as FILE.aside. Above 0: what was in it is not known any more.",
     ),
+    (
+        "weir_state_shared_up",
+        "gauge",
+        "",
+        "1 while the server of --state redis:// answers. 0: this host goes by what it knows itself; mail goes on.",
+    ),
+    (
+        "weir_state_shared_losses_total",
+        "counter",
+        "",
+        "Times that server was lost, or not there at the start.",
+    ),
+    (
+        "weir_state_shared_news_total",
+        "counter",
+        "way",
+        "Things learnt: told to the other hosts (out), and heard from them (in).",
+    ),
+    (
+        "weir_state_shared_dropped_total",
+        "counter",
+        "",
+        "Things learnt that the other hosts did not hear of, because the server was away for long.",
+    ),
+    (
+        "weir_state_shared_unreadable_total",
+        "counter",
+        "",
+        "Entries that were passed over: of another version, damaged, or not written by weir.",
+    ),
 ];
 
-/// Appends them; nothing where nothing is kept.
-pub fn render(out: &mut String, file: Option<File>) {
+/// How many of them are about the file.
+const FILE_ROWS: usize = 8;
+
+fn render_shared(out: &mut String, shared: Option<Shared>) {
+    let Some(shared) = shared else { return };
+    for (name, kind, _, help) in &ROWS[FILE_ROWS..] {
+        head(out, name, kind, help);
+        let value = match *name {
+            "weir_state_shared_up" => u64::from(shared.is_up),
+            "weir_state_shared_losses_total" => shared.losses,
+            "weir_state_shared_dropped_total" => shared.dropped,
+            "weir_state_shared_unreadable_total" => shared.unreadable,
+            _ => {
+                sample(out, name, "way=\"in\"", shared.received);
+                sample(out, name, "way=\"out\"", shared.sent);
+                continue;
+            }
+        };
+        sample(out, name, "", value);
+    }
+}
+
+/// Appends them; nothing where nothing is kept or shared.
+pub fn render(out: &mut String, file: Option<File>, shared: Option<Shared>) {
+    render_file(out, file);
+    render_shared(out, shared);
+}
+
+fn render_file(out: &mut String, file: Option<File>) {
     let Some(file) = file else { return };
     let labelled = |key: &str, value: &str| {
         let mut labels = String::new();
         push_label(&mut labels, key, value);
         labels
     };
-    for (name, kind, label, help) in ROWS {
+    for (name, kind, label, help) in &ROWS[..FILE_ROWS] {
         head(out, name, kind, help);
-        let values: &[(&str, u64)] = match name {
+        let values: &[(&str, u64)] = match *name {
             "weir_state_entries" => &[("tuples", file.tuples), ("networks", file.networks)],
             "weir_state_loaded" => &[("", u64::from(file.is_loaded))],
             "weir_state_loaded_entries_total" => &[("", file.loaded)],
@@ -93,7 +161,7 @@ pub fn render(out: &mut String, file: Option<File>) {
             _ => &[("", file.set_aside)],
         };
         for (value, number) in values {
-            match label {
+            match *label {
                 "" => sample(out, name, "", number),
                 label => sample(out, name, &labelled(label, value), number),
             }
@@ -120,9 +188,17 @@ mod tests {
             set_aside: 5,
         };
         let mut out = String::new();
-        render(&mut out, None);
+        render(&mut out, None, None);
         assert_eq!(out, "");
-        render(&mut out, Some(file));
+        let shared = Shared {
+            is_up: true,
+            sent: 11,
+            received: 12,
+            dropped: 13,
+            unreadable: 14,
+            losses: 15,
+        };
+        render(&mut out, Some(file), Some(shared));
         for line in [
             "weir_state_entries{table=\"tuples\"} 3",
             "weir_state_entries{table=\"networks\"} 2",
@@ -134,6 +210,12 @@ mod tests {
             "weir_state_writes_total{result=\"failed\"} 6",
             "weir_state_failing 1",
             "weir_state_set_aside_total 5",
+            "weir_state_shared_up 1",
+            "weir_state_shared_news_total{way=\"in\"} 12",
+            "weir_state_shared_news_total{way=\"out\"} 11",
+            "weir_state_shared_dropped_total 13",
+            "weir_state_shared_unreadable_total 14",
+            "weir_state_shared_losses_total 15",
         ] {
             assert!(out.lines().any(|shown| shown == line), "{line} in {out}");
         }

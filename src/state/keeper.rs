@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 use std::{fs, io};
@@ -60,7 +60,8 @@ pub type Deliver = Box<dyn Fn(Arc<[News]>) + Send>;
 pub struct Keeper {
     orders: SyncSender<Order>,
     cells: Arc<Cells>,
-    thread: thread::JoinHandle<()>,
+    /// None: it has been waited for.
+    thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 enum Order {
@@ -106,7 +107,7 @@ impl Keeper {
         Ok(Keeper {
             orders,
             cells,
-            thread,
+            thread: Mutex::new(Some(thread)),
         })
     }
 
@@ -130,8 +131,14 @@ impl Keeper {
     }
 
     /// Writes what is pending and ends; waits for that, for the disk may take its time.
-    pub fn finish(self) {
-        if self.orders.send(Order::End).is_err() || self.thread.join().is_err() {
+    pub fn finish(&self) {
+        let thread = self
+            .thread
+            .lock()
+            .expect("nobody panics while it is held")
+            .take();
+        let Some(thread) = thread else { return };
+        if self.orders.send(Order::End).is_err() || thread.join().is_err() {
             log::error!("--state: the thread that keeps the file had ended before");
         }
     }

@@ -1,0 +1,386 @@
+//! Hosts tell each other what they learn, by a stream on the server of --state redis://.
+//!
+//! ```text
+//!   weir:news   a stream: XADD MAXLEN ~ n * host ID news OCTETS (codec.rs), read by everybody from where he was
+//! ```
+//! A stream and not publish/subscribe: who was away, or has just started, reads what he missed, as far back as the stream goes.
+//! Everything is one task on the control thread's runtime: once a second it writes what has come together and reads what is new.
+//! While the server is away what is to be written waits, bounded; then the oldest is let go. Deeds from before the start are not
+//! counted where a file is kept, which has counted most of them already; all else does no harm when it is heard twice.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, RedisError, cmd};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::metrics::state::Shared as Readings;
+use crate::policy::news::News;
+
+use super::codec;
+use super::server::Server;
+
+const STREAM: &str = "weir:news";
+/// Entries that the server keeps: an hour and more of a few hosts. Each has at most [`PER_ENTRY`] news of 29 octets.
+const STREAM_MAX: u32 = 8192;
+const PER_ENTRY: usize = 1024;
+const _: () = assert!(PER_ENTRY <= codec::BATCH_MAX);
+
+/// How often is written and read.
+const EVERY: Duration = Duration::from_secs(1);
+/// Between two readings where there is more.
+const BREATH: Duration = Duration::from_millis(100);
+/// How soon a server that is away is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
+/// Longer than a server takes that is of any use.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Entries read at once: 2 MiB at most.
+const PAGE: usize = 64;
+/// News that wait for a server that is away.
+const OUTBOX_MAX: usize = 1 << 16;
+/// Letters of shards on their way here.
+const LETTERS: usize = 1024;
+
+/// What is read with XREAD: streams, entries, fields.
+type Read = Option<Vec<(String, Vec<(String, Vec<Vec<u8>>)>)>>;
+
+/// What hears of what other hosts have learnt.
+pub type Hear = Box<dyn Fn(Arc<[News]>) + Send + Sync>;
+
+/// The task, from outside.
+pub struct Sharing {
+    letters: mpsc::Sender<Arc<[News]>>,
+    cells: Arc<Cells>,
+    ending: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Cells {
+    is_up: AtomicBool,
+    sent: AtomicU64,
+    received: AtomicU64,
+    dropped: AtomicU64,
+    unreadable: AtomicU64,
+    losses: AtomicU64,
+}
+
+/// How it stands, whoever asks.
+#[derive(Clone)]
+pub struct SharingView(Arc<Cells>);
+
+impl SharingView {
+    pub fn readings(&self) -> Readings {
+        let cells = &*self.0;
+        Readings {
+            is_up: cells.is_up.load(Relaxed),
+            sent: cells.sent.load(Relaxed),
+            received: cells.received.load(Relaxed),
+            dropped: cells.dropped.load(Relaxed),
+            unreadable: cells.unreadable.load(Relaxed),
+            losses: cells.losses.load(Relaxed),
+        }
+    }
+}
+
+impl Sharing {
+    /// Starts the task on the runtime of the caller. `counts_before`: also deeds of before the start are news.
+    pub fn start(server: Server, counts_before: bool, hear: Hear) -> Sharing {
+        let (letters, received) = mpsc::channel(LETTERS);
+        let cells = Arc::new(Cells::default());
+        let mut host = [0; 8];
+        rand::fill(&mut host).expect("the kernel has random octets");
+        let task = Task {
+            server,
+            host: u64::from_be_bytes(host).to_string(),
+            hear,
+            letters: received,
+            cells: Arc::clone(&cells),
+            outbox: VecDeque::new(),
+            seen: Id::default(),
+            before: (!counts_before).then(Id::default),
+            is_told: false,
+            ending: Arc::default(),
+        };
+        let ending = Arc::clone(&task.ending);
+        Sharing {
+            letters,
+            cells,
+            ending,
+            task: tokio::spawn(task.run()),
+        }
+    }
+
+    /// Leaves news for the other hosts. Never waits.
+    pub fn tell(&self, news: Arc<[News]>) {
+        let count = news.len() as u64;
+        if self.letters.try_send(news).is_err() {
+            self.cells.dropped.fetch_add(count, Relaxed);
+        }
+    }
+
+    /// Sends what is left, if the server takes it at once.
+    pub async fn finish(self) {
+        drop(self.letters);
+        self.ending.notify_one();
+        if timeout(PATIENCE, self.task).await.is_err() {
+            log::warn!("--state redis://: the other hosts miss what was learnt last");
+        }
+    }
+
+    pub fn view(&self) -> SharingView {
+        SharingView(Arc::clone(&self.cells))
+    }
+}
+
+/// The number of an entry: milliseconds of the server's clock, and a count within them.
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Debug, Default)]
+struct Id(u64, u64);
+
+impl Id {
+    fn parse(text: &str) -> Option<Id> {
+        let (millis, count) = text.split_once('-')?;
+        Some(Id(millis.parse().ok()?, count.parse().ok()?))
+    }
+}
+
+impl std::fmt::Display for Id {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.0, self.1)
+    }
+}
+
+struct Task {
+    server: Server,
+    /// Drawn at the start: what one has written oneself is passed over.
+    host: String,
+    hear: Hear,
+    letters: mpsc::Receiver<Arc<[News]>>,
+    cells: Arc<Cells>,
+    outbox: VecDeque<News>,
+    /// The last entry that was read.
+    seen: Id,
+    /// The last entry there was at the start, once that is known; None: all deeds count.
+    before: Option<Id>,
+    /// That the server is away is told once.
+    is_told: bool,
+    /// No more letters come: not to sleep on.
+    ending: Arc<Notify>,
+}
+
+/// Control has ended.
+struct Ended;
+
+impl Task {
+    async fn run(mut self) {
+        loop {
+            let ended = match self.connect().await {
+                Ok(mut connection) => self.exchange(&mut connection).await,
+                Err(error) => {
+                    self.lost(&error);
+                    self.gather()
+                }
+            };
+            if ended.is_err() {
+                return;
+            }
+            self.rest(AGAIN).await;
+        }
+    }
+
+    async fn connect(&mut self) -> Result<MultiplexedConnection, RedisError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE));
+        let client = self.server.client();
+        let mut connection = client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await?;
+        let last = last_entry(&mut connection).await?;
+        if last < self.seen {
+            // The server has forgotten, or its clock went back: what is there now came since.
+            self.seen = Id::default();
+        }
+        if self.before == Some(Id::default()) {
+            self.before = Some(last);
+        }
+        self.is_told = false;
+        self.cells.is_up.store(true, Relaxed);
+        log::info!("--state {}: connected", self.server);
+        Ok(connection)
+    }
+
+    /// Goes on until the server is lost or weir ends.
+    async fn exchange(&mut self, connection: &mut MultiplexedConnection) -> Result<(), Ended> {
+        loop {
+            let is_ending = self.gather().is_err();
+            let outcome = match self.send(connection).await {
+                Ok(()) => self.receive(connection).await,
+                Err(error) => Err(error),
+            };
+            if is_ending {
+                return Err(Ended);
+            }
+            match outcome {
+                Ok(has_more) => self.rest(if has_more { BREATH } else { EVERY }).await,
+                Err(error) => {
+                    self.lost(&error);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn rest(&self, pause: Duration) {
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = self.ending.notified() => {}
+        }
+    }
+
+    /// Takes what the shards have left. Of too much the oldest goes.
+    fn gather(&mut self) -> Result<(), Ended> {
+        loop {
+            match self.letters.try_recv() {
+                Ok(letter) => self.outbox.extend(letter.iter()),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return Err(Ended),
+            }
+            let excess = self.outbox.len().saturating_sub(OUTBOX_MAX);
+            self.outbox.drain(..excess);
+            self.cells.dropped.fetch_add(excess as u64, Relaxed);
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+        while !self.outbox.is_empty() {
+            let count = self.outbox.len().min(PER_ENTRY);
+            let batch: Vec<News> = self.outbox.iter().take(count).copied().collect();
+            cmd("XADD")
+                .arg(STREAM)
+                .arg("MAXLEN")
+                .arg("~")
+                .arg(STREAM_MAX)
+                .arg("*")
+                .arg("host")
+                .arg(&self.host)
+                .arg("news")
+                .arg(codec::encode(&batch))
+                .query_async::<String>(connection)
+                .await?;
+            self.outbox.drain(..count);
+            self.cells.sent.fetch_add(count as u64, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// True: there may be more.
+    async fn receive(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<bool, RedisError> {
+        let read: Read = cmd("XREAD")
+            .arg("COUNT")
+            .arg(PAGE)
+            .arg("STREAMS")
+            .arg(STREAM)
+            .arg(self.seen.to_string())
+            .query_async(connection)
+            .await?;
+        let entries = read.into_iter().flatten().flat_map(|(_, entries)| entries);
+        let mut count = 0;
+        for (id, fields) in entries {
+            count += 1;
+            match Id::parse(&id) {
+                Some(id) if id > self.seen => self.seen = id,
+                // A server that numbers otherwise would be read for ever.
+                _ => return Ok(false),
+            }
+            self.read(&fields);
+        }
+        Ok(count == PAGE)
+    }
+
+    fn read(&self, fields: &[Vec<u8>]) {
+        let (pairs, _) = fields.as_chunks::<2>();
+        let field = |name: &[u8]| {
+            let found = pairs.iter().find(|[key, _]| key == name);
+            found.map_or(&[][..], |[_, value]| value)
+        };
+        if field(b"host") == self.host.as_bytes() {
+            return;
+        }
+        match codec::decode(field(b"news")) {
+            Ok(news) => {
+                let news: Arc<[News]> = news.into_iter().filter(|news| self.counts(news)).collect();
+                self.cells.received.fetch_add(news.len() as u64, Relaxed);
+                if !news.is_empty() {
+                    (self.hear)(news);
+                }
+            }
+            Err(why) => {
+                if self.cells.unreadable.fetch_add(1, Relaxed) == 0 {
+                    log::warn!(
+                        "--state {}: an entry of {STREAM} is passed over: {why}; told once, weir_state_shared_unreadable_total counts",
+                        self.server
+                    );
+                }
+            }
+        }
+    }
+
+    /// Deeds of before the start are in the file already.
+    fn counts(&self, news: &News) -> bool {
+        let is_before = self.before.is_some_and(|before| self.seen <= before);
+        !(is_before && matches!(news, News::Deeds { .. }))
+    }
+
+    fn lost(&mut self, error: &RedisError) {
+        self.cells.is_up.store(false, Relaxed);
+        if !self.is_told {
+            self.is_told = true;
+            self.cells.losses.fetch_add(1, Relaxed);
+            log::error!(
+                "--state {}: {error}; each host goes by what it knows itself until the server is back, tried again every {AGAIN:?}",
+                self.server
+            );
+        }
+    }
+}
+
+/// The newest entry there is; the first possible where there is none.
+async fn last_entry(connection: &mut MultiplexedConnection) -> Result<Id, RedisError> {
+    let newest: Vec<(String, Vec<Vec<u8>>)> = cmd("XREVRANGE")
+        .arg(STREAM)
+        .arg("+")
+        .arg("-")
+        .arg("COUNT")
+        .arg(1)
+        .query_async(connection)
+        .await?;
+    let newest = newest.first().and_then(|(id, _)| Id::parse(id));
+    Ok(newest.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_in_order() {
+        assert_eq!(Id::parse("17-3"), Some(Id(17, 3)));
+        assert_eq!(Id(17, 3).to_string(), "17-3");
+        assert!(Id(17, 3) < Id(17, 20) && Id(17, 20) < Id(18, 0));
+        for text in ["", "17", "-", "a-b", "17-3-2", "17-99999999999999999999"] {
+            assert_eq!(Id::parse(text), None, "{text}");
+        }
+    }
+}
