@@ -78,13 +78,15 @@ impl Zones {
         self.zones.is_empty()
     }
 
-    /// What is to be asked about a client: of each list that is not suspended.
-    pub fn questions(&self, ip: IpAddr) -> impl Iterator<Item = (u16, Question)> {
+    /// What a list is to be asked about a client; None: it is suspended.
+    pub fn question(&self, number: u16, ip: IpAddr) -> Option<Question> {
         let ip = ip.to_canonical();
-        let lists = (0u16..).zip(&*self.zones).zip(&*self.standings);
-        lists
-            .filter(move |(_, standings)| !matches!(standings.of(ip), Standing::Suspended(_)))
-            .map(move |((number, zone), _)| (number, question(zone, ip, Kind::A)))
+        match self.standings(number)?.of(ip) {
+            Standing::Suspended(_) => None,
+            Standing::Untested | Standing::Passed => {
+                Some(question(self.zone(number)?, ip, Kind::A))
+            }
+        }
     }
 
     /// What an answer says of a client. A list that is suspended, or not tested yet, says nothing.
@@ -162,8 +164,9 @@ mod tests {
     }
 
     fn asked(zones: &Zones, ip: &str) -> Vec<(u16, String)> {
-        zones
-            .questions(ip.parse().unwrap())
+        let question = |number| Some((number, zones.question(number, ip.parse().unwrap())?));
+        (0..zones.len() as u16)
+            .filter_map(question)
             .map(|(number, question)| (number, question.name.to_string()))
             .collect()
     }

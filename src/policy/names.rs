@@ -38,6 +38,8 @@ impl Wants {
         Finding::HeloOurs,
         Finding::HeloMismatch,
     ];
+    /// Those of HELO that take a question.
+    const HELO_LOOKED_UP: [Finding; 2] = [Finding::HeloUnresolved, Finding::HeloMismatch];
     pub const SENDER: [Finding; 2] = [Finding::SenderUnresolved, Finding::SenderNullMx];
 
     /// Those of the findings about names for which `counts` holds.
@@ -48,6 +50,10 @@ impl Wants {
             wanted.insert(*finding);
         }
         Wants(wanted)
+    }
+
+    pub const fn are_none(self) -> bool {
+        self.0.is_empty()
     }
 
     const fn has(self, finding: Finding) -> bool {
@@ -87,6 +93,16 @@ pub struct Topic {
     /// Of which HELO, of which sender: answers about an earlier one are not taken for this one's.
     round: u8,
     number: u8,
+}
+
+impl Topic {
+    pub fn is_of_helo(self) -> bool {
+        self.what == What::Helo
+    }
+
+    pub fn is_of_sender(self) -> bool {
+        self.what == What::Sender
+    }
 }
 
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -203,10 +219,9 @@ impl Names {
         if !self.wants.any(&Wants::HELO) {
             return;
         }
-        let looks = [Finding::HeloUnresolved, Finding::HeloMismatch];
         let (helo, step) = Helo::new(argument, self.ip, ours);
         let step = match step {
-            Step::Ask(_) if !self.wants.any(&looks) => Step::Done(End::Unknown),
+            Step::Ask(_) if !self.wants.any(&Wants::HELO_LOOKED_UP) => Step::Done(End::Unknown),
             step => step,
         };
         self.helo.begin(helo);
@@ -261,20 +276,16 @@ impl Names {
         reverse || self.helo.is_open() || self.sender.is_open()
     }
 
-    /// What may still be found.
-    pub fn open(&self) -> impl Iterator<Item = Finding> {
-        let of = |is_open: bool, findings: &'static [Finding]| match is_open {
-            true => findings,
-            false => &[],
+    /// What may come of a question: one of these, or nothing.
+    pub fn at_stake(&self, topic: Topic) -> impl Iterator<Item = Finding> + use<> {
+        let findings: &'static [Finding] = match topic.what {
+            What::Reverse => &Wants::REVERSE,
+            What::Helo => &Wants::HELO_LOOKED_UP,
+            What::Sender => &Wants::SENDER,
         };
-        let open = [
-            of(self.reverse.is_open(), &Wants::REVERSE),
-            of(self.helo.is_open(), &Wants::HELO),
-            of(self.sender.is_open(), &Wants::SENDER),
-        ];
         let wants = self.wants;
-        open.into_iter()
-            .flatten()
+        findings
+            .iter()
             .copied()
             .filter(move |finding| wants.has(*finding))
     }

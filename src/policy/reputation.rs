@@ -101,6 +101,16 @@ impl Stakes {
         }
     }
 
+    /// Of several of which one may come.
+    #[must_use]
+    pub fn or(self, other: Stakes) -> Stakes {
+        Stakes {
+            least: self.least.min(other.least),
+            most: self.most.max(other.most),
+            worst: self.worst.max(other.worst),
+        }
+    }
+
     /// Of several that may all come.
     #[must_use]
     pub fn and(self, other: Stakes) -> Stakes {

@@ -15,7 +15,7 @@
 mod asks;
 mod begin;
 mod memory;
-mod names;
+pub(super) mod names;
 mod zones;
 
 use std::net::IpAddr;
@@ -26,6 +26,7 @@ use weir_smtp::time::Moment;
 use crate::dns::{Answer, Question};
 use crate::policy::dossier::{Dossier, Mark};
 use crate::policy::finding::FindingSet;
+use crate::policy::names::Names;
 use crate::policy::reputation::Stakes;
 use crate::policy::{Action, Finding};
 use crate::ring::{SlotId, Wire};
@@ -36,6 +37,7 @@ use super::slab::{Key, Slab};
 use super::who::Who;
 use super::world::World;
 use asks::Pending;
+use zones::Reason;
 
 /// Questions of one client that may be open at a time: more is not asked.
 const OPEN_MAX: usize = 96;
@@ -46,6 +48,9 @@ pub struct Inquiry {
     pub ip: IpAddr,
     pub dossier: Dossier,
     open: Vec<Open>,
+    names: Option<Box<Names>>,
+    /// Why it is on lists, as far as they have told.
+    reasons: Vec<Reason>,
     /// RCPTs that wait: at most as many as a transaction may have in flight.
     pending: Vec<Pending>,
     /// When it is looked at again for them.
@@ -271,7 +276,7 @@ impl<W: Wire> World<W> {
     fn digest(&mut self, inquiry: Key, about: About, answer: &Answer) {
         match about {
             About::Zone(_) | About::Reason(_) => self.zone_answered(inquiry, about, answer),
-            _ => self.name_answered(inquiry, about, answer),
+            About::Name(_) => self.name_answered(inquiry, about, answer),
         }
     }
 

@@ -83,7 +83,7 @@ impl<W: Wire> World<W> {
             let Some(question) = self.lists.zones.test_point(list, point) else {
                 return;
             };
-            if let Some(answer) = self.look_up(&question, Asker::TestPoint(list, point)) {
+            if let Some(answer) = self.look_up_afresh(&question, Asker::TestPoint(list, point)) {
                 self.point_answered(list, point, &answer.outcome);
             }
         }

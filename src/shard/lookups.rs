@@ -1,6 +1,7 @@
 //! Who asks the resolver, and where answers go.
 
 use crate::dns::{Answer, Question};
+use crate::policy::names::Topic;
 use crate::ring::Wire;
 
 use super::slab::Key;
@@ -22,16 +23,8 @@ pub enum About {
     Zone(u16),
     /// Why is it there?
     Reason(u16),
-    /// What is the address called?
-    Reverse,
-    /// Does that name, by its number, lead back to the address?
-    Forward(u8),
-    /// Does the name in HELO exist, has it an address?
-    Helo,
-    /// The sender's domain: who takes its mail?
-    SenderMx,
-    /// It has no MX: has it an address of the client's family, of the other?
-    SenderAddress(u8),
+    /// The name of the address, in HELO, of the sender's domain.
+    Name(Topic),
 }
 
 impl<W: Wire> World<W> {

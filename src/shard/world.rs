@@ -25,6 +25,7 @@ use crate::policy::Policy;
 use crate::policy::access::Access;
 use crate::policy::lore::Lore;
 use crate::policy::memory::Memory;
+use crate::policy::names::Ours;
 use crate::policy::news::Seconds;
 use crate::policy::overload::Ladder;
 use crate::ring::{BufferId, Close, Event, Part, Wire};
@@ -38,7 +39,7 @@ use super::drain::Drain;
 use super::flights::Flights;
 use super::hearsay::Hearsay;
 use super::house::Announcements;
-use super::inquiry::Inquiries;
+use super::inquiry::{self, Inquiries};
 use super::intake::Pending;
 use super::introduction::Introductions;
 use super::leg::Leg;
@@ -102,6 +103,7 @@ pub struct World<W: Wire> {
     pub(super) introductions: Introductions,
     pub(super) inquiries: Inquiries,
     pub(super) lists: Lists,
+    pub(super) ours: Ours,
     pub(super) proxied: Slab<Proxied>,
     pub(super) wheel: Wheel,
     pub(super) policy: Policy,
@@ -181,6 +183,7 @@ impl<W: Wire> World<W> {
             ahead: Ahead::default(),
             introductions: Introductions::default(),
             inquiries: Inquiries::new(slots),
+            ours: inquiry::names::ours(&config),
             lists: Lists::new(&config.policy, now),
             proxied: Slab::new(slots),
             wheel: Wheel::new(now),

@@ -74,7 +74,6 @@ fn settle(names: &mut Names, zone: Zone<'_>, backwards: bool) -> (Vec<String>, V
         names.heard(topic, &answer(zone, &question));
     }
     assert!(!names.is_open(), "all is answered");
-    assert_eq!(names.open().count(), 0);
     (asked, found)
 }
 

@@ -134,11 +134,19 @@ impl<W: Wire> World<W> {
         first.map_or(asked, |since| asked.min(since + wait))
     }
 
+    /// When one more of the open questions has been waited for: what is left may not be worth more.
+    fn next_look(&self, entry: &Inquiry) -> Moment {
+        let wait = self.policy.config().reputation.wait;
+        let ends = entry.open.iter().map(|open| open.since + wait);
+        let next = ends.filter(|end| *end > self.now).min();
+        next.unwrap_or(Moment::NEVER).min(self.wait_ends(entry))
+    }
+
     fn arm_inquiry(&mut self, inquiry: Key) {
         let Some(entry) = self.inquiries.get(inquiry) else {
             return;
         };
-        let due = self.wait_ends(entry);
+        let due = self.next_look(entry);
         let Some(entry) = self.inquiries.get_mut(inquiry) else {
             return;
         };

@@ -30,6 +30,8 @@ impl<W: Wire> World<W> {
             ip: ip.to_canonical(),
             dossier: Dossier::default(),
             open: Vec::new(),
+            names: None,
+            reasons: Vec::new(),
             pending: Vec::new(),
             armed: Moment::NEVER,
             told: carried,

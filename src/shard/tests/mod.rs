@@ -12,6 +12,7 @@ mod hearsay;
 mod inquiry;
 mod layer;
 mod lists;
+mod looked_up;
 mod original;
 mod parking;
 mod pool;
