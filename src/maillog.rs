@@ -102,7 +102,7 @@ pub struct SessionRecord<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Weighed {
     pub findings: FindingSet,
-    pub score: i32,
+    pub score: Option<i32>,
 }
 
 impl Weighed {
@@ -112,7 +112,9 @@ impl Weighed {
         };
         let words = weighed.findings.iter().map(|finding| finding.word());
         line.words("findings", words);
-        line.signed("score", weighed.score.into());
+        if let Some(score) = weighed.score {
+            line.signed("score", score.into());
+        }
     }
 }
 

@@ -65,7 +65,7 @@ fn a_session_tells_who_ended_it_and_why() {
         }),
         findings: Some(Weighed {
             findings: [Finding::Pregreet, Finding::Dnswl].into_iter().collect(),
-            score: -3,
+            score: Some(-3),
         }),
     };
     let text = logged(Format::Text, |log| log.session(&record));
@@ -211,7 +211,7 @@ fn transaction() -> TransactionRecord<'static> {
         tls: None,
         findings: Some(Weighed {
             findings: [Finding::Dnsbl].into_iter().collect(),
-            score: 7,
+            score: Some(7),
         }),
     }
 }

@@ -83,6 +83,7 @@ impl<W: Wire> World<W> {
         let waits =
             !wait.is_zero() && admission.ruling.passes() && !admission.standing.is_allowed();
         if waits && arrival.unread.is_empty() {
+            self.tell_later(arrival.slot, admission.ruling.noticed);
             return self.park_newcomer(arrival, admission, wait);
         }
         let mut session = self.begin_session(&mut arrival, &admission);

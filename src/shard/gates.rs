@@ -14,6 +14,7 @@ use weir_smtp::violation::Violation;
 use crate::maillog::FindingRecord;
 use crate::net::proxy::looks_like_header;
 use crate::policy::dossier::Detail;
+use crate::policy::finding::FindingSet;
 use crate::policy::pace::Pace;
 use crate::policy::{Action, Finding, Ruling, Standing, Temper};
 use crate::ring::Wire;
@@ -215,8 +216,23 @@ impl<W: Wire> World<W> {
         if ruling.noticed.is_empty() {
             return;
         }
+        self.note_each(key, ruling.noticed, stage, why);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if let Some((finding, action)) = ruling.by {
+            match action {
+                Action::Delay | Action::Stutter => session.blame = Some(finding),
+                _ => session.why = Some(finding),
+            }
+            self.feel_temper(key);
+        }
+    }
+
+    /// Counts and logs what was found, and lets its weight be felt.
+    fn note_each(&mut self, key: Key, noticed: FindingSet, stage: &'static str, why: &'static str) {
         let mut weighed = false;
-        for finding in ruling.noticed.iter() {
+        for finding in noticed.iter() {
             let weight = self.policy.config().actions.weight(finding);
             let note = Note {
                 why,
@@ -230,16 +246,11 @@ impl<W: Wire> World<W> {
         if let Some(inquiry) = self.inquiry_of(key).filter(|_| weighed) {
             self.feel_score(inquiry, key);
         }
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        if let Some((finding, action)) = ruling.by {
-            match action {
-                Action::Delay | Action::Stutter => session.blame = Some(finding),
-                _ => session.why = Some(finding),
-            }
-            self.feel_temper(key);
-        }
+    }
+
+    /// What was found of a client before it had a session.
+    pub(super) fn note_all(&mut self, key: Key, noticed: FindingSet) {
+        self.note_each(key, noticed, "connect", "");
     }
 
     /// Counts and logs one finding.

@@ -59,6 +59,8 @@ pub struct Inquiry {
     told: FindingSet,
     /// Of these, found before and lost from sight: found again, they are not told again.
     before: FindingSet,
+    /// Found when it was admitted, to be told when there is a session to tell it of.
+    untold: FindingSet,
     /// Numbers questions: an answer to one that was dropped finds nobody.
     serial: u16,
     /// A RCPT has been weighed: steps that refuse are worth telling from now on.
@@ -102,7 +104,7 @@ enum Beside {
     /// [`Findings`], so that the mark of this enum takes no octets of its own.
     Findings {
         noted: FindingSet,
-        score: i32,
+        score: Option<i32>,
     },
 }
 
@@ -115,7 +117,8 @@ const _: () = assert!(
 #[derive(Clone, Copy, Default)]
 pub struct Findings {
     pub noted: FindingSet,
-    pub score: i32,
+    /// None: it is not inquired of.
+    pub score: Option<i32>,
 }
 
 /// All inquiries of a shard.
@@ -150,6 +153,11 @@ impl Inquiries {
 
     pub fn is_empty(&self) -> bool {
         self.slab.is_empty() && self.beside.is_empty()
+    }
+
+    #[cfg(test)]
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        self.slab.iter().map(|(key, _)| key)
     }
 
     pub fn end(&mut self, place: Place) {
@@ -203,7 +211,7 @@ impl Inquiry {
         noted.extend(self.dossier.findings());
         Findings {
             noted,
-            score: self.dossier.score(),
+            score: Some(self.dossier.score()),
         }
     }
 

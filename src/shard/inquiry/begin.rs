@@ -36,6 +36,7 @@ impl<W: Wire> World<W> {
             armed: Moment::NEVER,
             told: carried,
             before: carried,
+            untold: FindingSet::EMPTY,
             serial: 0,
             weighed: false,
             misbehaved: false,
@@ -55,20 +56,46 @@ impl<W: Wire> World<W> {
         self.ask_reverse(inquiry);
     }
 
+    /// A new client waits for its greeting: what was found by now is told when it has waited, and it has a session.
+    pub(in super::super) fn tell_later(&mut self, slot: SlotId, noticed: FindingSet) {
+        if noticed.is_empty() {
+            return;
+        }
+        match self.inquiries.take_beside(slot) {
+            Some(Beside::Inquiry(inquiry)) => {
+                if let Some(entry) = self.inquiries.get_mut(inquiry) {
+                    entry.untold = noticed;
+                }
+                self.inquiries.put_beside(slot, Beside::Inquiry(inquiry));
+            }
+            _ => {
+                let findings = Beside::Findings {
+                    noted: noticed,
+                    score: None,
+                };
+                self.inquiries.put_beside(slot, findings);
+            }
+        }
+    }
+
     /// A session has begun, or begun again.
     pub(in super::super) fn join_inquiry(&mut self, session: Key, slot: SlotId) {
-        let Some(Beside::Inquiry(inquiry)) = self.inquiries.take_beside(slot) else {
-            return;
+        let inquiry = match self.inquiries.take_beside(slot) {
+            Some(Beside::Inquiry(inquiry)) => inquiry,
+            Some(Beside::Findings { noted, .. }) => return self.note_all(session, noted),
+            None => return,
         };
         let Some(entry) = self.inquiries.get_mut(inquiry) else {
             return;
         };
         entry.of = Of::Session(session);
+        let untold = std::mem::take(&mut entry.untold);
         let Some(joined) = self.sessions.get_mut(session) else {
             return self.inquiries.end(Place(inquiry.index()));
         };
         joined.inquiry = Place(inquiry.index());
         self.tell_marks(inquiry, session);
+        self.note_all(session, untold);
         self.feel_score(inquiry, session);
     }
 
@@ -131,9 +158,8 @@ impl<W: Wire> World<W> {
 
     /// The score that a client has left with.
     pub(in super::super) fn count_score(&self, findings: Option<Findings>) {
-        if let Some(findings) = findings {
-            let score = ScoreRange::of(findings.score);
-            self.counters.scores.at(score).inc();
+        if let Some(score) = findings.and_then(|findings| findings.score) {
+            self.counters.scores.at(ScoreRange::of(score)).inc();
         }
     }
 

@@ -121,7 +121,9 @@ impl<W: Wire> World<W> {
         let config = &self.memory.config().greylist;
         !self.is_off(Finding::Greylist)
             && !session.relay.is_authenticated()
-            && config.asks(findings.score, vouched)
+            && findings
+                .score
+                .is_some_and(|score| config.asks(score, vouched))
     }
 
     /// A try to send to recipient `index`: whether it was too early.

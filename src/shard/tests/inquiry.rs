@@ -549,3 +549,43 @@ fn waits_are_counted_by_how_they_ended() {
     assert_eq!(waits(&stage), [1, 1, 1]);
     stage.assert_empty();
 }
+
+#[test]
+fn what_is_found_of_an_address_is_told_after_the_greet_wait() {
+    for on in [true, false] {
+        let mut config = asking(&["deny-list=log,score=2"], &[(Finding::ScoreDelay, 2)]);
+        let mut policy = policy::Config::clone(&config.policy);
+        policy.reputation.on = on;
+        config.policy = Arc::new(policy);
+        config.session.greet_wait = Duration::from_secs(5);
+        let mut stage = open(config);
+        let lists = policy::access::Access::of_clients("", "198.51.100.0/24");
+        let lists = Mail::Access(Arc::new(lists));
+        stage.world.handle_mail(stage.now, lists);
+        let (stays, leaves) = (stage.client(), stage.client());
+        stage.hang_up(leaves);
+        assert_eq!(found(&stage, Finding::DenyList, Action::Log), 0);
+        stage.sleep(Duration::from_secs(6));
+        assert_eq!(found(&stage, Finding::DenyList, Action::Log), 1);
+        let steps = found(&stage, Finding::ScoreDelay, Action::Log);
+        assert_eq!(steps, u64::from(on));
+        stage.reset(stays);
+        stage.assert_empty();
+    }
+}
+
+#[test]
+fn who_is_to_be_dropped_hears_so_instead_of_a_greeting() {
+    let mut config = asking(&["score-drop=drop"], &[(Finding::ScoreDrop, 8)]);
+    config.session.greet_wait = Duration::from_secs(5);
+    let mut stage = open(config);
+    let client = stage.client();
+    let key = stage.world.inquiries.keys().next().expect("one");
+    let asker = ask_about(&mut stage, key, 0, 0, 9);
+    answer(&mut stage, asker, Some(8));
+    stage.heard(client);
+    stage.sleep(Duration::from_secs(6));
+    assert_eq!(stage.code(client), "521");
+    stage.hang_up(client);
+    stage.assert_empty();
+}
