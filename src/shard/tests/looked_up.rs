@@ -333,7 +333,8 @@ fn what_is_found_of_a_sender_ends_with_its_transaction() {
     let (session, _) = stage.world.sessions.iter().next().expect("a session");
     let findings = stage.world.findings_of(session).expect("it is inquired of");
     assert_eq!(
-        findings.score, 0,
+        findings.score,
+        Some(0),
         "the name of before is not held against it"
     );
 }
