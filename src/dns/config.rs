@@ -1,13 +1,10 @@
 //! What a resolver is told: whom to ask, how long to wait, how much to keep.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
-
-use resolv_conf::ParseError;
 
 /// More than these are not asked: a question has not the time to go around them all.
 pub const SERVERS_MAX: usize = 8;
-const PORT: u16 = 53;
 
 #[derive(Clone, Eq, PartialEq, Debug)]
 pub struct Config {
@@ -43,51 +40,6 @@ impl Default for Config {
             open_max: 4096,
             ports: 16,
             mix_case: true,
-        }
-    }
-}
-
-/// The servers that a resolv.conf names; none named: the one on this host (resolv.conf(5)). Lines that are not understood are passed
-/// over, as every other program on the host does, and told.
-pub fn resolv_conf(text: &[u8]) -> (Vec<SocketAddr>, Vec<ParseError>) {
-    let (config, errors) = resolv_conf::Config::parse_with_errors(text);
-    let named = config.nameservers.iter().map(IpAddr::from);
-    let mut servers: Vec<SocketAddr> = named
-        .take(SERVERS_MAX)
-        .map(|ip| SocketAddr::new(ip, PORT))
-        .collect();
-    if servers.is_empty() {
-        servers.push((Ipv4Addr::LOCALHOST, PORT).into());
-    }
-    (servers, errors)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn resolv_conf_names_servers() {
-        let table = [
-            (
-                "# by hand\nsearch example.org\nnameserver 192.0.2.1\nnameserver 2001:db8::1\noptions edns0\n",
-                vec!["192.0.2.1:53", "[2001:db8::1]:53"],
-                0,
-            ),
-            ("", vec!["127.0.0.1:53"], 0),
-            (
-                "nameserver somewhere\nnameserver 192.0.2.1\n",
-                vec!["192.0.2.1:53"],
-                1,
-            ),
-        ];
-        for (text, want, wrong) in table {
-            let (servers, errors) = resolv_conf(text.as_bytes());
-            let servers: Vec<String> = servers.iter().map(SocketAddr::to_string).collect();
-            assert_eq!(
-                (servers, errors.len()),
-                (want.into_iter().map(String::from).collect(), wrong)
-            );
         }
     }
 }

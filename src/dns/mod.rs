@@ -37,7 +37,7 @@ mod stub;
 mod testing;
 
 pub use answer::{Answer, Failure, Outcome, Records};
-pub use config::{Config, resolv_conf};
+pub use config::Config;
 pub use name::{Kind, Name, NameError, Question};
 pub use ports::PortId;
 pub use servers::ServerState;
