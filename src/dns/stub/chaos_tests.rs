@@ -234,7 +234,7 @@ fn is_true(outcome: &Outcome, name: u8) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
     fn everybody_is_told_the_truth_once(seed: u64, steps in prop::collection::vec(a_step(), 1..150)) {
         let mut world = World::new(seed);
