@@ -589,3 +589,36 @@ fn who_is_to_be_dropped_hears_so_instead_of_a_greeting() {
     stage.hang_up(client);
     stage.assert_empty();
 }
+
+#[test]
+fn who_has_authenticated_is_not_judged_by_its_address() {
+    let mut config = asking(
+        &["score-reject=reject", "score-delay=delay"],
+        &[(Finding::ScoreReject, 5), (Finding::ScoreDelay, 5)],
+    );
+    config.identity = crate::route::Identity::ProxyV1;
+    let mut stage = open(config);
+    let client = stage.client();
+    let leg = stage.legs(1)[0];
+    stage.say(leg, "220 mx.example ESMTP\r\n");
+    stage.say(client, "EHLO c.example\r\n");
+    stage.say(leg, "250-mx.example\r\n250 AUTH PLAIN\r\n");
+    let asker = ask(&mut stage, 0, 0, 9);
+    ask(&mut stage, 1, -9, 9);
+    answer(&mut stage, asker, Some(9));
+    stage.say(client, "AUTH PLAIN AGpvAHNlY3JldA==\r\n");
+    stage.sleep(Duration::from_secs(2));
+    stage.say(leg, "235 2.7.0 Authentication successful\r\n");
+    stage.sleep(Duration::from_secs(2));
+    stage.say(client, "MAIL FROM:<a@c.example>\r\n");
+    stage.sleep(Duration::from_millis(1100));
+    stage.say(leg, "250 2.1.0 Ok\r\n");
+    stage.sleep(Duration::from_millis(1100));
+    stage.heard(leg);
+    stage.heard(client);
+    stage.say(client, "RCPT TO:<b@d.example>\r\n");
+    stage.sleep(Duration::from_millis(1100));
+    assert_eq!(stage.heard(leg), "RCPT TO:<b@d.example>\r\n");
+    stage.reset(client);
+    stage.assert_empty();
+}
