@@ -20,6 +20,7 @@ use weir::{
         check,
         config::Config,
         doctor::{self, Level},
+        explain,
         flags::{Flags, Purpose},
         launch::Circumstances,
         manual,
@@ -61,6 +62,16 @@ fn main() -> ExitCode {
             Ok(config) => print(&plan(&config)),
             Err(wrong) => refuse(&wrong),
         },
+        Some(Wanted::Explain(address, flags)) if wrong.is_empty() => {
+            match explain::explain(&address, flags.running.admin.as_deref()) {
+                Ok(text) => print(&text),
+                Err(why) => {
+                    eprintln!("weir: {why}");
+                    ExitCode::from(UNAVAILABLE)
+                }
+            }
+        }
+        Some(Wanted::Explain(..)) => refuse(&wrong),
         Some(Wanted::Doctor(flags)) => match read(&flags, Purpose::Doctor, wrong) {
             Ok(config) => examine(&config),
             Err(wrong) => refuse(&wrong),

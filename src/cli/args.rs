@@ -49,6 +49,11 @@ enum Command {
     Check,
     /// Tell whether this host is fit: kernel, io_uring, limits, cores, and with --upstream the mail servers
     Doctor,
+    /// Tell what a running weir knows of an address, and what it would do: weir explain ADDRESS --admin ADDR:PORT
+    Explain {
+        /// An IP address
+        address: String,
+    },
     /// Print a reference page
     #[command(hide = true)]
     Docs {
@@ -63,6 +68,8 @@ pub enum Wanted {
     Run(Box<Flags>),
     Check(Box<Flags>),
     Doctor(Box<Flags>),
+    /// Ask a running weir about an address; the flags say where its admin page is.
+    Explain(String, Box<Flags>),
     /// Print a reference page and end.
     Page(Page),
     /// Help or version: print and end.
@@ -150,6 +157,7 @@ fn wanted(cli: Cli) -> Wanted {
         None => Wanted::Run(flags),
         Some(Command::Check) => Wanted::Check(flags),
         Some(Command::Doctor) => Wanted::Doctor(flags),
+        Some(Command::Explain { address }) => Wanted::Explain(address, flags),
         Some(Command::Docs { page }) if page == "flags" => Wanted::Page(Page::Flags),
         Some(Command::Docs { .. }) => Wanted::Page(Page::Metrics),
     }

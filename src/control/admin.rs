@@ -1,9 +1,9 @@
-//! The admin page: /metrics, /healthz, /readyz, /status. Plain HTTP/1.1, read only.
+//! The admin page: /metrics, /healthz, /readyz, /status and what is below it. Plain HTTP/1.1, read only.
 
 use std::{
     convert::Infallible,
     io,
-    net::{self, SocketAddr},
+    net::{self, IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -76,8 +76,8 @@ impl Admin {
             let state = Arc::clone(&state);
             tokio::spawn(async move {
                 let service = service_fn(|request| {
-                    let answer = answer(&request, &state);
-                    async { Ok::<_, Infallible>(answer) }
+                    let state = Arc::clone(&state);
+                    async move { Ok::<_, Infallible>(answer(&request, &state).await) }
                 });
                 let mut http = http1::Builder::new();
                 http.timer(TokioTimer::new())
@@ -91,7 +91,7 @@ impl Admin {
     }
 }
 
-fn answer(request: &Request<Incoming>, state: &State) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, state: &State) -> Response<Full<Bytes>> {
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         let mut refusal = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "read only\n".into());
         refusal
@@ -112,9 +112,28 @@ fn answer(request: &Request<Incoming>, state: &State) -> Response<Full<Bytes>> {
             ),
         },
         "/status" => page(StatusCode::OK, JSON, state.status()),
+        path if path.starts_with(CLIENT) => client(&path[CLIENT.len()..], state).await,
         _ => page(StatusCode::NOT_FOUND, TEXT, INDEX.into()),
     }
 }
+
+/// What is known of one address.
+async fn client(typed: &str, state: &State) -> Response<Full<Bytes>> {
+    let Ok(ip) = typed.parse::<IpAddr>() else {
+        let why = "not an IP address, as in /status/client/192.0.2.1\n";
+        return page(StatusCode::BAD_REQUEST, TEXT, why.into());
+    };
+    match state.explain(ip).await {
+        Some(text) => page(StatusCode::OK, JSON, text),
+        None => page(
+            StatusCode::SERVICE_UNAVAILABLE,
+            TEXT,
+            "no shard has answered\n".into(),
+        ),
+    }
+}
+
+const CLIENT: &str = "/status/client/";
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -124,6 +143,7 @@ const INDEX: &str = "\
 weir
 /metrics  for Prometheus
 /status   what weir is doing, as JSON
+/status/client/ADDRESS  what it knows of an address, and what it would do
 /healthz  200: the process is alive
 /readyz   200: it accepts mail and an upstream is up
 ";

@@ -12,6 +12,7 @@
 mod admin;
 mod certificates;
 mod exchange;
+mod explain;
 mod process;
 mod reload;
 mod resolve;
@@ -195,6 +196,7 @@ impl Control {
             logs.clone(),
             book.table(),
             exchange.views(),
+            Arc::clone(&crew.mail),
         ));
         let work = Work {
             signals,

@@ -2,6 +2,7 @@
 //! looking costs the shards nothing.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -11,7 +12,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{About, exchange::Views, process};
+use super::{About, ToAll, exchange::Views, explain, process};
 use crate::maillog::Logs;
 use crate::metrics::{
     Counters, ListSays, Names, Outcome,
@@ -36,6 +37,7 @@ pub struct State {
     certificates: Mutex<Certificates>,
     /// The file and the server of --state.
     lasting: Views,
+    mail: ToAll,
     draining: AtomicBool,
     started: Instant,
     started_at: f64,
@@ -48,6 +50,7 @@ impl State {
         logs: Logs,
         upstreams: Arc<[UpstreamSpec]>,
         lasting: Views,
+        mail: ToAll,
     ) -> Self {
         Self {
             about,
@@ -56,6 +59,7 @@ impl State {
             upstreams: Mutex::new(upstreams),
             certificates: Mutex::default(),
             lasting,
+            mail,
             draining: AtomicBool::new(false),
             started: Instant::now(),
             started_at: process::seconds_since_1970(),
@@ -137,6 +141,11 @@ impl State {
             },
         );
         out
+    }
+
+    /// Asks the shards about an address; None: none has answered.
+    pub async fn explain(&self, ip: IpAddr) -> Option<String> {
+        explain::explain(ip, self.counters.len(), &self.mail).await
     }
 
     pub fn status(&self) -> String {

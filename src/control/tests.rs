@@ -12,6 +12,9 @@ use crate::maillog::{self, Writer};
 use crate::metrics::Outcome;
 use crate::policy::clients::ClientKey;
 use crate::policy::news::News;
+use crate::policy::remembered::Remembered;
+use crate::policy::{Action, Finding, Temper};
+use crate::shard::explain::{Explanation, Found, Home, MarkWords, Would};
 use crate::tls::Material;
 
 /// A control plane that runs on a thread of its own, and what it mailed.
@@ -73,7 +76,12 @@ impl Bench {
         let run = move || {
             let control = Control::open(config).unwrap();
             address.send(control.admin_address().unwrap()).unwrap();
-            let mail = Arc::new(move |letter| for_mail.lock().unwrap().push(letter));
+            let mail = Arc::new(move |letter| {
+                if let Mail::Explain(asked) = &letter {
+                    (0..2).for_each(|shard| (asked.tell)(explanation(shard)));
+                }
+                for_mail.lock().unwrap().push(letter);
+            });
             let to_others =
                 Box::new(move |shard, letter| for_others.lock().unwrap().push((shard, letter)));
             let writer = Writer::start(
@@ -189,6 +197,74 @@ fn the_pages_tell_what_the_counters_say() {
         (&"127.0.0.1:2526".into(), &7.into())
     );
     assert_eq!(status["shards"].as_array().unwrap().len(), 2);
+    bench.finish();
+}
+
+/// Of an address that belongs to shard 1, and has left traces on both.
+fn explanation(shard: usize) -> Explanation {
+    let mark = MarkWords {
+        finding: Finding::Dnsbl,
+        weight: 4,
+        detail: "bl.example".into(),
+        action: Action::Reject,
+        holds: Some(Duration::from_secs(90)),
+    };
+    let home = || Home {
+        reputation: true,
+        found: Found {
+            score: 4,
+            marks: vec![mark],
+        },
+        would: Would {
+            refuse: Some(("rcpt", Finding::Dnsbl, Action::Reject)),
+            ..Would::default()
+        },
+        ..Home::default()
+    };
+    Explanation {
+        shard,
+        remembered: Some(Remembered {
+            connections: shard as u32,
+            known_for: Duration::ZERO,
+            errors: 2,
+            temper: Temper::Delayed,
+            temper_for: Duration::from_secs(5),
+            rates: Vec::new(),
+        }),
+        sessions: Vec::new(),
+        home: (shard == 1).then(home),
+    }
+}
+
+#[test]
+fn what_the_shards_know_of_an_address_is_put_together() {
+    let bench = Bench::start();
+    let (code, page) = bench.get("/status/client/::ffff:192.0.2.1");
+    let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+    assert_eq!((code, &page["address"]), (200, &"192.0.2.1".into()));
+    assert_eq!(
+        (&page["complete"], &page["score"]),
+        (&true.into(), &4.into())
+    );
+    let mark = &page["marks"][0];
+    assert_eq!(
+        (
+            &mark["finding"],
+            &mark["detail"],
+            &mark["check"],
+            &mark["seconds"]
+        ),
+        (
+            &"dnsbl".into(),
+            &"bl.example".into(),
+            &"dns list".into(),
+            &90.into()
+        )
+    );
+    assert_eq!(page["would"]["refuse_at"], "rcpt");
+    assert_eq!(page["shards"][1]["connections"], 1);
+    assert_eq!(bench.get("/status/client/mx.example").0, 400);
+    assert_eq!(bench.get("/status/client/").0, 400);
     bench.finish();
 }
 

@@ -131,6 +131,11 @@ impl Client {
         seconds(now) < self.known_until
     }
 
+    /// For how long it is known still.
+    pub fn known_for(&self, now: Moment) -> Duration {
+        Duration::from_secs(self.known_until.saturating_sub(seconds(now)).into())
+    }
+
     pub fn set_known(&mut self, now: Moment) {
         self.known_until = seconds(now + KNOWN);
     }
@@ -233,6 +238,13 @@ impl Clients {
             client.active > 0,
             "only the id of an open connection is used"
         );
+        client.touch(now);
+        Some(client)
+    }
+
+    /// A copy of what is known of an address now; nothing changes by looking.
+    pub fn peek(&self, key: ClientKey, now: Moment) -> Option<Client> {
+        let mut client = entry(&self.chunks, self.find(key)?).clone();
         client.touch(now);
         Some(client)
     }

@@ -114,7 +114,8 @@ impl Memory {
         self.left(now) == 0
     }
 
-    fn left(self, now: Moment) -> u16 {
+    /// Errors that are not forgiven yet.
+    pub fn left(self, now: Moment) -> u16 {
         let forgiven = minute(now).saturating_sub(self.minute);
         u32::from(self.errors).saturating_sub(forgiven) as u16
     }

@@ -33,6 +33,7 @@ pub mod pace;
 pub mod pipeline;
 pub mod rate;
 pub mod relay;
+pub mod remembered;
 pub mod reputation;
 pub mod spamtraps;
 pub mod temper;

@@ -164,6 +164,11 @@ impl Policy {
         &self.config
     }
 
+    /// Whether it may send anywhere.
+    pub fn is_relay_from(&self, ip: IpAddr) -> bool {
+        self.relay.is_from(ip)
+    }
+
     /// What the lists say of somebody: whom they allow is spared other checks too.
     pub fn access(&self) -> &Access {
         &self.access

@@ -107,6 +107,20 @@ impl Rate {
         state.0 = state.0.wrapping_add(self.interval);
         true
     }
+
+    /// How many are allowed now.
+    pub fn left(self, state: Tat, now: Tick) -> u32 {
+        if self.interval == 0 {
+            return u32::MAX;
+        }
+        let ahead = match state.is_idle(now) {
+            true => 0,
+            false => state.0.wrapping_sub(now.0),
+        };
+        let most = (self.count - 1) * self.interval;
+        most.checked_sub(ahead)
+            .map_or(0, |free| free / self.interval + 1)
+    }
 }
 
 impl fmt::Display for Rate {
@@ -286,5 +300,22 @@ mod tests {
             }
             prop_assert!(taken >= count * 10 && f64::from(taken) <= f64::from(count) * 11.0 * 1.02 + 1.0, "{} of {}", taken, count);
         }
+    }
+
+    #[test]
+    fn what_is_left_is_what_can_be_taken() {
+        for text in ["1/s", "3/s", "7/10s", "100/m"] {
+            let rate = rate(text);
+            let mut state = Tat::new(tick(0));
+            for step in 0..400u64 {
+                let now = tick(step * 37);
+                let left = rate.left(state, now);
+                let mut trial = state;
+                let taken = (0..).take_while(|_| rate.take(&mut trial, now)).count();
+                assert_eq!(left as usize, taken, "{text} after {step} steps");
+                rate.take(&mut state, now);
+            }
+        }
+        assert_eq!(Rate::UNLIMITED.left(Tat::new(tick(0)), tick(1)), u32::MAX);
     }
 }

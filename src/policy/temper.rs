@@ -83,6 +83,16 @@ impl State {
     }
 }
 
+impl State {
+    /// How long until the treatment gets better by a step; zero where it cannot.
+    pub fn holds(mut self, config: &Config, now: Moment) -> Duration {
+        match self.at(config, now) {
+            Temper::Normal => Duration::ZERO,
+            _ => Duration::from_secs(self.until.saturating_sub(seconds(now)).into()),
+        }
+    }
+}
+
 fn seconds(at: Moment) -> u32 {
     u32::try_from(at.as_micros() / 1_000_000).unwrap_or(u32::MAX)
 }

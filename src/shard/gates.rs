@@ -289,7 +289,7 @@ impl<W: Wire> World<W> {
         });
     }
 
-    fn detail_words(&self, detail: Detail) -> String {
+    pub(super) fn detail_words(&self, detail: Detail) -> String {
         match detail {
             Detail::None => String::new(),
             Detail::Zone(zone) => self.zone_word(zone),

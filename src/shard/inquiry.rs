@@ -14,6 +14,7 @@
 
 mod asks;
 mod begin;
+mod explained;
 mod memory;
 pub(super) mod names;
 mod zones;
@@ -23,7 +24,7 @@ use std::net::IpAddr;
 use hashbrown::HashMap;
 use weir_smtp::time::Moment;
 
-use crate::dns::{Answer, Question};
+use crate::dns::{Answer, Outcome, Question};
 use crate::policy::dossier::{Dossier, Mark};
 use crate::policy::finding::FindingSet;
 use crate::policy::names::Names;
@@ -80,6 +81,8 @@ enum Of {
     Session(Key),
     /// It waits for its greeting.
     Row,
+    /// Nobody: it was asked for.
+    Explained,
 }
 
 /// A question without an answer yet.
@@ -188,11 +191,31 @@ impl Inquiries {
 }
 
 impl Inquiry {
+    /// `before`: findings that need not be told again.
+    fn new(of: Of, ip: IpAddr, before: FindingSet) -> Inquiry {
+        Inquiry {
+            of,
+            ip: ip.to_canonical(),
+            dossier: Dossier::default(),
+            open: Vec::new(),
+            names: None,
+            reasons: Vec::new(),
+            pending: Vec::new(),
+            armed: Moment::NEVER,
+            told: before,
+            before,
+            untold: FindingSet::EMPTY,
+            serial: 0,
+            weighed: false,
+            misbehaved: false,
+        }
+    }
+
     /// The session, if it has begun.
     pub fn session(&self) -> Option<Key> {
         match self.of {
             Of::Session(key) => Some(key),
-            Of::Row => None,
+            Of::Row | Of::Explained => None,
         }
     }
 
@@ -282,6 +305,9 @@ impl<W: Wire> World<W> {
 
     /// Puts what an answer says into marks. May ask more.
     fn digest(&mut self, inquiry: Key, about: About, answer: &Answer) {
+        if matches!(answer.outcome, Outcome::Failed(_)) {
+            self.explaining.failed(inquiry, about);
+        }
         match about {
             About::Zone(_) | About::Reason(_) => self.zone_answered(inquiry, about, answer),
             About::Name(_) => self.name_answered(inquiry, about, answer),
@@ -349,10 +375,14 @@ impl<W: Wire> World<W> {
 
     /// The dossier has changed outside any step of its session: the client feels it, and who waits may wait no more.
     pub(super) fn reconsider(&mut self, inquiry: Key) {
-        let session = self.inquiries.get(inquiry).and_then(Inquiry::session);
-        if let Some(key) = session {
+        let Some(entry) = self.inquiries.get(inquiry) else {
+            return;
+        };
+        if let Some(key) = entry.session() {
             self.feel_score(inquiry, key);
             self.answer_asks(inquiry);
+        } else if entry.is_explained() {
+            self.explained_further(inquiry);
         }
     }
 

@@ -17,6 +17,7 @@ use crate::policy::relay::Relay;
 use crate::route::Approach;
 use crate::tls::{ServerTls, UpstreamTls};
 
+use super::explain::Explain;
 use super::proxied::HandOver;
 
 /// One upstream as configured, with the addresses its name has now. Its place in the table is its number everywhere:
@@ -50,6 +51,8 @@ pub enum Mail {
     Tls(Arc<ServerTls>),
     /// Other servers to ask for names.
     Resolvers(Arc<[SocketAddr]>),
+    /// Tell what is known of an address.
+    Explain(Explain),
     /// No new sessions; transactions finish within `grace`, then the shard ends.
     Drain { grace: Duration },
     /// End at once.

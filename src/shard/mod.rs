@@ -27,6 +27,7 @@ mod deeds;
 mod departures;
 mod destinations;
 mod drain;
+pub mod explain;
 pub mod flights;
 mod gates;
 mod hearsay;

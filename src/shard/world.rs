@@ -36,6 +36,7 @@ use super::ahead::Ahead;
 use super::config::WorldConfig;
 use super::destinations::Destinations;
 use super::drain::Drain;
+use super::explain::Explaining;
 use super::flights::Flights;
 use super::hearsay::Hearsay;
 use super::house::Announcements;
@@ -104,6 +105,7 @@ pub struct World<W: Wire> {
     pub(super) inquiries: Inquiries,
     pub(super) lists: Lists,
     pub(super) ours: Ours,
+    pub(super) explaining: Explaining,
     pub(super) proxied: Slab<Proxied>,
     pub(super) wheel: Wheel,
     pub(super) policy: Policy,
@@ -182,6 +184,7 @@ impl<W: Wire> World<W> {
             parked_secure: 0,
             ahead: Ahead::default(),
             introductions: Introductions::default(),
+            explaining: Explaining::default(),
             inquiries: Inquiries::new(slots),
             ours: inquiry::names::ours(&config),
             lists: Lists::new(&config.policy, now),
@@ -432,6 +435,7 @@ impl<W: Wire> World<W> {
             Mail::Lore(lore) => self.lore = lore,
             Mail::Tls(tls) => self.tls = Some(tls),
             Mail::Resolvers(servers) => self.set_resolvers(&servers),
+            Mail::Explain(asked) => self.explain(asked),
             Mail::Drain { grace } => self.begin_drain(grace),
             Mail::End => self.end_at_once(),
             Mail::Probed { approach, result } => self.probed(&approach, result),

@@ -75,23 +75,6 @@ class Refusals(Lists):
             self.assertEqual(friend.data(message("friend"), sender="x@spam.test", recipients=("gone@weir.test",)).code, 250)
             friend.quit()
 
-    def test_on_a_connection_of_its_own_too(self):
-        mx = self.upstream()
-        weir = self.weir(
-            "--identity", "proxy-v2",
-            "--deny-helo", self.write("dh", "ylmf-pc"),
-            "--deny-sender", self.write("ds", "@spam.test"),
-            "--deny-recipient", self.write("dr", "gone@weir.test"),
-            upstreams=[mx],
-        )  # fmt: skip
-        with weir.client() as client:
-            self.assertEqual(client.command("EHLO ylmf-pc").code, 550)
-            client.hello()
-            self.assertEqual(client.command("MAIL FROM:<x@spam.test>").code, 550)
-            client.envelope()
-            self.assertEqual(client.command("RCPT TO:<gone@weir.test>").code, 550)
-            client.quit()
-
     def test_an_error_in_one_list_leaves_all_as_they_were(self):
         deny, senders = self.write("deny", "127.0.20.0/24"), self.write("senders", "@spam.test")
         weir = self.weir("--deny-list", deny, "--deny-sender", senders, upstreams=[self.upstream()])

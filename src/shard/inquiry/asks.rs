@@ -164,6 +164,9 @@ impl<W: Wire> World<W> {
         if now < entry.armed {
             return;
         }
+        if entry.is_explained() {
+            return self.explained_further(inquiry);
+        }
         entry.armed = Moment::NEVER;
         if let Some(session) = entry.session() {
             self.step(Who::Session(session));

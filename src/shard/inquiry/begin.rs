@@ -2,11 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use weir_smtp::time::Moment;
-
 use crate::metrics::ScoreRange;
 use crate::policy::Standing;
-use crate::policy::dossier::{Dossier, Mark};
+use crate::policy::dossier::Mark;
 use crate::policy::finding::{Finding, FindingSet};
 use crate::ring::{SlotId, Wire};
 
@@ -25,22 +23,7 @@ impl<W: Wire> World<W> {
             Some(Beside::Findings { noted, .. }) => noted,
             _ => FindingSet::EMPTY,
         };
-        let entry = Inquiry {
-            of: Of::Row,
-            ip: ip.to_canonical(),
-            dossier: Dossier::default(),
-            open: Vec::new(),
-            names: None,
-            reasons: Vec::new(),
-            pending: Vec::new(),
-            armed: Moment::NEVER,
-            told: carried,
-            before: carried,
-            untold: FindingSet::EMPTY,
-            serial: 0,
-            weighed: false,
-            misbehaved: false,
-        };
+        let entry = Inquiry::new(Of::Row, ip, carried);
         let Ok(inquiry) = self.inquiries.slab.insert(entry) else {
             return;
         };

@@ -7,6 +7,7 @@ mod both_sides;
 mod claimed;
 mod dedicated;
 mod drain;
+mod explain;
 mod forgone;
 mod hearsay;
 mod inquiry;
