@@ -164,7 +164,12 @@ fn wanted(cli: Cli) -> Wanted {
 }
 
 /// Flags whose value may itself be `@FILE`, which is then a list and not a file of flags.
-const LISTS: &[&str] = &["--upstream", "--relay-domains", "--relay-from", "--resolver"];
+const LISTS: &[&str] = &[
+    "--upstream",
+    "--relay-domains",
+    "--relay-from",
+    "--resolver",
+];
 
 /// Files may include files this deep.
 const DEPTH_MAX: usize = 8;

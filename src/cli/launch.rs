@@ -41,9 +41,6 @@ const SLOTS_MAX: u64 = 1 << 20;
 /// Completions a ring can hold (IORING_MAX_CQ_ENTRIES).
 const COMPLETIONS_MAX: usize = 1 << 16;
 
-/// A question of DNS has the time of so many tries.
-const TRIES: u32 = 3;
-
 /// What only the process at its start knows.
 pub struct Circumstances {
     /// The cores it may run on.
@@ -290,7 +287,7 @@ impl Config {
         dns::Config {
             servers: resolving.resolvers.servers().to_vec(),
             timeout: resolving.timeout,
-            patience: resolving.timeout * TRIES,
+            patience: resolving.timeout * 5 / 2,
             cache: resolving.cache as usize,
             ttl_min: resolving.ttl.0,
             ttl_max: resolving.ttl.1,

@@ -11,11 +11,10 @@ use std::sync::Arc;
 
 use resolv_conf::ScopedIp;
 
+use crate::dns::SERVERS_MAX;
+
 /// Where servers are found when none are named.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
-
-/// Servers beyond these are not asked: whoever is asked last has nothing to do with eight before it.
-pub const SERVERS_MAX: usize = 8;
 
 /// The port of DNS.
 pub const PORT: u16 = 53;

@@ -37,7 +37,7 @@ mod stub;
 mod testing;
 
 pub use answer::{Answer, Failure, Outcome, Records};
-pub use config::Config;
+pub use config::{Config, SERVERS_MAX};
 pub use name::{Kind, Name, NameError, Question};
 pub use ports::PortId;
 pub use servers::ServerState;

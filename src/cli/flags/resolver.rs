@@ -9,7 +9,8 @@ use crate::cli::{
     reader::{Reader, Zero},
     units::{self, Fault},
 };
-use crate::control::resolvers::{PORT, RESOLV_CONF, Resolvers, SERVERS_MAX};
+use crate::control::resolvers::{PORT, RESOLV_CONF, Resolvers};
+use crate::dns::SERVERS_MAX;
 
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
@@ -28,7 +29,7 @@ pub struct Flags {
 
     /// How long a DNS server may take before another one is asked
     ///
-    /// Three times as long nobody answered: then what was asked is unknown, and nothing is concluded from that.
+    /// When nobody has answered for two and a half times as long, what was asked is unknown, and nothing is concluded from that.
     ///
     /// Range: 100ms to 10s. Cost: short, questions are sent twice; long, a dead server delays the answers.
     #[arg(long, value_name = "DURATION", default_value = "2s")]
