@@ -116,6 +116,12 @@ impl Memory {
         }
     }
 
+    /// Whether greylisting has nothing to ask a client's network any more.
+    pub fn is_proven(&self, ip: IpAddr, now: Seconds) -> bool {
+        let network = self.networks.find(self.network_of(ip));
+        network.is_some_and(|network| network.is_proven(now))
+    }
+
     /// Points of a provider, for a network that nothing is known of yet.
     pub fn provider_points(&self, asn: u32, now: Seconds) -> i16 {
         let provider = self.providers.find(asn).filter(|_| asn != 0);

@@ -172,7 +172,15 @@ impl Config {
     }
 
     /// Whether what is known suffices, whatever the open questions bring.
-    pub fn suffices(&self, found: FindingSet, score: i32, open: Stakes, actions: &Actions) -> bool {
+    /// `proven`: greylisting does not ask this client's network, whatever its score is.
+    pub fn suffices(
+        &self,
+        found: FindingSet,
+        score: i32,
+        open: Stakes,
+        proven: bool,
+        actions: &Actions,
+    ) -> bool {
         let least = self.outlook(found, score + i32::from(open.least), actions);
         let most = self.outlook(found, score + i32::from(open.most), actions);
         let (mild, severe) = (least.severity(), most.severity().max(open.worst));
@@ -181,7 +189,7 @@ impl Config {
             return true;
         }
         let same_refusal = mild == severe || !severe.refuses();
-        same_refusal && (mild.refuses() || least.greylist == most.greylist)
+        same_refusal && (mild.refuses() || proven || least.greylist == most.greylist)
     }
 }
 
@@ -252,7 +260,7 @@ mod tests {
             ("no question is open", 7, Stakes::NONE, true),
         ];
         for (label, score, open, want) in table {
-            let got = config.suffices(FindingSet::EMPTY, score, open, &actions);
+            let got = config.suffices(FindingSet::EMPTY, score, open, false, &actions);
             assert_eq!(got, want, "{label}");
         }
         let refuses = Stakes::of(
@@ -260,9 +268,9 @@ mod tests {
             0,
             &"dnsbl=reject".parse().into_iter().collect(),
         );
-        assert!(!config.suffices(FindingSet::EMPTY, 0, refuses, &actions));
+        assert!(!config.suffices(FindingSet::EMPTY, 0, refuses, false, &actions));
         let logged = Actions::default();
-        assert!(config.suffices(FindingSet::EMPTY, 0, stakes(-50, 50), &logged));
+        assert!(config.suffices(FindingSet::EMPTY, 0, stakes(-50, 50), false, &logged));
     }
 
     #[test]
@@ -284,8 +292,12 @@ mod tests {
             most: 1,
             worst: Action::Log,
         };
-        assert!(!config.suffices(FindingSet::EMPTY, 0, open, &actions));
-        assert!(config.suffices(FindingSet::EMPTY, 2, open, &actions));
-        assert!(config.suffices(FindingSet::EMPTY, -2, open, &actions));
+        assert!(!config.suffices(FindingSet::EMPTY, 0, open, false, &actions));
+        assert!(
+            config.suffices(FindingSet::EMPTY, 0, open, true, &actions),
+            "nor is a proven network asked"
+        );
+        assert!(config.suffices(FindingSet::EMPTY, 2, open, false, &actions));
+        assert!(config.suffices(FindingSet::EMPTY, -2, open, false, &actions));
     }
 }

@@ -101,7 +101,8 @@ impl<W: Wire> World<W> {
             return true;
         }
         let (found, score, open) = self.known(entry, self.worth_from());
-        self.policy.suffices(found, score, open)
+        let proven = self.memory.is_proven(entry.ip, self.wall());
+        self.policy.suffices(found, score, open, proven)
     }
 
     /// All that is open has been waited for.

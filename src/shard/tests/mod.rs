@@ -14,6 +14,7 @@ mod inquiry;
 mod layer;
 mod lists;
 mod looked_up;
+mod memory;
 mod original;
 mod parking;
 mod pool;
