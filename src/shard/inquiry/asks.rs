@@ -53,9 +53,18 @@ impl<W: Wire> World<W> {
             return Verdict::Pass;
         };
         entry.weighed = true;
-        let (found, score) = (entry.dossier.against(), entry.dossier.score());
         self.feel_score(inquiry, session);
-        let outlook = self.policy.outlook(found, score);
+        let Some(entry) = self.inquiries.get(inquiry) else {
+            return Verdict::Pass;
+        };
+        let (found, score, open) = self.known(entry, self.worth_from());
+        let least = match self.policy.suffices(found, score, open) {
+            // What is done holds whatever the answers are: nobody is dropped who may have to be rejected only.
+            true => open.least,
+            // They were waited for: it goes by what is known.
+            false => 0,
+        };
+        let outlook = self.policy.outlook(found, score + i32::from(least));
         match outlook.refusal {
             None => Verdict::Pass,
             Some((finding, action)) => self.refused(inquiry, session, finding, action),

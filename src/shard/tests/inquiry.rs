@@ -622,3 +622,22 @@ fn who_has_authenticated_is_not_judged_by_its_address() {
     stage.reset(client);
     stage.assert_empty();
 }
+
+#[test]
+fn who_may_have_to_be_rejected_only_is_not_dropped() {
+    let mut stage = open(asking(
+        &["score-drop=drop", "score-reject=reject"],
+        &[(Finding::ScoreReject, 8), (Finding::ScoreDrop, 12)],
+    ));
+    let client = stage.client();
+    let bad = ask(&mut stage, 0, 0, 12);
+    let good = ask(&mut stage, 1, -3, 0);
+    answer(&mut stage, bad, Some(12));
+    stage.ask(client);
+    assert_eq!(stage.code(client), "550", "in any case, and at once");
+    stage.say(client, "RSET\r\n");
+    assert_eq!(stage.code(client), "250");
+    answer(&mut stage, good, None);
+    stage.say(client, "MAIL FROM:<a@c.example>\r\n");
+    assert_eq!(stage.code(client), "521");
+}
