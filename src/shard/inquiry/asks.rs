@@ -58,7 +58,8 @@ impl<W: Wire> World<W> {
             return Verdict::Pass;
         };
         let (found, score, open) = self.known(entry, self.worth_from());
-        let least = match self.policy.suffices(found, score, open) {
+        // Greylisting comes later: this is about refusals.
+        let least = match self.policy.suffices(found, score, open, true) {
             // What is done holds whatever the answers are: nobody is dropped who may have to be rejected only.
             true => open.least,
             // They were waited for: it goes by what is known.
