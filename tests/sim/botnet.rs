@@ -107,7 +107,7 @@ fn botnet() {
 fn a_day_is_always_the_same() {
     let [first, second] = [(); 2].map(|()| {
         let population = Population::from_seed(7, SENDERS / 10, BOTS / 40);
-        let evening = day::pass("weir", &population, &day::protocol_only(), FAULTS, 7);
+        let evening = day::pass("weir", &population, &day::reputation(), FAULTS, 7);
         (evening.row, evening.turns)
     });
     assert_eq!(first, second);

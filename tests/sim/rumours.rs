@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use weir::dns;
 use weir::policy::dnsbl::{Spec, zones};
 use weir::policy::{self, Finding, reputation};
 use weir::shard::WorldConfig;
@@ -66,15 +67,31 @@ pub fn inquire(config: &mut WorldConfig, chance: &mut Chance) -> NamesPlan {
     policy.dnsbl.zones = zones(lists).expect("each list once");
     policy.dnsbl.recheck = *chance.pick(&[Duration::ZERO, Duration::from_secs(60)]);
     config.policy = Arc::new(policy);
-    let servers = chance.within(1..4) as u8;
+    config.resolver = resolver(chance);
     NamesPlan {
-        servers: (0..servers)
-            .map(|nth| SocketAddr::from(([10, 3, 0, nth], 53)))
-            .collect(),
-        dead: chance.below(u64::from(servers) + 1) as usize,
+        servers: config.resolver.servers.clone(),
+        dead: chance.below(config.resolver.servers.len() as u64 + 1) as usize,
         faults: faults(chance),
         fate: fate(chance),
         lore: Rumours(chance.next()),
+    }
+}
+
+fn resolver(chance: &mut Chance) -> dns::Config {
+    let servers = 0..chance.within(1..4) as u8;
+    let timeout = chance.millis(100..3000);
+    dns::Config {
+        servers: servers
+            .map(|nth| SocketAddr::from(([10, 3, 0, nth], 53)))
+            .collect(),
+        timeout,
+        patience: timeout * 3,
+        cache: chance.within(16..1000) as usize,
+        ttl_min: Duration::from_secs(*chance.pick(&[0, 0, 5, 60])),
+        ttl_max: Duration::from_secs(*chance.pick(&[1, 60, 3600])),
+        open_max: *chance.pick(&[1, 10, 4096]),
+        ports: chance.within(1..4) as usize,
+        mix_case: chance.one_in(2),
     }
 }
 

@@ -12,8 +12,10 @@ use weir::maillog;
 use weir::metrics::Counters;
 use weir::policy::access::Access;
 use weir::policy::dnsbl::{Spec, zones};
+use weir::policy::lore::Lore;
 use weir::policy::news::News;
 use weir::policy::relay::{Relay, RelayDomains};
+use weir::policy::spamtraps::Spamtraps;
 use weir::policy::{self, Finding, greylist};
 use weir::shard::config::SessionConfig;
 use weir::shard::mail::{Mail, To, UpstreamSpec};
@@ -22,7 +24,7 @@ use weir::shard::{Setup, World, WorldConfig};
 use weir_smtp::time::Moment;
 
 use super::mailbox::Mailbox;
-use super::places::{OUR_NAME, ZONES};
+use super::places::{DOMAIN, OUR_NAME, TRAPS, ZONES};
 use super::population::Population;
 use super::table::Row;
 use super::talk::{self, Errands};
@@ -36,8 +38,9 @@ use crate::wire::{Caps, Sabotage, SharedCaps, SimWire, WireOptions};
 
 pub const SHARDS: usize = 2;
 
-/// Sockets of a shard.
+/// Sockets of a shard, and those of them that are not for clients.
 const SLOTS: usize = 1024;
+const RESERVE: usize = 64;
 
 /// Turns in one moment after which a shard is taken for spinning.
 const TURNS_AT_ONCE: u32 = 20_000;
@@ -78,7 +81,7 @@ fn config() -> WorldConfig {
     WorldConfig {
         hostname: OUR_NAME.as_bytes().into(),
         slots: SLOTS as u32,
-        reserve: 16,
+        reserve: RESERVE as u32,
         ..plain_config()
     }
 }
@@ -113,6 +116,7 @@ pub fn reputation() -> WorldConfig {
         "helo-unresolved=score=1",
         "helo-ours=score=3",
         "sender-unresolved=score=2",
+        "trapped=score=3",
         "greylist=defer",
         "score-stutter=stutter",
         "score-reject=reject",
@@ -138,6 +142,9 @@ pub fn reputation() -> WorldConfig {
         })
         .collect();
     policy.dnsbl.zones = zones(lists).expect("each list once");
+    // A drip is a turn of the simulation: fewer of them.
+    policy.temper.interval = Duration::from_secs(5);
+    config.resolver.servers = vec![name_server()];
     policy.memory.on = true;
     policy.memory.greylist.when = greylist::When::Score;
     config.policy = Arc::new(policy);
@@ -195,6 +202,15 @@ impl Day {
             turns_here: 0,
         };
         day.add_shards(config, &mut chance);
+        let traps: String = (0..TRAPS)
+            .map(|trap| format!("trap{trap}@{DOMAIN}\n"))
+            .collect();
+        let lore = Arc::new(Lore {
+            spamtraps: Spamtraps::parse(&traps).expect("addresses"),
+            ..Lore::default()
+        });
+        day.mail
+            .extend((0..SHARDS).map(|shard| (shard, Mail::Lore(lore.clone()))));
         day.net.borrow_mut().set_door(name_server(), Door::Open);
         let answers = day.names.clone().answer_datagrams(name_server());
         day.tasks.start(&day.net, answers);
@@ -211,6 +227,7 @@ impl Day {
         let shared = Arc::new(Shared::new(0));
         let caps: SharedCaps = Rc::new(RefCell::new(Caps::default()));
         caps.borrow_mut().set(mail_server(), 0, 0);
+        caps.borrow_mut().set(name_server(), 1, 0);
         let relay = Arc::new(Relay {
             domains: RelayDomains::Any,
             ..Relay::default()
@@ -428,7 +445,7 @@ fn upstream() -> UpstreamSpec {
 fn options(shard: usize) -> WireOptions {
     WireOptions {
         slots: SLOTS,
-        reserve: 16,
+        reserve: RESERVE,
         client_buffers: 512,
         upstream_buffers: 128,
         chunks: 64,

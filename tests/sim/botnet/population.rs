@@ -221,8 +221,8 @@ impl Maker {
         let helo = self.helo_of_bot(number, &host);
         let doors: Doors = vec![(address, helo)].into();
         let errands = match kind {
-            BotKind::Forgets | BotKind::Pregreets => self.chance.within(1..3),
-            BotKind::Retries | BotKind::Guesses | BotKind::Snowshoe => self.chance.within(1..4),
+            BotKind::Forgets | BotKind::Pregreets => 1 + u64::from(self.chance.one_in(4)),
+            BotKind::Retries | BotKind::Guesses | BotKind::Snowshoe => self.chance.within(1..3),
         };
         let mut at = begins;
         for _ in 0..errands {
