@@ -31,6 +31,8 @@ struct Test {
     trial: Trial,
     /// When it begins, anew if need be.
     due: Moment,
+    /// Before that nobody doubts the list again.
+    calm: Moment,
 }
 
 impl Lists {
@@ -42,6 +44,7 @@ impl Lists {
         let test = Test {
             trial: Trial::default(),
             due: now,
+            calm: now + RETRY,
         };
         Lists {
             tests: vec![test; zones.len()].into(),
@@ -74,10 +77,9 @@ impl<W: Wire> World<W> {
     fn test_list(&mut self, list: u16) {
         // Should an answer be missing by then, it begins anew.
         let again = self.now + RETRY;
-        self.lists.tests[usize::from(list)] = Test {
-            trial: Trial::default(),
-            due: again,
-        };
+        let test = &mut self.lists.tests[usize::from(list)];
+        test.trial = Trial::default();
+        test.due = again;
         self.arm_list_tests(again);
         for point in 0..POINTS as u8 {
             let Some(question) = self.lists.zones.test_point(list, point) else {
@@ -86,6 +88,26 @@ impl<W: Wire> World<W> {
             if let Some(answer) = self.look_up_afresh(&question, Asker::TestPoint(list, point)) {
                 self.point_answered(list, point, &answer.outcome);
             }
+        }
+    }
+
+    /// A list did not answer about a client, or not as a list: it is tested before its time, once a minute at most. Half an hour of
+    /// clients that wait for a dead one would be long.
+    pub(super) fn doubt_list(&mut self, list: u16) {
+        let now = self.now;
+        let Some(test) = self.lists.tests.get_mut(usize::from(list)) else {
+            return;
+        };
+        if now < test.calm || self.config.policy.dnsbl.recheck.is_zero() {
+            return;
+        }
+        test.calm = now + RETRY;
+        if self.shard == TESTER {
+            test.due = now;
+            self.arm_list_tests(now);
+        } else {
+            self.outgoing
+                .push_back((To::Shard(TESTER), Mail::ListDoubted { list }));
         }
     }
 
@@ -101,10 +123,8 @@ impl<W: Wire> World<W> {
         let recheck = self.config.policy.dnsbl.recheck;
         let pause = if passed { recheck } else { RETRY.min(recheck) };
         let due = self.now + pause;
-        *test = Test {
-            trial: Trial::default(),
-            due,
-        };
+        test.trial = Trial::default();
+        test.due = due;
         self.arm_list_tests(due);
         let word = if passed { Probe::Passed } else { Probe::Failed };
         self.counters.dnsbl_tests.at(list.into(), word).inc();

@@ -64,6 +64,8 @@ pub enum Mail {
     },
     /// The shard that tests DNS lists tells all how one of them stands.
     ListTested { list: u16, standings: Standings },
+    /// Another shard asks it to test a list before its time.
+    ListDoubted { list: u16 },
     /// Another shard waits for a connection to this upstream: close an idle one, if there is one.
     Starving { upstream: u16 },
     /// A permit for this upstream came free while this shard was starving.

@@ -439,6 +439,7 @@ impl<W: Wire> World<W> {
             Mail::Drain { grace } => self.begin_drain(grace),
             Mail::End => self.end_at_once(),
             Mail::Probed { approach, result } => self.probed(&approach, result),
+            Mail::ListDoubted { list } => self.doubt_list(list),
             Mail::ListTested { list, standings } => self.list_tested(list, standings),
             Mail::Starving { upstream } => self.yield_connection(upstream.into()),
             Mail::PermitFree { .. } => self.open_for_waiters(),

@@ -36,8 +36,9 @@ pub struct Flags {
     /// Time between two tests of a DNS list
     ///
     /// At start and from then on, each list has to list 127.0.0.2 and must not list 127.0.0.1 (RFC 5782, 5; for IPv6 clients
-    /// ::FFFF:7F00:2 and ::FFFF:7F00:1). One that fails is suspended: it is not asked, it counts for nothing, the log and the status page say
-    /// so, and it is tested again every minute.
+    /// ::FFFF:7F00:2 and ::FFFF:7F00:1). One that says nothing about a client, or what is no listing, is tested before its time. One
+    /// that fails is suspended: it is not asked, it counts for nothing, the log and the status page say so, and it is tested again
+    /// every minute.
     ///
     /// Range: 1m to 1d, or 0: lists are believed untested. Cost: four questions per list.
     #[arg(long, value_name = "DURATION", default_value = "30m")]

@@ -75,6 +75,10 @@ impl<W: Wire> World<W> {
             Meaning::Fault(_) => ListSays::Fault,
         };
         self.counters.dnsbl_answers.at(list.into(), says).inc();
+        let is_silent = matches!(answer.outcome, Outcome::Failed(_));
+        if is_silent || says == ListSays::Fault {
+            self.doubt_list(list);
+        }
         match meaning {
             Meaning::Listed(weight) => self.listed(inquiry, list, weight, answer),
             Meaning::Unlisted => self.unlisted(inquiry, list),

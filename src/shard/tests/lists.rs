@@ -142,6 +142,30 @@ fn a_test_without_an_end_begins_anew() {
 }
 
 #[test]
+fn a_list_that_is_doubted_is_tested_before_its_time() {
+    let (mut tester, mut other) = (shard(0, HALF_AN_HOUR), shard(1, HALF_AN_HOUR));
+    for list in [0, 1] {
+        answer(&mut tester, list, "LxLx");
+    }
+    asked(&mut tester);
+    let minute = dnsbl::RETRY + Duration::from_secs(1);
+    other.sleep(minute);
+    tester.sleep(minute);
+    other.world.now = other.now;
+    other.world.doubt_list(1);
+    other.world.doubt_list(1);
+    let mut letters = std::iter::from_fn(|| other.world.take_mail());
+    let (to, doubt) = letters.next().expect("a letter");
+    assert_eq!((to, letters.count()), (To::Shard(0), 0), "once a minute");
+    tester.world.handle_mail(tester.now, doubt);
+    tester.sleep(Duration::from_millis(50));
+    assert_eq!(asked(&mut tester), [(1, 0), (1, 1), (1, 2), (1, 3)]);
+    answer(&mut tester, 1, "....");
+    let silent = Standings::both(Standing::Suspended(Why::Silent));
+    assert_eq!(standing(&tester, 1), silent);
+}
+
+#[test]
 fn nobody_tests_what_is_to_be_believed_or_not_asked() {
     let mut stage = shard(0, Duration::ZERO);
     stage.sleep(HALF_AN_HOUR * 2);
