@@ -19,8 +19,8 @@ use std::io::Write as _;
 use weir_smtp::limits::{HELO_MAX, MAILBOX_MAX};
 use weir_smtp::path::{self, Path};
 
+use super::super::relay::{is_domain, literal};
 use super::words::Words;
-use crate::policy::relay::{is_domain, literal};
 
 /// Octets of the longest key: a mailbox, or a literal written out.
 const KEY_MAX: usize = MAILBOX_MAX + 64;
