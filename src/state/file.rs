@@ -279,23 +279,27 @@ impl File {
     }
 }
 
-/// Calls for the entries from `from` on, at most so many. Where to go on; None: that was all.
+/// Calls for the entries from `from` on, at most so many. Where to go on; None: that was all. Keys rise, or else the file is
+/// damaged: whoever went on from a key that lies behind would go round for ever.
 fn each<V: Value + 'static>(
     table: &impl ReadableTable<u64, V>,
     from: u64,
     entries: usize,
     mut call: impl for<'v> FnMut(u64, V::SelfType<'v>),
 ) -> Result<Option<u64>, Trouble> {
-    let mut last = None;
+    let (mut least, mut seen) = (Some(from), 0);
     let range = table.range(from..).map_err(trouble)?;
-    for (number, entry) in range.take(entries).enumerate() {
+    for entry in range.take(entries) {
         let (key, value) = entry.map_err(trouble)?;
-        call(key.value(), value.value());
-        if number + 1 == entries {
-            last = key.value().checked_add(1);
+        let key = key.value();
+        if least.is_none_or(|least| key < least) {
+            return Err(Trouble::Unfit("damaged: its keys are out of order".into()));
         }
+        call(key, value.value());
+        least = key.checked_add(1);
+        seen += 1;
     }
-    Ok(last)
+    Ok(least.filter(|_| seen == entries))
 }
 
 /// A look at a part of a table.
