@@ -355,6 +355,7 @@ impl Config {
             },
             reputation: self.reputation(),
             dnsbl: self.dnsbl.clone(),
+            shares_rates: self.lasting.server.is_some(),
             clients_max: clients.clients_max,
         }
     }

@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::policy::budget::Owed;
 use crate::policy::news::News;
 use crate::shard::{Mail, Told, clock::Clock};
 use crate::state::{Keeper, Keeping, Server, Sharing, SharingView, View};
@@ -49,14 +50,16 @@ impl Exchange {
         let keeper = keeping.map(start).transpose()?.map(Arc::new);
         let sharing = server.map(|server| {
             let (to_all, keeper) = (Arc::clone(to_all), keeper.clone());
+            let to_all_news = Arc::clone(&to_all);
             let counts_before = keeper.is_none();
             let hear = move |news: Arc<[News]>| {
                 if let Some(keeper) = &keeper {
                     keeper.keep(Arc::clone(&news));
                 }
-                to_all(Mail::News(news));
+                to_all_news(Mail::News(news));
             };
-            Sharing::start(server, counts_before, Box::new(hear))
+            let owe = move |owed: Vec<Owed>| to_all(Mail::Owed(owed.into()));
+            Sharing::start(server, counts_before, Box::new(hear), Box::new(owe))
         });
         Ok(Exchange {
             to_others,
@@ -67,6 +70,14 @@ impl Exchange {
 
     /// A shard has learnt something.
     pub fn told(&self, told: Told) {
+        if let Some(sharing) = &self.sharing
+            && !told.spent.is_empty()
+        {
+            sharing.spend(told.spent);
+        }
+        if told.news.is_empty() {
+            return;
+        }
         (self.to_others)(told.shard, Mail::News(Arc::clone(&told.news)));
         if let Some(keeper) = &self.keeper {
             keeper.keep(Arc::clone(&told.news));

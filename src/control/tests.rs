@@ -353,6 +353,7 @@ fn what_a_shard_learns_goes_around_and_lasts() {
     let told = Told {
         shard: 1,
         news: Arc::clone(&news),
+        spent: Vec::new(),
     };
     assert!(bench.tell.try_send(told).is_ok());
     let passed_on = Arc::clone(&bench.passed_on);

@@ -29,10 +29,13 @@ pub struct Shared {
     pub dropped: u64,
     pub unreadable: u64,
     pub losses: u64,
+    /// What clients have spent of their rates, by client and kind: counted over all hosts; given up.
+    pub settled: u64,
+    pub unsettled: u64,
 }
 
 /// Name, kind, label, help.
-pub const ROWS: [(&str, &str, &str, &str); 13] = [
+pub const ROWS: [(&str, &str, &str, &str); 15] = [
     (
         "weir_state_entries",
         "gauge",
@@ -111,6 +114,18 @@ pub const ROWS: [(&str, &str, &str, &str); 13] = [
         "",
         "Entries that were passed over: of another version, damaged, or not written by weir.",
     ),
+    (
+        "weir_state_shared_rates_total",
+        "counter",
+        "",
+        "Times that a client's spending of a rate was added to that of all hosts: once a second per client and kind of rate at most.",
+    ),
+    (
+        "weir_state_shared_rates_dropped_total",
+        "counter",
+        "",
+        "Seconds of a shard whose spending was not added, because the server was too slow: each host held its clients to the rates alone.",
+    ),
 ];
 
 /// How many of them are about the file.
@@ -125,6 +140,8 @@ fn render_shared(out: &mut String, shared: Option<Shared>) {
             "weir_state_shared_losses_total" => shared.losses,
             "weir_state_shared_dropped_total" => shared.dropped,
             "weir_state_shared_unreadable_total" => shared.unreadable,
+            "weir_state_shared_rates_total" => shared.settled,
+            "weir_state_shared_rates_dropped_total" => shared.unsettled,
             _ => {
                 sample(out, name, "way=\"in\"", shared.received);
                 sample(out, name, "way=\"out\"", shared.sent);
@@ -197,6 +214,8 @@ mod tests {
             dropped: 13,
             unreadable: 14,
             losses: 15,
+            settled: 16,
+            unsettled: 17,
         };
         render(&mut out, Some(file), Some(shared));
         for line in [
@@ -216,6 +235,8 @@ mod tests {
             "weir_state_shared_dropped_total 13",
             "weir_state_shared_unreadable_total 14",
             "weir_state_shared_losses_total 15",
+            "weir_state_shared_rates_total 16",
+            "weir_state_shared_rates_dropped_total 17",
         ] {
             assert!(out.lines().any(|shown| shown == line), "{line} in {out}");
         }

@@ -122,6 +122,10 @@ impl Client {
         }
     }
 
+    pub const fn key(&self) -> ClientKey {
+        self.key
+    }
+
     pub const fn active(&self) -> u32 {
         self.active
     }
@@ -245,6 +249,14 @@ impl Clients {
     /// A copy of what is known of an address now; nothing changes by looking.
     pub fn peek(&self, key: ClientKey, now: Moment) -> Option<Client> {
         let mut client = entry(&self.chunks, self.find(key)?).clone();
+        client.touch(now);
+        Some(client)
+    }
+
+    /// The entry of a client that is known, connected or not.
+    pub fn known(&mut self, key: ClientKey, now: Moment) -> Option<&mut Client> {
+        let place = self.find(key)?;
+        let client = self.at(place);
         client.touch(now);
         Some(client)
     }

@@ -13,6 +13,7 @@
 
 pub mod access;
 mod book;
+pub mod budget;
 pub mod bytes;
 pub mod clients;
 pub mod concurrency;

@@ -27,6 +27,7 @@ use weir_smtp::time::Moment;
 use crate::net::ClientPrefix;
 
 use super::access::{Access, Listed};
+use super::budget::{Kind, Ledger, Owed, Spent};
 use super::bytes::ByteRate;
 use super::clients::{ClientId, ClientKey, Clients};
 use super::errors::{self, Errors};
@@ -60,6 +61,8 @@ pub struct Config {
     /// What is remembered of networks.
     pub memory: memory::Config,
     pub reputation: reputation::Config,
+    /// Whether hosts count rates together: then what clients spend is written down.
+    pub shares_rates: bool,
     /// Client addresses a shard keeps book of: 64 bytes each, and 5 for the index.
     pub clients_max: u32,
 }
@@ -81,6 +84,7 @@ impl Default for Config {
             dnsbl: dnsbl::Config::default(),
             memory: memory::Config::default(),
             reputation: reputation::Config::default(),
+            shares_rates: false,
             clients_max: 1 << 18,
         }
     }
@@ -138,16 +142,19 @@ pub struct Policy {
     access: Arc<Access>,
     relay: Arc<Relay>,
     clients: Clients,
+    ledger: Ledger,
 }
 
 impl Policy {
     pub fn new(config: Arc<Config>, access: Arc<Access>, relay: Arc<Relay>) -> Policy {
         let clients = Clients::new(config.clients_max, config.temper);
+        let ledger = Ledger::new(config.shares_rates);
         Policy {
             config,
             access,
             relay,
             clients,
+            ledger,
         }
     }
 
@@ -207,7 +214,6 @@ impl Policy {
         let Config {
             errors,
             concurrency,
-            rate_connections,
             ..
         } = *self.config;
         let client = self.clients.client(id, now).expect("just opened");
@@ -216,8 +222,7 @@ impl Policy {
             rung >= Rung::KnownOnly && !admission.standing.relay_from && !client.is_known(now);
         let crowd = concurrency.is_exceeded_by(client.active());
         // One that is refused for another reason is not counted: it comes back, and would find itself punished for that.
-        let hasty =
-            !stranger && !crowd && !rate_connections.take(&mut client.connections, Tick::from(now));
+        let hasty = !stranger && !crowd && !self.spend(admission.standing, Kind::Connections, now);
         let found = [
             (stranger, Finding::Overload),
             (crowd, Finding::Concurrency),
@@ -265,11 +270,7 @@ impl Policy {
         if !ruling.passes() {
             return ruling;
         }
-        let rate = self.config.rate_messages;
-        let within = self
-            .clients
-            .client(standing.client, now)
-            .is_none_or(|client| rate.take(&mut client.messages, Tick::from(now)));
+        let within = self.spend(standing, Kind::Messages, now);
         ruling.and(self.unless(within, standing, Finding::RateMessages, now))
     }
 
@@ -293,12 +294,48 @@ impl Policy {
 
     /// RCPT, and nothing speaks against it: counted. Asked last.
     pub fn recipient(&mut self, standing: Standing, now: Moment) -> Ruling {
-        let rate = self.config.rate_recipients;
-        let within = self
-            .clients
-            .client(standing.client, now)
-            .is_none_or(|client| rate.take(&mut client.recipients, Tick::from(now)));
+        let within = self.spend(standing, Kind::Recipients, now);
         self.unless(within, standing, Finding::RateRecipients, now)
+    }
+
+    /// One more of these, if that is within the client's rate.
+    fn spend(&mut self, standing: Standing, kind: Kind, now: Moment) -> bool {
+        let rate = self.rate_of(kind);
+        let Some(client) = self.clients.client(standing.client, now) else {
+            return true;
+        };
+        let within = rate.take(kind.tat(client), Tick::from(now));
+        if within {
+            let key = client.key();
+            self.ledger.note(key, kind, rate);
+        }
+        within
+    }
+
+    fn rate_of(&self, kind: Kind) -> Rate {
+        match kind {
+            Kind::Connections => self.config.rate_connections,
+            Kind::Messages => self.config.rate_messages,
+            Kind::Recipients => self.config.rate_recipients,
+        }
+    }
+
+    /// What clients have spent of their rates since the last time, for the other hosts.
+    pub fn take_spent(&mut self) -> Vec<Spent> {
+        let mut ledger = std::mem::take(&mut self.ledger);
+        let spent = ledger.take(|kind| self.rate_of(kind));
+        self.ledger = ledger;
+        spent
+    }
+
+    /// What clients have spent on all hosts. Who is not known here any more has his allowance back.
+    pub fn owe(&mut self, owed: &[Owed], now: Moment) {
+        for owed in owed {
+            let rate = self.rate_of(owed.kind);
+            if let Some(client) = self.clients.known(owed.client, now) {
+                rate.owe(owed.kind.tat(client), Tick::from(now), owed.ahead);
+            }
+        }
     }
 
     /// Whether this client's recipients need not be seen: where they are weir's to decide about, nothing passes unread.

@@ -90,6 +90,26 @@ impl Rate {
         })
     }
 
+    /// What one event costs.
+    pub const fn cost(self) -> Duration {
+        Duration::from_micros((self.interval as u64) << TICK_MICROS_BITS)
+    }
+
+    /// The time in which N are allowed.
+    pub const fn unit(self) -> Duration {
+        Duration::from_secs(self.unit_seconds as u64)
+    }
+
+    /// The allowance is used up at least until then: what others have let pass counts too.
+    pub fn owe(self, state: &mut Tat, now: Tick, ahead: Duration) {
+        state.settle(now);
+        let whole = u64::from(self.count) * u64::from(self.interval);
+        let ahead = (ahead.as_micros() as u64 >> TICK_MICROS_BITS).min(whole) as u32;
+        if ahead > state.0.wrapping_sub(now.0) {
+            state.0 = now.0.wrapping_add(ahead);
+        }
+    }
+
     pub const fn is_unlimited(self) -> bool {
         self.interval == 0
     }
@@ -244,6 +264,27 @@ mod tests {
             assert_eq!(rate.take(&mut tat, tick(millis)), want, "{millis}");
         }
         assert!(!tat.is_idle(tick(60_000)) && tat.is_idle(tick(100_000)));
+    }
+
+    #[test]
+    fn what_others_let_pass_counts_and_never_more_than_the_whole_rate() {
+        let rate = rate("6/m");
+        let mut tat = Tat::new(tick(1000));
+        assert!(rate.take(&mut tat, tick(1000)));
+        rate.owe(&mut tat, tick(1000), Duration::from_secs(5));
+        assert_eq!(
+            tat,
+            Tat(tick(1000).0 + rate.interval),
+            "it owes more itself"
+        );
+        rate.owe(&mut tat, tick(1000), rate.cost() * 4);
+        let left = (0..10).filter(|_| rate.take(&mut tat, tick(1000))).count();
+        assert_eq!(left, 2);
+        rate.owe(&mut tat, tick(1000), Duration::from_secs(86_400));
+        assert!(!rate.take(&mut tat, tick(10_900)) && rate.take(&mut tat, tick(11_001)));
+        let mut free = Tat::new(tick(0));
+        Rate::UNLIMITED.owe(&mut free, tick(0), Duration::from_secs(60));
+        assert!(free.is_idle(tick(0)));
     }
 
     #[test]

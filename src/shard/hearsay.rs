@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::policy::budget::Spent;
 use crate::policy::news::News;
 use crate::ring::Wire;
 
@@ -65,6 +66,11 @@ impl<W: Wire> World<W> {
         let dropped = self.memory.news_dropped() + self.hearsay.unheard;
         counters.news_dropped.mirror(dropped);
         news
+    }
+
+    /// What clients have spent of their rates since the last time; nothing where no other host counts them.
+    pub fn take_spent(&mut self) -> Vec<Spent> {
+        self.policy.take_spent()
     }
 
     /// News that were taken, and that nobody had room for.

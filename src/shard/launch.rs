@@ -16,6 +16,7 @@ use crate::dns;
 use crate::maillog::LogBuffer;
 use crate::metrics::Counters;
 use crate::net::{CloseTogether, ListenerGroup};
+use crate::policy::budget::Spent;
 use crate::policy::news::News;
 use crate::ring::{Doorbell, Event, Group, Ring};
 use crate::rt::{self, MailSender, Mailbox, ShardIndex, Undelivered};
@@ -40,10 +41,11 @@ const MIRROR: Duration = Duration::from_secs(1);
 /// Letters to the control thread that may wait, of each shard.
 const TOLD: usize = 4;
 
-/// What a shard has learnt.
+/// What a shard has learnt, and what its clients have spent of their rates.
 pub struct Told {
     pub shard: usize,
     pub news: Arc<[News]>,
+    pub spent: Vec<Spent>,
 }
 
 /// The shards, running.
@@ -368,13 +370,14 @@ impl Shard {
 
     /// Never waits for the control thread: what it has no room for, the others do not hear of.
     fn tell_news(&mut self) {
-        let news = self.world.take_news();
-        if news.is_empty() {
+        let (news, spent) = (self.world.take_news(), self.world.take_spent());
+        if news.is_empty() && spent.is_empty() {
             return;
         }
         let told = Told {
             shard: self.index,
             news: news.into(),
+            spent,
         };
         if let Err(unheard) = self.common.tell.try_send(told) {
             let news = unheard.into_inner().news.len() as u64;

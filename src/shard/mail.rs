@@ -10,6 +10,7 @@ use std::time::Duration;
 use weir_smtp::extension::Capabilities;
 
 use crate::policy::access::Access;
+use crate::policy::budget::Owed;
 use crate::policy::dnsbl::Standings;
 use crate::policy::lore::Lore;
 use crate::policy::news::News;
@@ -74,6 +75,8 @@ pub enum Mail {
     HandOver(Arc<HandOver>),
     /// What another shard, another host, or weir before its last restart has learnt.
     News(Arc<[News]>),
+    /// What clients have spent of their rates on all hosts.
+    Owed(Arc<[Owed]>),
 }
 
 /// Why a probe failed; the word stands in the log.

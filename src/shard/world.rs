@@ -444,6 +444,7 @@ impl<W: Wire> World<W> {
             Mail::Starving { upstream } => self.yield_connection(upstream.into()),
             Mail::PermitFree { .. } => self.open_for_waiters(),
             Mail::News(letter) => self.hear_news(letter),
+            Mail::Owed(owed) => self.policy.owe(&owed, self.now),
             Mail::HandOver(letter) => {
                 if let Some(letter) = Arc::into_inner(letter) {
                     self.taken_over(letter);

@@ -8,6 +8,7 @@
 //! Everything passes as [`crate::policy::news::News`]: what a shard has learnt, what a file gave back at the start, what another
 //! host has written. The shards merge; so does the file (record.rs). Losing any of it costs precision, never mail.
 
+mod budgets;
 pub mod codec;
 mod file;
 mod keeper;

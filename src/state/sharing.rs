@@ -22,10 +22,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::metrics::state::Shared as Readings;
+use crate::policy::budget::{Owed, Spent};
 use crate::policy::news::News;
 
-use super::codec;
 use super::server::Server;
+use super::{budgets, codec};
 
 const STREAM: &str = "weir:news";
 /// Entries that the server keeps: an hour and more of a few hosts. Each has at most [`PER_ENTRY`] news of 29 octets.
@@ -45,6 +46,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const PAGE: usize = 64;
 /// News that wait for a server that is away.
 const OUTBOX_MAX: usize = 1 << 16;
+/// Clients and kinds of rates at a time.
+const SPENT_MAX: usize = 1 << 16;
 /// Letters of shards on their way here.
 const LETTERS: usize = 1024;
 
@@ -54,9 +57,18 @@ type Read = Option<Vec<(String, Vec<(String, Vec<Vec<u8>>)>)>>;
 /// What hears of what other hosts have learnt.
 pub type Hear = Box<dyn Fn(Arc<[News]>) + Send + Sync>;
 
+/// What hears of what clients have spent on all hosts.
+pub type Owe = Box<dyn Fn(Vec<Owed>) + Send + Sync>;
+
+/// What the shards leave for the server.
+enum Letter {
+    News(Arc<[News]>),
+    Spent(Vec<Spent>),
+}
+
 /// The task, from outside.
 pub struct Sharing {
-    letters: mpsc::Sender<Arc<[News]>>,
+    letters: mpsc::Sender<Letter>,
     cells: Arc<Cells>,
     ending: Arc<Notify>,
     task: JoinHandle<()>,
@@ -70,6 +82,8 @@ struct Cells {
     dropped: AtomicU64,
     unreadable: AtomicU64,
     losses: AtomicU64,
+    settled: AtomicU64,
+    unsettled: AtomicU64,
 }
 
 /// How it stands, whoever asks.
@@ -86,13 +100,15 @@ impl SharingView {
             dropped: cells.dropped.load(Relaxed),
             unreadable: cells.unreadable.load(Relaxed),
             losses: cells.losses.load(Relaxed),
+            settled: cells.settled.load(Relaxed),
+            unsettled: cells.unsettled.load(Relaxed),
         }
     }
 }
 
 impl Sharing {
     /// Starts the task on the runtime of the caller. `counts_before`: also deeds of before the start are news.
-    pub fn start(server: Server, counts_before: bool, hear: Hear) -> Sharing {
+    pub fn start(server: Server, counts_before: bool, hear: Hear, owe: Owe) -> Sharing {
         let (letters, received) = mpsc::channel(LETTERS);
         let cells = Arc::new(Cells::default());
         let mut host = [0; 8];
@@ -101,6 +117,8 @@ impl Sharing {
             server,
             host: u64::from_be_bytes(host).to_string(),
             hear,
+            owe,
+            spent: Vec::new(),
             letters: received,
             cells: Arc::clone(&cells),
             outbox: VecDeque::new(),
@@ -121,8 +139,15 @@ impl Sharing {
     /// Leaves news for the other hosts. Never waits.
     pub fn tell(&self, news: Arc<[News]>) {
         let count = news.len() as u64;
-        if self.letters.try_send(news).is_err() {
+        if self.letters.try_send(Letter::News(news)).is_err() {
             self.cells.dropped.fetch_add(count, Relaxed);
+        }
+    }
+
+    /// Leaves what clients have spent of their rates. Where there is no room each host holds them to the rate alone.
+    pub fn spend(&self, spent: Vec<Spent>) {
+        if self.letters.try_send(Letter::Spent(spent)).is_err() {
+            self.cells.unsettled.fetch_add(1, Relaxed);
         }
     }
 
@@ -162,7 +187,10 @@ struct Task {
     /// Drawn at the start: what one has written oneself is passed over.
     host: String,
     hear: Hear,
-    letters: mpsc::Receiver<Arc<[News]>>,
+    owe: Owe,
+    /// Of the last second or so: what is older is of no use.
+    spent: Vec<Spent>,
+    letters: mpsc::Receiver<Letter>,
     cells: Arc<Cells>,
     outbox: VecDeque<News>,
     /// The last entry that was read.
@@ -191,6 +219,7 @@ impl Task {
             if ended.is_err() {
                 return;
             }
+            self.spent.clear();
             self.rest(AGAIN).await;
         }
     }
@@ -221,10 +250,7 @@ impl Task {
     async fn exchange(&mut self, connection: &mut MultiplexedConnection) -> Result<(), Ended> {
         loop {
             let is_ending = self.gather().is_err();
-            let outcome = match self.send(connection).await {
-                Ok(()) => self.receive(connection).await,
-                Err(error) => Err(error),
-            };
+            let outcome = self.turn(connection).await;
             if is_ending {
                 return Err(Ended);
             }
@@ -245,11 +271,27 @@ impl Task {
         }
     }
 
+    /// Rates first: they are in a hurry. True: there may be more to read.
+    async fn turn(&mut self, connection: &mut MultiplexedConnection) -> Result<bool, RedisError> {
+        let spent = std::mem::take(&mut self.spent);
+        if !spent.is_empty() {
+            let owed = budgets::settle(connection, &spent).await?;
+            self.cells.settled.fetch_add(owed.len() as u64, Relaxed);
+            (self.owe)(owed);
+        }
+        self.send(connection).await?;
+        self.receive(connection).await
+    }
+
     /// Takes what the shards have left. Of too much the oldest goes.
     fn gather(&mut self) -> Result<(), Ended> {
         loop {
             match self.letters.try_recv() {
-                Ok(letter) => self.outbox.extend(letter.iter()),
+                Ok(Letter::News(news)) => self.outbox.extend(news.iter()),
+                Ok(Letter::Spent(spent)) if self.spent.len() < SPENT_MAX => {
+                    self.spent.extend(spent);
+                }
+                Ok(Letter::Spent(_)) => drop(self.cells.unsettled.fetch_add(1, Relaxed)),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return Err(Ended),
             }

@@ -230,8 +230,8 @@ class Lasting(Case):
 
 @unittest.skipUnless(shutil.which("redis-server") or shutil.which("valkey-server"), "no redis-server here")
 class Sharing(Case):
-    def hosts(self, redis):
-        both = [self.weir("--state", redis.url, upstreams=[self.upstream()]) for _ in range(2)]
+    def hosts(self, redis, *flags):
+        both = [self.weir("--state", redis.url, *flags, upstreams=[self.upstream()], shards=1) for _ in range(2)]
         for weir in both:
             wait_until(lambda weir=weir: weir.metric("weir_state_shared_up") == 1, "the server to be found")
         return both
@@ -242,8 +242,8 @@ class Sharing(Case):
         redis.tell(proven(3000))
         for weir in both:
             wait_until(lambda weir=weir: heard(weir) == 3000, "it to be heard")
-            wait_until(lambda weir=weir: weir.metric("weir_news_learnt_total") == 6000, "both shards to know")
-        late = self.weir("--state", redis.url, upstreams=[self.upstream()])
+            wait_until(lambda weir=weir: weir.metric("weir_news_learnt_total") == 3000, "the shard to know")
+        late = self.weir("--state", redis.url, upstreams=[self.upstream()], shards=1)
         wait_until(lambda: heard(late) == 3000, "the newcomer to know")
 
     def test_the_server_dies_in_the_middle_and_comes_back(self):
@@ -268,6 +268,36 @@ class Sharing(Case):
                 redis.tell(proven(50, start=1000))
                 for weir in both:
                     wait_until(lambda weir=weir: heard(weir) == 150, "the rest to be heard")
+                    weir.stop()
+
+    def tries(self, weir, count, source="127.0.0.1"):
+        """Of so many, how many mails may begin."""
+        with weir.client(source=source, hello="client.test") as client:
+            codes = []
+            for _ in range(count):
+                codes.append(client.command("MAIL FROM:<a@client.test>").code)
+                client.expect(250, "RSET")
+            client.quit()
+        return codes.count(250)
+
+    def test_hosts_hold_a_client_to_one_rate_together(self):
+        redis = Redis(self)
+        one, other = self.hosts(redis, "--rate-messages", "20/h")
+        self.assertEqual(self.tries(one, 12), 12)
+        # The other knows of a client what it has spent once it spends there as well: a lease of a second or two.
+        self.assertEqual(self.tries(other, 1), 1)
+        wait_until(lambda: other.metric("weir_state_shared_rates_total") >= 1, "it to be counted together")
+        time.sleep(0.3)
+        self.assertIn(self.tries(other, 20), (7, 8))
+        self.assertEqual(self.tries(other, 20, source="127.0.0.9"), 20, "somebody else is not held to it")
+
+    def test_without_the_server_each_host_keeps_the_rate_alone(self):
+        redis = Redis(self)
+        both = self.hosts(redis, "--rate-messages", "20/h")
+        redis.kill()
+        for weir in both:
+            wait_until(lambda weir=weir: weir.metric("weir_state_shared_up") == 0, "the loss to be noticed")
+            self.assertEqual(self.tries(weir, 30), 20)
 
     def test_weir_starts_without_the_server(self):
         weir = self.weir("--state", f"redis://127.0.0.1:{free_port()}", upstreams=[self.upstream()])
