@@ -70,7 +70,7 @@ class Refusals(Lists):
             client.quit()
         for finding, least in [("deny-helo", 2), ("deny-sender", 3), ("deny-recipient", 4)]:
             wait_until(lambda: weir.metric("weir_findings_total", finding=finding, action="reject") == least, finding)
-            self.assertIn(f"finding={finding}", weir.log())
+            wait_until(lambda: f"finding={finding}" in weir.log(), f"{finding} in the log")
         with weir.client(source="127.0.20.7", hello="ylmf-pc") as friend:
             self.assertEqual(friend.data(message("friend"), sender="x@spam.test", recipients=("gone@weir.test",)).code, 250)
             friend.quit()
