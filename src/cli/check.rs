@@ -37,7 +37,7 @@ pub fn plan(config: &Config, cores: usize) -> String {
             config.reputation().describe(&config.tarpit.actions),
         ),
         ("DNS lists", dns_lists(config)),
-        ("memory", memory::words(config)),
+        ("history", memory::words(config)),
         ("pit", pit_words(config)),
         ("resolver", resolver(config)),
         ("state", state(config)),
@@ -582,15 +582,15 @@ mod tests {
     fn the_plan_tells_what_is_remembered() {
         let base = ["--listen", "127.0.0.1:25", "--upstream", "mx1:25"];
         let off = plan_of(&base);
-        assert!(off.contains("memory     off (--greylist"), "{off}");
+        assert!(off.contains("history    off (--greylist"), "{off}");
         let score = ["--greylist", "score", "--greylist-delay", "7m"];
         let plan = plan_of(&[&base[..], &score].concat());
         assert!(
-            plan.contains("greylisting (log) of who has a score of 1 or more: a retry passes after 7m and within 1day"),
+            plan.contains("greylisting (log) of who has a score of 1 or more: a retry passes after 7m and within 1d, its network is proven for 36d"),
             "{plan}"
         );
         assert!(
-            plan.contains("1000000 networks (/24, /64) per shard, half of it gone in 7days"),
+            plan.contains("1000000 networks (/24, /64) per shard, half of it gone in 7d"),
             "{plan}"
         );
     }

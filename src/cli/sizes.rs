@@ -2,6 +2,7 @@
 
 use super::{config::Config, tls, units::show_size};
 use crate::maillog::PENDING_MAX;
+use crate::policy::greylist::When;
 use crate::shard::pit;
 use crate::state;
 use crate::tls::layer::CARRIED_MAX;
@@ -17,6 +18,9 @@ const TLS_SESSION: u64 = 5 << 10;
 const ANSWER: u64 = 256;
 /// An entry of the table of client addresses with its index.
 const CLIENT: u64 = 69;
+/// A network that is remembered, and a first try that greylisting waits for: with their shares of the index.
+const NETWORK: u64 = 64;
+const TUPLE: u64 = 32;
 /// A receive buffer.
 const BUFFER: u64 = 16 << 10;
 
@@ -182,6 +186,18 @@ pub fn memory(config: &Config, shards: u64) -> (u64, Vec<(&'static str, u64, Str
         let how = format!("{shards} shards x {answers} x {ANSWER} B");
         rows.push(("answers of DNS servers", shards * answers * ANSWER, how));
     }
+    if config.reputation().on {
+        let memory = &config.remembering.memory;
+        let kinds = [
+            ("networks", memory.networks_max, NETWORK),
+            ("first tries", memory.greylist.tuples_max, TUPLE),
+        ];
+        let greylists = memory.greylist.when != When::Off;
+        for (what, max, each) in kinds.into_iter().take(1 + usize::from(greylists)) {
+            let how = format!("{shards} shards x {max} x {each} B");
+            rows.push((what, shards * u64::from(max) * each, how));
+        }
+    }
     (rows.iter().map(|(_, bytes, _)| bytes).sum(), rows)
 }
 
@@ -200,5 +216,30 @@ mod tests {
         let (total, rows) = memory(&config.expect("it is valid"), 2);
         assert_eq!(total, rows.iter().map(|row| row.1).sum::<u64>());
         assert!(rows.iter().any(|row| row.0 == "sessions" && row.1 > 0));
+    }
+
+    #[test]
+    fn what_is_remembered_is_part_of_the_sum() {
+        let of = |words: &[&str]| {
+            let base = ["--listen", "127.0.0.1:25", "--upstream", "mx"];
+            let typed = [&base[..], words].concat();
+            let (Some(Wanted::Run(flags)), wrong) = parse(typed.iter().map(|w| (*w).to_owned()))
+            else {
+                panic!("{typed:?}")
+            };
+            let config = Config::read(&flags, Purpose::Relay, "h", wrong);
+            memory(&config.expect("it is valid"), 2).0
+        };
+        let traps = [
+            "--reputation",
+            "on",
+            "--history-max",
+            "2000",
+            "--resolver-cache",
+            "16",
+        ];
+        let both = [&traps[..], &["--greylist", "all", "--greylist-max", "3000"]].concat();
+        assert_eq!(of(&traps) - of(&[]), 2 * (2000 * 64 + 16 * ANSWER));
+        assert_eq!(of(&both) - of(&traps), 2 * 3000 * 32);
     }
 }

@@ -49,6 +49,12 @@ fn greylist(config: &Config) -> String {
     )
 }
 
+const DAY: Seconds = 86_400;
+
 fn time(seconds: Seconds) -> String {
-    show(Duration::from_secs(seconds.into()))
+    // As it would be typed, not in months and days.
+    match seconds % DAY {
+        0 => format!("{}d", seconds / DAY),
+        _ => show(Duration::from_secs(seconds.into())),
+    }
 }

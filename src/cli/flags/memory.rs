@@ -69,7 +69,7 @@ pub struct Flags {
     ///
     /// When full, the oldest make room that had twice --greylist-delay to come back; if there is none, who is new passes.
     ///
-    /// Range: 1024 to 16777216. Cost: 27 bytes each.
+    /// Range: 1024 to 16777216. Cost: up to 32 bytes each.
     #[arg(long, value_name = "N", default_value = "1000000")]
     pub greylist_max: String,
 
