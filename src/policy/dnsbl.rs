@@ -1,9 +1,9 @@
 //! Lists of client addresses in DNS: block lists and allow lists (DNSBL, DNSWL; RFC 5782).
 //!
-//! [`Zones`] is one shard's: it says what to ask of a client, and what an answer means ([`answer`]). Which answers count
-//! and for how much is read from `--dnsbl` ([`spec`]). A list is believed as long as it passes its test points ([`points`]);
+//! [`Zones`] is one shard's: it says what to ask of a client, and what an answer means (`answer.rs`). Which answers count
+//! and for how much is read from `--dnsbl` (`spec.rs`). A list is believed as long as it passes its test points (`points.rs`);
 //! one that does not is asked nothing, so that it neither refuses mail nor keeps it waiting. Who is refused is told by
-//! which list ([`reply`]).
+//! which list (`reply.rs`).
 //!
 //! Nothing here asks: the shard does, and brings back what it heard.
 

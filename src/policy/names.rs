@@ -1,8 +1,8 @@
 //! Names: what DNS says of the address of a client, of the name in its HELO, of the domain of its sender.
 //!
 //! [`Names`] is of one session. It says what to ask ([`Names::next_question`]), is told what came of it ([`Names::heard`]), and
-//! finds ([`Names::next_found`]); it asks nothing itself. Each of the three is a machine of its own: [`reverse`], [`helo`],
-//! [`sender`]. One that is not wanted asks nothing.
+//! finds ([`Names::next_found`]); it asks nothing itself. Each of the three is a machine of its own: `reverse.rs`, `helo.rs`,
+//! `sender.rs`. One that is not wanted asks nothing.
 //!
 //! What could not be found out is no finding: a resolver that does not answer, or that has cut a long answer, leaves it open.
 

@@ -10,7 +10,7 @@
 //! An inquiry is an entry of its own: a session keeps its place, and for a client in its greet wait it lies beside the pit.
 //! A parked stutterer has none: what it had been found is kept in two words, and asked again when it is a session again.
 //!
-//! What is asked, and what an answer means, is in [`zones`], [`names`] and [`memory`]: they put marks and nothing else.
+//! What is asked, and what an answer means, is in `zones.rs`, `names.rs` and `memory.rs`: they put marks and nothing else.
 
 mod asks;
 mod begin;

@@ -18,8 +18,8 @@ pub struct Flags {
     /// weir ends. A file that is damaged or of another version is put aside as PATH.aside, and a new one is begun. Its folder
     /// has to be there, and writable for the user that weir runs as (--user). One weir has it at a time.
     ///
-    /// redis://[USER:PASSWORD@]HOST[:PORT][/DB]: Valkey or Redis, by which hosts tell each other what they learn, within a second
-    /// or two, and share --rate-connections, --rate-messages and --rate-recipients. No mail waits for it; while it is away each
+    /// redis://USER:PASSWORD@HOST:PORT/DB, of which only HOST is needed: Valkey or Redis, by which hosts tell each other what they
+    /// learn, within a second or two, and share --rate-connections, --rate-messages and --rate-recipients. No mail waits for it; while it is away each
     /// host goes by what it knows itself. Who can write to it is believed: keep it on a network of your own.
     ///
     /// Range: repeatable, one path and one server. Default: none, what is learnt is forgotten at the end. Cost: about 90 bytes on disk per

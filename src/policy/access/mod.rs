@@ -1,7 +1,7 @@
 //! Lists of clients, of the names they give, of senders and recipients: who is let through, who is refused.
 //!
 //! Text form, one entry a line, `#` begins a comment. Clients: `192.0.2.0/24`, `2001:db8::/32`, a single address. The other
-//! lists: see [`names`]. The more specific entry counts, whichever list it is on; of two equal ones, the one that allows.
+//! lists: see `names.rs`. The more specific entry counts, whichever list it is on; of two equal ones, the one that allows.
 //! Built once, off the shards, shared by all of them and replaced whole.
 
 mod names;
