@@ -6,13 +6,14 @@
 //!   main       flags -> configuration -> launch -> wait -> drain -> exit code; no decisions
 //!    |
 //!   cli        what was typed, what it means (all errors at once), the plan, the doctor
-//!   control    one thread: admin page, signals, reload, names of upstreams; mails the shards
+//!   control    one thread: admin page, signals, reload, names of upstreams, news from shard to shard; mails the shards
 //!   demo       an embedded mail sink, for the first minute
-//!   state      what outlives a restart and is shared by hosts
+//!   state      what outlives a restart, in a file, and what hosts share, by a server
 //!    |
-//!   shard      one core's world: sessions, upstream connections, pool, timers, pit, drain
+//!   shard      one core's world: sessions, upstream connections, pool, timers, pit, inquiries, drain
 //!    |
-//!   policy     decisions as pure state: access, limits, rates, relay control, what a finding leads to
+//!   policy     decisions as pure state: access, limits, rates, relay control, DNS lists, names, memory of networks,
+//!              greylisting, what a finding and a score lead to
 //!   route      upstream sets: choice, health, weights
 //!   tls        a layer around the ring's sockets: handshakes, records; certificates and how they are read again
 //!   metrics    one table of metrics, plain cells of each shard, merged at scrape
@@ -29,7 +30,8 @@
 //!
 //! Arrows point down only; tests/tidy.rs checks that. To read: `weir_smtp::relay` (what a session is), `weir_smtp::dedicated` (one
 //! with an upstream connection of its own), `shard` (which file is what), `shard::world` (who is called for what), `ring::wire`
-//! (what a shard asks of its network), `tls::layer` (what stands between them), `policy::pipeline` (what is decided where).
+//! (what a shard asks of its network), `tls::layer` (what stands between them), `policy::pipeline` (what is decided where),
+//! `shard::inquiry` (what is found out about a client, and what waits for it), `dns::stub` (how it is asked).
 //! docs/ARCHITECTURE.md has the reasons.
 
 pub mod cli;

@@ -1,11 +1,14 @@
-//! The control thread: admin page, signals, reload, names of upstreams. Never on the data path.
+//! The control thread: admin page, signals, reload, names of upstreams, news from shard to shard. Never on the data path.
 //!
 //! ```text
-//!   signals ---.                       .--> shards (mail: upstreams, lists, drain, end)
+//!   signals ---.                       .--> shards (mail: upstreams, resolvers, lists, news, drain, end)
 //!   names  ----+--> [the main thread] -+--> log (reopen)
-//!   admin <----'     tokio, one task    '--> service manager (ready, reloading, stopping)
+//!   admin <----+     tokio, one task   +--> service manager (ready, reloading, stopping)
+//!   files  ----+                       '--> what lasts and what hosts share (exchange.rs, crate::state)
+//!   shards ----'  (what they have learnt)
 //! ```
-//! It runs on the main thread, on a runtime of one thread. Shards are mailed and never waited for, except for their end.
+//! It runs on the main thread, on a runtime of one thread. Shards are mailed and never waited for, except for their end. Lists are
+//! read by a thread of their own (reload.rs).
 //! The order at start: [`Control::open`] (signals and the admin page, so that errors come before any mail is accepted),
 //! then the shards, then [`Control::run`] until they have ended.
 
@@ -339,7 +342,9 @@ impl Work {
 
     /// SIGHUP. What is in files of lists is read beside everything else; see [`Work::take_over`].
     fn reload(&mut self) {
-        log::info!("reloading: log file, @FILE lists, access lists, certificates, resolvers");
+        log::info!(
+            "reloading: log file, @FILE lists, access lists, spamtraps, files of places, certificates, resolvers"
+        );
         let reloading = sd_notify::NotifyState::monotonic_usec_now();
         if let Ok(now) = reloading {
             notify(&[sd_notify::NotifyState::Reloading, now]);

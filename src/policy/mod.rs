@@ -2,10 +2,12 @@
 //!
 //! Reading order: [`finding`] (what is noticed and what may be done about it), [`pipeline`] (the order of checks,
 //! [`Policy`] itself), [`verdict`] (replies), then one file per check: [`access`], [`concurrency`], [`rate`], [`bytes`],
-//! [`relay`], [`errors`], [`pace`]. What is found out about one client is its [`dossier`], what that comes to is said by
-//! [`reputation`]. What is remembered of a client address is in [`clients`], how it is treated for it in [`temper`]. What
-//! networks have done is in [`memory`]: [`networks`], [`history`], [`greylist`], and [`news`] of it for the other shards;
-//! [`lore`] is what files say: [`spamtraps`], and the [`origin`] of an address. [`overload`] is the ladder of a whole shard.
+//! [`relay`], [`errors`], [`pace`]. What is found out about one client, by DNS lists ([`dnsbl`]) and [`names`] among others, is
+//! its [`dossier`]; what that comes to is said by [`reputation`]. What is remembered of a client address is in [`clients`],
+//! how it is treated for it in [`temper`], what of it `weir explain` tells in [`remembered`]; [`budget`] is what hosts hold it
+//! to together. What networks have done is in [`memory`]: [`networks`], [`history`], [`greylist`] in tables of `book.rs`, and
+//! [`news`] of it for the other shards; [`lore`] is what files say: [`spamtraps`], and the [`origin`] of an address.
+//! [`overload`] is the ladder of a whole shard.
 //!
 //! A new check is a file with its `Config`, its state and its tests, a [`Finding`] with a row and replies, and a line in the pipeline.
 

@@ -1,17 +1,17 @@
 //! One core's world: sessions, upstream connections, timers, the pit.
 //!
 //! ```text
-//!   the shard itself     world (who is called for what), launch (its loop), house, drain, mail, shared (what all have in common), hearsay
-//!                        (what they learn from each other), lookups (who asks for names), resolver (its sockets)
-//!                        config, clock, wheel, slab, who
+//!   the shard itself     world (who is called for what), launch (its loop), house, drain, mail, shared (what all have in common),
+//!                        hearsay (what they learn from each other), config, clock, wheel, slab, who
 //!   a client comes       arrivals, proxied (PROXY header, hand over to another shard), claimed (XCLIENT), introduction
 //!                        (what they told of it), secure (into TLS)
 //!   it is served         session (a step), socket, intake (its input), gates (policy's answers)
 //!   it is made to wait   pit, parking (into a row and back), ahead, replies
+//!   who is it?           inquiry (what is asked and what it comes to), lookups (who asks, and who is told), resolver (its
+//!                        sockets), lists (tests of DNS lists), explain (what is told of an address)
 //!   it leaves            departures (the books and the log), deeds (what its network is remembered for)
 //!   upstreams            leg (one connection), secure_leg (its way into TLS), flights (its writes), probe (are they well?)
 //!   ... shared           pool, permits, want, waiters, serving, streams, shortage; told (of whom they are told)
-//!   who is it?           inquiry (what is asked and what it comes to), lookups (the resolver)
 //!   ... one client's     dedicated, preface (whom it speaks for), destinations (hosts that clients choose), tunnel
 //! ```
 //!
