@@ -1,6 +1,6 @@
 //! What the memory of networks costs: bytes of each, and nanoseconds to look one up, at a million of them.
 //!
-//! `cargo run --release --example memory [NETWORKS]`. Lookups go to networks in no order, so that most of them miss the
+//! `cargo bench --bench memory [-- NETWORKS]`. Lookups go to networks in no order, so that most of them miss the
 //! caches; the slowest insertion shows what growing costs a shard that is serving at the time.
 
 use std::hint::black_box;
@@ -16,7 +16,8 @@ const NOW: u32 = 1_000_000;
 const LOOKUPS: u32 = 5_000_000;
 
 fn main() {
-    let wanted = std::env::args().nth(1);
+    // cargo adds a word of its own.
+    let wanted = std::env::args().skip(1).find(|word| word != "--bench");
     let count: u32 = wanted.map_or(1_000_000, |text| {
         text.parse().expect("a number of networks")
     });
