@@ -1,5 +1,5 @@
-//! The manuals say what the binary does: generated pages are current, flags named in prose
-//! exist, links between pages resolve.
+//! The manuals say what the binary does: generated pages are current, flags and metrics named in
+//! prose exist, links between pages resolve.
 //!
 //! Method: the binary prints its own reference (`weir docs flags`, `weir docs metrics`,
 //! the hidden subcommand behind `just docs`); the files in docs/ must equal that byte for byte.
@@ -42,6 +42,26 @@ fn flags_named_in_prose_exist() {
                 .filter(|f| !known.contains(f) && !FOREIGN.contains(f));
             wrong.extend(unknown.map(|f| format!("{}: {f} is no flag of weir's", page.display())));
         }
+    }
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+#[test]
+fn metrics_named_in_prose_exist() {
+    let reference = print(&["docs", "metrics"]);
+    let known: BTreeSet<&str> = metrics(&reference).into_iter().collect();
+    assert!(known.contains("weir_panics_total"), "{known:?}");
+    let mut wrong = Vec::new();
+    for page in pages() {
+        let text = fs::read_to_string(&page).expect("pages are UTF-8");
+        let unknown = metrics(&text).into_iter().filter(|metric| {
+            let whole = metric.strip_suffix("_bucket").unwrap_or(metric);
+            match metric.strip_suffix('*') {
+                Some(family) => !known.iter().any(|known| known.starts_with(family)),
+                None => !known.contains(whole),
+            }
+        });
+        wrong.extend(unknown.map(|m| format!("{}: there is no metric {m}", page.display())));
     }
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
@@ -138,6 +158,22 @@ fn flags(text: &str) -> Vec<&str> {
         let starts = name.starts_with(|c: char| c.is_ascii_lowercase());
         if starts && !before.is_alphanumeric() && before != '-' {
             found.push(text[at..at + 2 + name.len()].trim_end_matches('-'));
+        }
+    }
+    found
+}
+
+/// Names that begin as weir's metrics do; `weir_tls_*` is a family. What is set, as in `weir_port=25`, is another's variable.
+fn metrics(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("weir_") {
+        let rest = &text[at..];
+        let ends = |c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '*';
+        let name = &rest[..rest.find(ends).unwrap_or(rest.len())];
+        let before = text[..at].chars().next_back().unwrap_or(' ');
+        let is_set = rest[name.len()..].starts_with('=');
+        if !before.is_alphanumeric() && before != '_' && !is_set {
+            found.push(name);
         }
     }
     found
