@@ -14,7 +14,9 @@ use super::servers::Mask;
 use super::streams::StreamId;
 
 /// Who may wait for one question.
-pub const ASKERS_MAX: usize = 256;
+pub const ASKERS_MAX: usize = 8192;
+/// Who may wait for one that anybody can cause: a session can do so again and again, and wait once.
+pub const ASKERS_OF_CLIENTS_MAX: usize = 256;
 
 /// By what a query went.
 #[derive(Copy, Clone, Eq, PartialEq, Hash, Debug)]

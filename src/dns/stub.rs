@@ -30,7 +30,7 @@ use weir_smtp::time::Moment;
 use super::answer::{Answer, Failure, Outcome};
 use super::cache::Cache;
 use super::config::{Config, SERVERS_MAX};
-use super::flights::{ASKERS_MAX, Flights, Number};
+use super::flights::{ASKERS_MAX, ASKERS_OF_CLIENTS_MAX, Flights, Number};
 use super::name::Question;
 use super::ports::{PortId, Ports};
 use super::servers::{ServerState, Servers};
@@ -70,9 +70,19 @@ const NO_TTL_SECONDS: u32 = 60;
 const STREAM_IDLE: Duration = Duration::from_secs(10);
 /// Questions open at a time, whatever is configured: their ids must fit one connection.
 const OPEN_MAX: usize = 16_384;
+/// Of those, one in so many is not for what clients ask by the names they give: a flood of names whose servers are dead is to leave
+/// room for what others say of these clients.
+const KEPT_SHARE: usize = 4;
 const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 /// Vectors kept for the next queries.
 const SPARE_MAX: usize = 64;
+
+/// How many questions may be open for one more to find room, and how many may wait for the same.
+#[derive(Clone, Copy)]
+struct Room {
+    open: usize,
+    askers: usize,
+}
 
 pub struct Stub<T> {
     config: Config,
@@ -112,28 +122,49 @@ impl<T: Copy> Stub<T> {
 
     /// Some: known already, or not to be known; None: [`Act::Answered`] will tell, once.
     pub fn ask(&mut self, question: &Question, asker: T, now: Moment) -> Option<Answer> {
+        self.known(question, now)
+            .or_else(|| self.put(question, asker, now, self.room()))
+    }
+
+    /// As [`Stub::ask`], for a question whose name is the client's choice: it finds less room.
+    pub fn ask_for_client(&mut self, question: &Question, asker: T, now: Moment) -> Option<Answer> {
+        let all = self.room();
+        let room = Room {
+            open: all.open - all.open / KEPT_SHARE,
+            askers: ASKERS_OF_CLIENTS_MAX,
+        };
+        self.known(question, now)
+            .or_else(|| self.put(question, asker, now, room))
+    }
+
+    fn known(&mut self, question: &Question, now: Moment) -> Option<Answer> {
         self.stats.asked += 1;
-        if let Some(answer) = self.cache.find(question, now) {
-            self.stats.hits += 1;
-            return Some(answer.clone());
+        let answer = self.cache.find(question, now)?;
+        self.stats.hits += 1;
+        Some(answer.clone())
+    }
+
+    fn room(&self) -> Room {
+        Room {
+            open: self.config.open_max,
+            askers: ASKERS_MAX,
         }
-        self.put(question, asker, now)
     }
 
     /// As [`Stub::ask`], past what is known: for who wants to see whether it still holds. What comes takes the place of it.
     pub fn ask_afresh(&mut self, question: &Question, asker: T, now: Moment) -> Option<Answer> {
         self.stats.asked += 1;
-        self.put(question, asker, now)
+        self.put(question, asker, now, self.room())
     }
 
-    fn put(&mut self, question: &Question, asker: T, now: Moment) -> Option<Answer> {
+    fn put(&mut self, question: &Question, asker: T, now: Moment, room: Room) -> Option<Answer> {
         if self.servers.is_empty() {
             return Some(failed(Failure::NoServer, now));
         }
         if let Some(flight) = self.flights.find(question) {
-            return self.join(flight, asker, now);
+            return self.join(flight, asker, now, room);
         }
-        if self.flights.len() >= self.config.open_max {
+        if self.flights.len() >= room.open {
             self.stats.busy += 1;
             return Some(failed(Failure::Busy, now));
         }
@@ -143,9 +174,9 @@ impl<T: Copy> Stub<T> {
         None
     }
 
-    fn join(&mut self, number: Number, asker: T, now: Moment) -> Option<Answer> {
+    fn join(&mut self, number: Number, asker: T, now: Moment, room: Room) -> Option<Answer> {
         let flight = self.flights.get_mut(number)?;
-        if flight.askers.len() >= ASKERS_MAX {
+        if flight.askers.len() >= room.askers {
             self.stats.busy += 1;
             return Some(failed(Failure::Busy, now));
         }

@@ -16,7 +16,7 @@ use crate::maillog::Value;
 use crate::metrics::{DnsAnswer, DnsOdd, DnsQuestion, DnsSocket, DnsWay};
 use crate::ring::{BufferId, Close, Dial, Group, ReceiveEnd, SlotId, Wire};
 
-use super::lookups::Asker;
+use super::lookups::{About, Asker};
 use super::who::{Lane, Who};
 use super::world::World;
 
@@ -80,7 +80,10 @@ impl Resolver {
     }
 
     pub(super) fn ask(&mut self, question: &Question, asker: Asker, now: Moment) -> Option<Answer> {
-        let answer = self.stub.ask(question, asker, now);
+        let answer = match asker {
+            Asker::Inquiry(_, About::Name(_), _) => self.stub.ask_for_client(question, asker, now),
+            Asker::Inquiry(..) | Asker::TestPoint(..) => self.stub.ask(question, asker, now),
+        };
         self.stirred |= answer.is_none();
         answer
     }

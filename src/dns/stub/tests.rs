@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::testing::*;
-use super::super::{Config, Failure, Kind, Outcome};
+use super::super::{Answer, Config, Failure, Kind, Name, Outcome, Question};
 
 const SECOND_LONG: Duration = Duration::from_secs(1);
 
@@ -110,4 +110,52 @@ fn no_more_is_open_than_may_be() {
     assert_eq!(answer.outcome, Outcome::Failed(Failure::Busy));
     // One that is open already may be joined.
     assert_eq!(bench.ask("b.example", Kind::A, 4), None);
+}
+
+#[test]
+fn a_flood_of_names_leaves_room_for_what_others_say() {
+    let mut bench = Bench::with(Config {
+        servers: vec![FIRST.parse().unwrap()],
+        open_max: 8,
+        ..Config::default()
+    });
+    let question = |name: &str| Question {
+        name: Name::parse(name.as_bytes()).unwrap(),
+        kind: Kind::A,
+    };
+    let busy = Outcome::Failed(Failure::Busy);
+    for number in 0..8 {
+        let name = question(&format!("n{number}.example"));
+        let answer = bench.stub.ask_for_client(&name, number, bench.now);
+        let want = (number >= 6).then_some(&busy);
+        assert_eq!(answer.as_ref().map(|it| &it.outcome), want, "{number}");
+    }
+    assert_eq!(bench.ask("1.list.example", Kind::A, 8), None);
+    assert_eq!(bench.ask("2.list.example", Kind::A, 9), None);
+    assert_eq!(
+        bench.ask("3.list.example", Kind::A, 10).unwrap().outcome,
+        busy
+    );
+}
+
+#[test]
+fn many_may_wait_for_a_list_and_few_for_a_name() {
+    let mut bench = Bench::new(&[FIRST]);
+    let name = Question {
+        name: Name::parse(b"a.example").unwrap(),
+        kind: Kind::A,
+    };
+    let few = super::super::flights::ASKERS_OF_CLIENTS_MAX as u32;
+    let waits = |answer: Option<Answer>| answer.is_none();
+    for asker in 0..few + 1 {
+        let answer = bench.stub.ask_for_client(&name, asker, bench.now);
+        assert_eq!(waits(answer), asker < few);
+    }
+    for asker in 0..8192 {
+        assert!(
+            waits(bench.ask("1.list.example", Kind::A, asker)),
+            "{asker}"
+        );
+    }
+    assert!(!waits(bench.ask("1.list.example", Kind::A, 8192)));
 }

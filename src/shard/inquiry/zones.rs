@@ -2,7 +2,7 @@
 
 use weir_smtp::gate::Verdict;
 
-use crate::dns::{Answer, Outcome, Records};
+use crate::dns::{Answer, Failure, Outcome, Records};
 use crate::metrics::ListSays;
 use crate::policy::dnsbl::{self, Meaning};
 use crate::policy::dossier::{Detail, Mark};
@@ -75,7 +75,9 @@ impl<W: Wire> World<W> {
             Meaning::Fault(_) => ListSays::Fault,
         };
         self.counters.dnsbl_answers.at(list.into(), says).inc();
-        let is_silent = matches!(answer.outcome, Outcome::Failed(_));
+        // Where there was no room to ask, or nobody, the list is not to blame.
+        let silent = |failure| matches!(failure, Failure::Timeout | Failure::Server);
+        let is_silent = matches!(answer.outcome, Outcome::Failed(why) if silent(why));
         if is_silent || says == ListSays::Fault {
             self.doubt_list(list);
         }
