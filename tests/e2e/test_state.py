@@ -2,7 +2,7 @@
 redis-server that dies and comes back (--state redis://).
 
 Hosts tell each other in a stream whose form is written down in src/state/codec.rs; here a third host is played, which tells
-what the tests want weir to know.
+what the tests want weir to know. `Mailing` and `Together` play nobody: mail is greylisted, and what comes of it is counted where it ends.
 """
 
 import hashlib
@@ -12,9 +12,11 @@ import signal
 import socket
 import struct
 import subprocess
+import threading
 import time
 import unittest
 
+from test_greylist import DEFER, DELAY, QUICK, Greylisting
 from weirtest import Case, Process, free_port, wait_listening, wait_until
 
 STREAM = b"weir:news"
@@ -91,8 +93,8 @@ class Lasting(Case):
         super().setUp()
         self.file = os.path.join(self.folder, "state")
 
-    def host(self, *flags, **options):
-        return self.weir(*flags, upstreams=[self.upstream()], **options)
+    def host(self, *flags, shards=1, **options):
+        return self.weir(*flags, upstreams=[self.upstream()], shards=shards, **options)
 
     def taught(self, redis, news, *flags):
         """A weir with a file in which this is written."""
@@ -113,7 +115,7 @@ class Lasting(Case):
         weir = self.taught(Redis(self), tuples(500) + proven(200))
         weir.stop()
         self.assertEqual(weir.child.returncode, 0)
-        weir = self.restarted()
+        weir = self.restarted(shards=2)
         self.assertEqual(weir.metric("weir_state_loaded_entries_total"), 700)
         # All shards are told.
         wait_until(lambda: weir.metric("weir_news_learnt_total") == 1400, "the shards to know")
@@ -315,6 +317,146 @@ class Sharing(Case):
             wait_until(lambda weir=weir: heard(weir) == 2, "what is right to be heard")
             self.assertEqual(weir.metric("weir_state_shared_unreadable_total"), 3)
             self.assertEqual(weir.log().count("is passed over"), 1)
+
+
+def loaded(weir):
+    wait_until(lambda: weir.metric("weir_state_loaded") == 1, "the file to be read")
+    # What was told has been taken up as well: shards read their letters in between.
+    wait_until(lambda: weir.metric("weir_news_learnt_total") >= weir.metric("weir_state_loaded_entries_total"), "the shards to know")
+    return weir
+
+
+class Mailing(Greylisting):
+    def setUp(self):
+        super().setUp()
+        self.file = os.path.join(self.folder, "state")
+        self.mx = self.upstream()
+
+    def host(self):
+        return loaded(self.weir("--state", self.file, "--greylist", "all", *DEFER, *QUICK, upstreams=[self.mx], shards=1))
+
+    def one_more(self, weir, source, tag):
+        """From somebody who has not written before."""
+        return self.send(weir, source, sender=f"{tag}@client.test", tag=tag)
+
+    def test_who_was_deferred_before_a_restart_passes_after_it(self):
+        weir = self.host()
+        self.assertEqual(self.send(weir, "127.0.40.1"), 451)
+        began = time.monotonic()
+        weir.stop()
+        self.assertEqual(weir.child.returncode, 0)
+        weir = self.host()
+        self.assertEqual(self.one_more(weir, "127.0.41.1", "stranger"), 451)
+        time.sleep(max(0, began + DELAY + 1 - time.monotonic()))
+        self.assertEqual(self.send(weir, "127.0.40.1", tag="retry"), 250)
+        # It is proven from now on, whatever it sends, and after the next restart as well.
+        self.assertEqual(self.one_more(weir, "127.0.40.9", "second"), 250)
+        weir.stop()
+        weir = self.host()
+        self.assertEqual(self.one_more(weir, "127.0.40.9", "third"), 250)
+        self.assertEqual(self.one_more(weir, "127.0.42.1", "another"), 451)
+        wait_until(lambda: sorted(self.mx.tags()) == ["retry", "second", "third"], "three messages")
+
+    def test_a_kill_costs_who_came_in_the_last_seconds_one_more_try(self):
+        weir = self.host()
+        self.assertEqual(self.send(weir, "127.0.40.1"), 451)
+        wait_until(lambda: entries(weir, "tuples") == 1, "it to be written")
+        began = time.monotonic()
+        self.assertEqual(self.send(weir, "127.0.41.1"), 451)
+        weir.kill()
+        weir = self.host()
+        self.assertEqual(weir.metric("weir_state_set_aside_total"), 0)
+        time.sleep(max(0, began + DELAY + 1 - time.monotonic()))
+        self.assertEqual(self.send(weir, "127.0.40.1", tag="known"), 250)
+        # Whoever was deferred just before is not known any more: deferred once more, and served then.
+        wait_until(lambda: self.send(weir, "127.0.41.1", tag="late") == 250, "the other to pass", 3 * DELAY, 0.5)
+        wait_until(lambda: sorted(self.mx.tags()) == ["known", "late"], "both messages, once each")
+
+
+@unittest.skipUnless(shutil.which("redis-server") or shutil.which("valkey-server"), "no redis-server here")
+class Together(Greylisting):
+    """Two hosts before one server of mail."""
+
+    def setUp(self):
+        super().setUp()
+        self.mx, self.redis = self.upstream(), Redis(self)
+        self.hosts = [self.host(), self.host()]
+        self.ended, self.sent, self.deferred, self.asked = threading.Event(), [], 0, 0
+
+    def host(self):
+        flags = ("--state", self.redis.url, "--greylist", "all", *DEFER, *QUICK)
+        weir = self.weir(*flags, upstreams=[self.mx], shards=1)
+        wait_until(lambda: weir.metric("weir_state_shared_up") == 1, "the server to be found")
+        return weir
+
+    def prove(self, weir, source, tag):
+        """As a sender that comes back until it is served, always to this host."""
+        self.assertEqual(self.send(weir, source, tag=tag), 451)
+        wait_until(lambda: self.send(weir, source, tag=tag) == 250, f"{source} to pass", 3 * DELAY, 0.5)
+
+    def is_known(self, weir, source):
+        """Asked with a sender that never wrote before, or it would be a retry: at RCPT, and no mail is sent."""
+        self.asked += 1
+        tag = f"ask-{self.asked}"
+        with weir.client(source=source, hello="client.test") as client:
+            client.expect(250, f"MAIL FROM:<{tag}@asks.test>")
+            return client.command(f"RCPT TO:<{tag}@weir.test>").code == 250
+
+    def traffic(self, number):
+        """Senders of many networks, each with a message that it tries again at one host and the other until it is taken."""
+        queue = []
+        while not self.ended.is_set() or queue:
+            if not self.ended.is_set():
+                at = len(self.sent)
+                self.sent.append(f"mail-{number}-{at}")
+                queue.append((f"127.0.{100 + at % 100}.{1 + number}", self.sent[-1]))
+            for place, (source, tag) in enumerate(list(queue)):
+                weir = self.hosts[(number + place) % 2]
+                if self.send(weir, source, sender=f"{tag}@client.test", tag=tag) == 250:
+                    queue.remove((source, tag))
+                else:
+                    self.deferred += 1
+            time.sleep(0.25)
+
+    def test_proven_on_one_host_is_proven_on_the_other_and_the_server_may_die_meanwhile(self):
+        one, other = self.hosts
+        errors = []
+
+        def run():
+            try:
+                self.traffic(7)
+            except BaseException as error:
+                errors.append(error)
+                raise
+
+        sender = threading.Thread(target=run)
+        sender.start()
+        self.addCleanup(self.ended.set)
+        self.prove(one, "127.0.40.1", "first")
+        wait_until(lambda: self.is_known(other, "127.0.40.9"), "the other host to know", 10, 0.2)
+        self.redis.kill()
+        for weir in self.hosts:
+            wait_until(lambda weir=weir: weir.metric("weir_state_shared_up") == 0, "the loss to be noticed")
+        # Each goes by what it knows.
+        self.prove(one, "127.0.41.1", "second")
+        self.assertTrue(self.is_known(other, "127.0.40.9"))
+        self.assertFalse(self.is_known(other, "127.0.41.9"))
+        self.redis.start()
+        for weir in self.hosts:
+            wait_until(lambda weir=weir: weir.metric("weir_state_shared_up") == 1, "it to be found again")
+        wait_until(lambda: self.is_known(other, "127.0.41.9"), "what was learnt meanwhile", 10, 0.2)
+        self.prove(other, "127.0.42.1", "third")
+        wait_until(lambda: self.is_known(one, "127.0.42.9"), "the way back", 10, 0.2)
+        late = self.host()
+        wait_until(lambda: self.is_known(late, "127.0.42.9"), "a newcomer to know", 10, 0.2)
+        self.ended.set()
+        sender.join(6 * DELAY)
+        self.assertFalse(sender.is_alive() or errors, errors)
+        wanted = sorted([*self.sent, "first", "second", "third"])
+        wait_until(lambda: len(self.mx.tags()) >= len(wanted), "all mail")
+        self.assertEqual(sorted(self.mx.tags()), wanted, "all of it, once each")
+        self.assertGreater(self.deferred, 20)
+        print(f"{len(wanted)} messages, all there once, {self.deferred} times deferred")
 
 
 if __name__ == "__main__":
