@@ -5,7 +5,8 @@
 //! to different shards; see [`super::news`].
 //!
 //! The number of entries is bounded. Entries that have faded go by themselves; when the table is full, those go first
-//! that say least: neither proven nor trapped nor ever accepted, and not heard of for longest.
+//! that say least: neither proven nor trapped nor ever accepted, and not heard of for longest. Then those that were
+//! trapped only: one address of a trap and an IPv6 prefix make as many of them as anybody likes.
 
 use super::book::{Book, Worth};
 use super::clients::ClientKey;
@@ -48,12 +49,16 @@ impl Network {
     }
 
     fn worth(&self, now: Seconds, half_life: Seconds) -> Worth {
-        let speaks = self.is_proven(now) || self.is_trapped(now);
-        if !speaks && self.tally.is_blank(now, half_life) {
+        let (proven, trapped) = (self.is_proven(now), self.is_trapped(now));
+        if !proven && !trapped && self.tally.is_blank(now, half_life) {
             return Worth::Nothing;
         }
         let accepted = self.tally.counts[Deed::Accepted as usize] > 0.0;
-        Worth::Some(u64::from(speaks || accepted) << 32 | u64::from(self.tally.at))
+        let rank = match proven || accepted {
+            true => 2,
+            false => u64::from(trapped),
+        };
+        Worth::Some(rank << 32 | u64::from(self.tally.at))
     }
 }
 
@@ -151,5 +156,24 @@ mod tests {
         assert!((0..100).all(|number| networks.find(key(number)).is_some()));
         (0..100).for_each(|_| networks.sweep(1001 + 10 * WEEK));
         assert!(networks.is_empty(), "all has faded, {}", networks.len());
+    }
+
+    /// Whoever has many networks and knows one trap can have them all remembered for it.
+    #[test]
+    fn a_flood_of_trapped_networks_leaves_those_that_are_proven() {
+        let mut networks = Networks::new(1000, WEEK);
+        for number in 0..100 {
+            let network = networks.find_or_add(key(number), 1000).expect("room");
+            match number % 2 {
+                0 => network.proven_until = 9000,
+                _ => network.tally.counts[Deed::Accepted as usize] = 1.0,
+            }
+        }
+        for number in 100..20_000 {
+            let network = networks.find_or_add(key(number), 1001).expect("room");
+            network.tally.counts[Deed::Spamtrap as usize] = 1.0;
+            network.trapped_until = 9000;
+        }
+        assert!((0..100).all(|number| networks.find(key(number)).is_some()));
     }
 }
