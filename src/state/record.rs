@@ -171,9 +171,9 @@ impl Network {
     /// As news, for shards that know nothing yet.
     pub fn tell(&self, key: u64, now: Seconds, lives: &Lives, tell: &mut impl FnMut(News)) {
         let network = ClientKey::from_bits(key);
-        let counts = self
-            .counts
-            .map(|count| u16::try_from((count + PARTS / 2) / PARTS).unwrap_or(u16::MAX));
+        let counts = self.counts.map(|count| {
+            u16::try_from(count.saturating_add(PARTS / 2) / PARTS).unwrap_or(u16::MAX)
+        });
         let deeds = News::Deeds {
             network,
             asn: self.asn,
@@ -362,6 +362,20 @@ mod tests {
         assert_eq!(right(deeds(NOW - 300 * DAY, 3)), None);
         assert_eq!(right(proven(ahead)), Some(proven(NOW + 36 * DAY)));
         assert_eq!(right(proven(NOW)), None);
+    }
+
+    #[test]
+    fn counts_that_are_full_are_told_as_the_most_there_is() {
+        let most = [u16::MAX; Deed::COUNT];
+        let all = News::Deeds {
+            network: key(),
+            asn: 64_500,
+            at: NOW,
+            counts: most,
+        };
+        let network = merged(&[all; 300]);
+        assert_eq!(network.counts, [u32::MAX; Deed::COUNT]);
+        assert_eq!(told(&network, NOW), [all]);
     }
 
     proptest! {
