@@ -93,7 +93,7 @@ impl<W: Wire> World<W> {
         };
         let mut ruling = self.policy.relays(sender(session), &path, self.now);
         if ruling.passes() {
-            ruling = self.at_trap(key, index);
+            ruling = ruling.and(self.at_trap(key, index));
         }
         self.take_note(key, &ruling, "rcpt");
         if !ruling.passes() {

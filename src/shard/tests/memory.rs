@@ -193,3 +193,26 @@ fn memory_that_is_off_costs_nothing_and_asks_nobody() {
     );
     assert!(stage.world.memory.networks().is_empty() && deeds(&mut stage) == [0; Deed::COUNT]);
 }
+
+#[test]
+fn what_is_only_logged_of_a_recipient_is_told_whatever_is_asked_after_it() {
+    use crate::policy::access::{AccessBuilder, Listed, Subject};
+
+    let mut stage = Stage::new(remembering(&["deny-recipient=log"]), 1, 10);
+    let mut lists = AccessBuilder::default();
+    let errors = lists.read(Subject::Recipient, Listed::Deny, "b@d.example");
+    assert!(errors.is_empty());
+    let lists = Arc::new(lists.build());
+    stage.world.handle_mail(stage.now, Mail::Access(lists));
+    let client = stage.client();
+    assert_eq!(
+        envelope(&mut stage, client, "a@c.example", "b@d.example"),
+        ""
+    );
+    let (finding, action) = (policy::Finding::DenyRecipient, policy::Action::Log);
+    let told = stage
+        .counters
+        .findings
+        .at(finding as usize, action as usize);
+    assert_eq!(told.value(), 1);
+}
