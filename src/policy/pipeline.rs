@@ -26,7 +26,7 @@ use weir_smtp::time::Moment;
 
 use crate::net::ClientPrefix;
 
-use super::access::{Access, Listed};
+use super::access::{Access, Listed, Subject};
 use super::budget::{Kind, Ledger, Owed, Spent};
 use super::bytes::ByteRate;
 use super::clients::{ClientId, ClientKey, Clients};
@@ -338,11 +338,17 @@ impl Policy {
         }
     }
 
-    /// Whether this client's recipients need not be seen: where they are weir's to decide about, nothing passes unread.
+    /// Whether this client's senders and recipients need not be seen: where they are weir's to decide about, nothing passes
+    /// unread.
     pub fn may_go_unread(&self, standing: Standing) -> bool {
-        standing.relay_from
-            || self.relay.is_open()
-            || !self.config.actions.of(Finding::Relay).refuses()
+        let refuses = |finding| self.config.actions.of(finding).refuses();
+        let denied = [
+            (Subject::Sender, Finding::DenySender),
+            (Subject::Recipient, Finding::DenyRecipient),
+        ];
+        let may_send = standing.relay_from || self.relay.is_open() || !refuses(Finding::Relay);
+        let is_denied = |(subject, finding)| self.access.denies(subject) && refuses(finding);
+        may_send && (standing.allowed || !denied.into_iter().any(is_denied))
     }
 
     /// Message data was read. [`Finding::RateBytes`] was noticed if there is an answer: how long reading has to pause

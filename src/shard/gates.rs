@@ -173,7 +173,7 @@ impl<W: Wire> World<W> {
             Stage::StartTls if self.tls.is_none() && !self.tunnels(session.listener) => {
                 return Verdict::Refuse(texts::TLS_UNAVAILABLE);
             }
-            Stage::StartTls if self.tunnels(session.listener) && !self.may_tunnel(session) => {
+            Stage::StartTls if self.tunnels(session.listener) && !self.may_tunnel(key) => {
                 return Verdict::Refuse(texts::TLS_UNAVAILABLE);
             }
             Stage::StartTls => self.policy.handshake(standing, now),
@@ -196,8 +196,12 @@ impl<W: Wire> World<W> {
     }
 
     /// What is said inside a tunnel passes no gate: there is one only for whom the gates on recipients would let pass anyway.
-    fn may_tunnel(&self, session: &Session) -> bool {
-        self.policy.may_go_unread(sender(session))
+    fn may_tunnel(&self, key: Key) -> bool {
+        let Some(standing) = self.sessions.get(key).map(sender) else {
+            return false;
+        };
+        self.policy.may_go_unread(standing)
+            && (standing.is_beyond_doubt() || self.is_unsuspected(key))
     }
 
     /// Counts and logs what was noticed, and lets the client feel it.

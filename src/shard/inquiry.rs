@@ -17,6 +17,7 @@ mod begin;
 mod explained;
 mod memory;
 pub(super) mod names;
+mod unread;
 mod zones;
 
 use std::net::IpAddr;

@@ -47,8 +47,10 @@ pub struct Flags {
     /// What becomes of STARTTLS: tunnel, terminate or refuse
     ///
     /// For connections that are not shared by clients; elsewhere, and without this flag, --tls says it. tunnel: the client and its server talk TLS with each other, and weir moves bytes that it cannot read; limits of
-    /// connections, byte rates and durations stay in force. Where --relay-domains or --relay-from decides, only clients that may
-    /// send anywhere are let into one, others hear 454. terminate: weir answers with its own certificate
+    /// connections, byte rates and durations stay in force. What weir could refuse inside must not pass it unread: where
+    /// --relay-domains or --relay-from decides, only clients that may send anywhere are let into one; where --deny-sender,
+    /// --deny-recipient, --spamtraps or the names of senders refuse mail, only clients on --allow-list; where the score or
+    /// greylisting do, only clients of which it is known that they pass. Others hear 454. terminate: weir answers with its own certificate
     /// (how it goes on to the server is said by --upstream-tls). refuse: 454, the
     /// keyword is still shown.
     ///

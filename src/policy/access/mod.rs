@@ -54,6 +54,9 @@ pub struct Access {
     helo: Names<Listed>,
     senders: Names<Listed>,
     recipients: Names<Listed>,
+    /// Of senders and recipients there are some to be denied.
+    denies_senders: bool,
+    denies_recipients: bool,
 }
 
 impl Access {
@@ -73,6 +76,15 @@ impl Access {
 
     pub fn recipient(&self, path: &Path<'_>) -> Option<Listed> {
         self.recipients.address(path)
+    }
+
+    /// Whether any sender, or any recipient, is to be denied.
+    pub fn denies(&self, subject: Subject) -> bool {
+        match subject {
+            Subject::Sender => self.denies_senders,
+            Subject::Recipient => self.denies_recipients,
+            Subject::Client | Subject::Helo => false,
+        }
     }
 
     /// Entries of the lists about this.
@@ -102,7 +114,10 @@ pub struct AccessBuilder {
 impl AccessBuilder {
     /// Reads one list. What is wrong with it, at most [`ERRORS_MAX`] lines of it.
     pub fn read(&mut self, subject: Subject, listed: Listed, text: &str) -> Vec<ListError> {
+        let denied = listed == Listed::Deny && entries(text).next().is_some();
         let names = &mut self.names;
+        names.denies_senders |= denied && subject == Subject::Sender;
+        names.denies_recipients |= denied && subject == Subject::Recipient;
         let (kind, names) = match subject {
             Subject::Client => {
                 return read_networks(text, |network| self.networks.push((network, listed)));

@@ -54,9 +54,15 @@ impl<W: Wire> World<W> {
         };
         entry.weighed = true;
         self.feel_score(inquiry, session);
-        let Some(entry) = self.inquiries.get(inquiry) else {
-            return Verdict::Pass;
-        };
+        match self.refusal_of(inquiry) {
+            None => Verdict::Pass,
+            Some((finding, action)) => self.refused(inquiry, session, finding, action),
+        }
+    }
+
+    /// What a recipient would be refused for.
+    pub(super) fn refusal_of(&self, inquiry: Key) -> Option<(Finding, Action)> {
+        let entry = self.inquiries.get(inquiry)?;
         let (found, score, open) = self.known(entry, self.worth_from());
         // Greylisting comes later: this is about refusals.
         let least = match self.policy.suffices(found, score, open, true) {
@@ -66,10 +72,7 @@ impl<W: Wire> World<W> {
             false => 0,
         };
         let outlook = self.policy.outlook(found, score + i32::from(least));
-        match outlook.refusal {
-            None => Verdict::Pass,
-            Some((finding, action)) => self.refused(inquiry, session, finding, action),
-        }
+        outlook.refusal
     }
 
     /// At any gate: the verdict on a client that is to be dropped whatever is still unknown.
@@ -103,7 +106,7 @@ impl<W: Wire> World<W> {
     }
 
     /// Whether a RCPT may be judged: nothing is open that is worth a wait, or all of it has been waited for.
-    fn is_decided(&self, inquiry: Key) -> bool {
+    pub(super) fn is_decided(&self, inquiry: Key) -> bool {
         let Some(entry) = self.inquiries.get(inquiry) else {
             return true;
         };

@@ -111,7 +111,7 @@ impl<W: Wire> World<W> {
     }
 
     /// Whether this client has to come again: so its score says, and no list vouches for it.
-    fn is_greylisted(&self, session: Key) -> bool {
+    pub(super) fn is_greylisted(&self, session: Key) -> bool {
         let (Some(findings), Some(session)) =
             (self.findings_of(session), self.sessions.get(session))
         else {

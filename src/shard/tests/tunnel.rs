@@ -273,3 +273,77 @@ fn who_may_not_send_anywhere_gets_no_tunnel() {
         }
     }
 }
+
+/// What is said inside is not judged: who could still be refused goes on in the clear.
+#[test]
+fn who_could_be_refused_by_reputation_or_lists_gets_no_tunnel() {
+    use crate::policy::access::{AccessBuilder, Listed, Subject};
+    use crate::policy::dossier::Mark;
+    use crate::policy::greylist::{self, When};
+    use crate::policy::{Actions, Finding, On, memory, reputation};
+
+    let config = |on: &str, when| {
+        let actions: Actions = [on.parse::<On>().expect("a finding and an action")]
+            .into_iter()
+            .collect();
+        let mut reputation = reputation::Config {
+            on: true,
+            ..reputation::Config::default()
+        };
+        reputation.thresholds.set(Finding::ScoreReject, Some(5));
+        let mut config = tunnelling();
+        config.policy = Arc::new(policy::Config {
+            actions,
+            reputation,
+            memory: memory::Config {
+                on: true,
+                greylist: greylist::Config {
+                    when,
+                    ..greylist::Config::default()
+                },
+                ..memory::Config::default()
+            },
+            ..policy::Config::default()
+        });
+        config
+    };
+    let mut lists = AccessBuilder::default();
+    assert!(
+        lists
+            .read(Subject::Recipient, Listed::Deny, "ceo@d.example")
+            .is_empty()
+    );
+    let lists = Arc::new(lists.build());
+    let none = Arc::default();
+    for (on, when, score, lists, may) in [
+        ("score-reject=reject", When::Off, 5, &none, false),
+        ("score-reject=reject", When::Off, 4, &none, true),
+        ("score-reject=log", When::Off, 5, &none, true),
+        ("greylist=defer", When::All, 0, &none, false),
+        ("greylist=log", When::All, 0, &none, true),
+        ("sender-unresolved=reject", When::Off, 0, &none, false),
+        ("deny-recipient=reject", When::Off, 0, &lists, false),
+        ("deny-recipient=log", When::Off, 0, &lists, true),
+    ] {
+        let mut stage = Stage::new(config(on, when), 1, 10);
+        stage
+            .world
+            .handle_mail(stage.now, Mail::Access(Arc::clone(lists)));
+        let client = stage.client();
+        let leg = stage.legs(1)[0];
+        stage.say(leg, "220 mx.example ESMTP\r\n");
+        stage.say(client, "EHLO c.example\r\n");
+        stage.say(leg, "250-mx.example\r\n250 STARTTLS\r\n");
+        stage.heard(leg);
+        stage.heard(client);
+        let (session, _) = stage.world.sessions.iter().next().expect("a session");
+        let inquiry = stage.world.inquiry_of(session).expect("it is inquired of");
+        stage
+            .world
+            .mark(inquiry, Mark::lasting(Finding::Dnsbl, score));
+        stage.say(client, "STARTTLS\r\n");
+        let way = if may { "STARTTLS\r\n" } else { "" };
+        assert_eq!(stage.heard(leg), way, "{on} {score}");
+        assert_eq!(stage.heard(client).starts_with("454 4.7.0"), !may);
+    }
+}
