@@ -114,7 +114,10 @@ impl Message<'_> {
                 });
             }
             let Some((target, ttl)) = alias else {
-                return self.absence(flags, no_name, ttls);
+                return match owner == question.name.as_wire() && self.counts[1] > 0 {
+                    true => Some(Reading::Failure),
+                    false => self.absence(flags, no_name, ttls),
+                };
             };
             ttls.push(ttl);
             owner = target;
@@ -140,7 +143,7 @@ impl Message<'_> {
             }
         }
         let ttl = ttls.into_iter().min();
-        let recurses = flags & 0x0480 != 0;
+        let recurses = flags & 0x0480 != 0 && self.counts[1] == 0;
         Some(match (no_name, is_closed || (recurses && !is_referral)) {
             (true, _) => Reading::Answer(Outcome::NoName, ttl),
             (false, true) => Reading::Answer(Outcome::NoData, ttl),

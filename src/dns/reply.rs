@@ -95,6 +95,10 @@ fn follow(message: &Message<[u8]>, question: &Question) -> Result<Reading, Parse
                 ttl = least(ttl, Some(alias_ttl));
                 owner = target;
             }
+            // Records that lead nowhere: whatever was answered, it was not this question.
+            None if owner == question.name && message.header_counts().ancount() > 0 => {
+                return Ok(Reading::Failure);
+            }
             None => return absence(message, no_name, ttl),
         }
     }
@@ -229,7 +233,10 @@ fn absence(
         return Ok(Reading::Answer(Outcome::NoName, least(ttl, no_ttl)));
     }
     let header = message.header();
-    let speaks_for_itself = no_ttl.is_some() || (!referral && (header.ra() || header.aa()));
+    let answers = message.header_counts().ancount() > 0;
+    // An alias without the end of its chain was left unresolved.
+    let complete = !answers && !referral && (header.ra() || header.aa());
+    let speaks_for_itself = no_ttl.is_some() || complete;
     Ok(match speaks_for_itself {
         true => Reading::Answer(Outcome::NoData, least(ttl, no_ttl)),
         false => Reading::Failure,

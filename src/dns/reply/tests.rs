@@ -75,9 +75,28 @@ fn answers_are_read() {
             "NoData for Some(90)",
         ),
         (
-            "only owners off the chain: no data",
+            "only owners off the chain: an answer to something else",
             Reply::with(vec![a("b.example", 60, other)]),
-            "NoData for None",
+            "Failure",
+        ),
+        (
+            "even where it says that the name does not exist",
+            Reply {
+                code: 3,
+                ..Reply::with(vec![a("b.example", 60, other)])
+            },
+            "Failure",
+        ),
+        (
+            "an alias that was not followed",
+            Reply::with(vec![cname("a.example", 20, "b.example")]),
+            "Failure",
+        ),
+        (
+            "an alias for a name without data",
+            Reply::with(vec![cname("a.example", 20, "b.example")])
+                .authority(soa("example", 60, 900)),
+            "NoData for Some(20)",
         ),
         (
             "no such name",
