@@ -286,6 +286,7 @@ class Sharing(Case):
         redis = Redis(self)
         one, other = self.hosts(redis, "--rate-messages", "20/h")
         self.assertEqual(self.tries(one, 12), 12)
+        wait_until(lambda: one.metric("weir_state_shared_rates_total") >= 1, "it to be told")
         # The other knows of a client what it has spent once it spends there as well: a lease of a second or two.
         self.assertEqual(self.tries(other, 1), 1)
         wait_until(lambda: other.metric("weir_state_shared_rates_total") >= 1, "it to be counted together")
