@@ -28,7 +28,7 @@ use crate::shard::{
         WaitConfig,
     },
 };
-use crate::state::{Keeping, Lives, Room};
+use crate::state::{Keeping, Lives, Meeting, Room};
 use crate::tls::UpstreamWish;
 
 /// Instead of "no limit" where a limit is a duration.
@@ -143,7 +143,7 @@ impl Config {
             drain: self.timeouts.drain,
             reload: Box::new(reload),
             keeping: self.keeping(),
-            server: self.lasting.server.clone(),
+            meeting: self.meeting(),
             clock,
             first: self.lists(),
             about: About {
@@ -175,6 +175,16 @@ impl Config {
                 trapped: memory.trap_time,
                 half_life: memory.half_life,
             },
+            prefix: memory.prefix,
+        })
+    }
+
+    fn meeting(&self) -> Option<Meeting> {
+        let policy = self.policy();
+        Some(Meeting {
+            server: self.lasting.server.clone()?,
+            networks: policy.memory.prefix,
+            clients: policy.prefix,
         })
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::policy::budget::Owed;
 use crate::policy::news::News;
 use crate::shard::{Mail, Told, clock::Clock};
-use crate::state::{Keeper, Keeping, Server, Sharing, SharingView, View};
+use crate::state::{Keeper, Keeping, Meeting, Sharing, SharingView, View};
 
 /// To all shards.
 pub type ToAll = Arc<dyn Fn(Mail) + Send + Sync>;
@@ -33,7 +33,7 @@ impl Exchange {
     /// Begins to read the file, and to talk with the server, where they are. To be called on control's runtime.
     pub fn start(
         keeping: Option<Keeping>,
-        server: Option<Server>,
+        meeting: Option<Meeting>,
         clock: Clock,
         to_all: &ToAll,
         to_others: ToOthers,
@@ -48,7 +48,7 @@ impl Exchange {
             )
         };
         let keeper = keeping.map(start).transpose()?.map(Arc::new);
-        let sharing = server.map(|server| {
+        let sharing = meeting.map(|meeting| {
             let (to_all, keeper) = (Arc::clone(to_all), keeper.clone());
             let to_all_news = Arc::clone(&to_all);
             let counts_before = keeper.is_none();
@@ -59,7 +59,7 @@ impl Exchange {
                 to_all_news(Mail::News(news));
             };
             let owe = move |owed: Vec<Owed>| to_all(Mail::Owed(owed.into()));
-            Sharing::start(server, counts_before, Box::new(hear), Box::new(owe))
+            Sharing::start(meeting, counts_before, Box::new(hear), Box::new(owe))
         });
         Ok(Exchange {
             to_others,

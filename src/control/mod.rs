@@ -56,7 +56,7 @@ use crate::maillog::Logs;
 use crate::metrics::Counters;
 use crate::policy::{access::Access, lore::Lore, relay::Relay};
 use crate::shard::{self, Mail, Told, UpstreamSpec, clock::Clock};
-use crate::state::{Keeping, Server};
+use crate::state::{Keeping, Meeting};
 use crate::tls::{Changed, Material};
 
 /// What control goes by.
@@ -79,7 +79,7 @@ pub struct Config {
     /// The file that what shards learn is kept in.
     pub keeping: Option<Keeping>,
     /// The server by which hosts share it.
-    pub server: Option<Server>,
+    pub meeting: Option<Meeting>,
     pub clock: Clock,
     /// For the status page.
     pub about: About,
@@ -190,8 +190,8 @@ impl Control {
         } = self;
         let exchange = {
             let _on = runtime.enter();
-            let (keeping, server) = (config.keeping.take(), config.server.take());
-            Exchange::start(keeping, server, config.clock, &crew.mail, crew.to_others)?
+            let (keeping, meeting) = (config.keeping.take(), config.meeting.take());
+            Exchange::start(keeping, meeting, config.clock, &crew.mail, crew.to_others)?
         };
         let state = Arc::new(State::new(
             config.about.clone(),

@@ -52,7 +52,7 @@ impl Bench {
             drain: Duration::from_secs(1),
             reload: Box::new(|| Err(vec!["not in this test".into()])),
             keeping,
-            server: None,
+            meeting: None,
             clock: Clock::start(),
             first: shard::Lists {
                 access: Arc::default(),
@@ -343,6 +343,7 @@ fn what_a_shard_learns_goes_around_and_lasts() {
                 networks: 100,
             },
             lives: crate::state::Lives::default(),
+            prefix: crate::net::ClientPrefix::default(),
         })
     };
     let news: Arc<[News]> = Arc::new([News::Proven {

@@ -112,7 +112,7 @@ pub const ROWS: [(&str, &str, &str, &str); 15] = [
         "weir_state_shared_unreadable_total",
         "counter",
         "",
-        "Entries that were passed over: of another version, damaged, or not written by weir.",
+        "Entries that were passed over: of another version or --network-prefix, damaged, or not written by weir.",
     ),
     (
         "weir_state_shared_rates_total",

@@ -9,6 +9,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, cmd};
 
+use crate::net::ClientPrefix;
 use crate::policy::budget::{Kind, Owed, Spent};
 
 /// Clients and kinds in one call: the server serves nobody else meanwhile.
@@ -33,13 +34,14 @@ return ahead
 pub async fn settle(
     connection: &mut MultiplexedConnection,
     spent: &[Spent],
+    prefix: ClientPrefix,
 ) -> Result<Vec<Owed>, RedisError> {
     let mut owed = Vec::with_capacity(spent.len());
     for part in spent.chunks(PER_CALL) {
         let mut call = cmd("EVAL");
         call.arg(SCRIPT).arg(part.len());
         for spent in part {
-            call.arg(key(spent));
+            call.arg(key(spent, prefix));
         }
         for spent in part {
             let (cost, unit) = (spent.rate.cost(), spent.rate.unit());
@@ -57,11 +59,13 @@ pub async fn settle(
     Ok(owed)
 }
 
-fn key(spent: &Spent) -> String {
+/// With the bits that make a client: a network and its first address are two clients.
+fn key(spent: &Spent, prefix: ClientPrefix) -> String {
     let kind = match spent.kind {
         Kind::Connections => 'c',
         Kind::Messages => 'm',
         Kind::Recipients => 'r',
     };
-    format!("weir:rate:{kind}:{:x}", spent.client.to_bits())
+    let (v4, v6) = prefix.bits();
+    format!("weir:rate:{kind}:{v4}/{v6}:{:x}", spent.client.to_bits())
 }

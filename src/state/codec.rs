@@ -1,14 +1,18 @@
 //! News as octets: what hosts send each other.
 //!
 //! ```text
-//!   "WN" | version | 0 | records ... | first 8 octets of SHA-256 over all before
+//!   "WN" | version | 0 | bits of IPv4 | bits of IPv6 | records ... | first 8 octets of SHA-256 over all before
 //!   record: tag | fields, all of fixed width, big endian
 //! ```
+//! The bits are those of `--network-prefix`, by which networks and tuples are named: who has others would take the first network
+//! of a larger one for all of it.
+//!
 //! The digest is no signature: who can write to the server that hosts share can write news. It keeps apart what was
 //! written by weir from what something else wrote under the same name, and from what was cut or damaged on its way.
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use crate::net::ClientPrefix;
 use crate::policy::clients::ClientKey;
 use crate::policy::news::{Deed, News, TupleKey};
 
@@ -34,6 +38,8 @@ pub enum Unreadable {
     /// Cut, or changed on its way.
     Damaged,
     TooLong,
+    /// Whole, but its networks are others than ours: so many bits of IPv4 and of IPv6.
+    Prefix(u8, u8),
 }
 
 impl std::fmt::Display for Unreadable {
@@ -43,17 +49,19 @@ impl std::fmt::Display for Unreadable {
             Unreadable::Version(version) => write!(f, "form {version}, this weir reads {VERSION}"),
             Unreadable::Damaged => f.write_str("damaged"),
             Unreadable::TooLong => write!(f, "more than {BATCH_MAX} news"),
+            Unreadable::Prefix(v4, v6) => write!(f, "its networks are those of {v4}/{v6}"),
         }
     }
 }
 
-/// Writes at most [`BATCH_MAX`] news.
-pub fn encode(news: &[News]) -> Vec<u8> {
+/// Writes at most [`BATCH_MAX`] news about networks of this prefix.
+pub fn encode(news: &[News], prefix: ClientPrefix) -> Vec<u8> {
     assert!(
         news.len() <= BATCH_MAX,
         "a batch is cut before it is written"
     );
-    let mut out = HEAD.to_vec();
+    let (v4, v6) = prefix.bits();
+    let mut out = [&HEAD[..], &[v4, v6]].concat();
     for news in news {
         match *news {
             News::Tuple { key, first } => {
@@ -90,22 +98,24 @@ fn until_record(out: &mut Vec<u8>, tag: u8, network: ClientKey, until: u32) {
     out.extend(until.to_be_bytes());
 }
 
-/// Reads a batch: all of it or nothing.
-pub fn decode(octets: &[u8]) -> Result<Vec<News>, Unreadable> {
+/// Reads a batch: all of it or nothing, and nothing where it is about networks of another prefix.
+pub fn decode(octets: &[u8], prefix: ClientPrefix) -> Result<Vec<News>, Unreadable> {
     let Some(([b'W', b'N', version, 0], _)) = octets.split_first_chunk::<4>() else {
         return Err(Unreadable::Foreign);
     };
     if *version != VERSION {
         return Err(Unreadable::Version(*version));
     }
-    let (whole, found) = octets
+    let (whole, _) = octets
         .split_last_chunk::<DIGEST>()
-        .filter(|(whole, _)| whole.len() >= HEAD.len())
+        .filter(|(whole, found)| check(whole) == **found)
         .ok_or(Unreadable::Damaged)?;
-    if check(whole) != *found {
+    let Some(([_, _, _, _, v4, v6], mut rest)) = whole.split_first_chunk::<6>() else {
         return Err(Unreadable::Damaged);
+    };
+    if (*v4, *v6) != prefix.bits() {
+        return Err(Unreadable::Prefix(*v4, *v6));
     }
-    let mut rest = &whole[HEAD.len()..];
     let mut news = Vec::new();
     while !rest.is_empty() {
         if news.len() == BATCH_MAX {
@@ -170,48 +180,58 @@ mod tests {
     use crate::state::record::arbitrary::news;
     use proptest::prelude::*;
 
+    fn prefix() -> ClientPrefix {
+        ClientPrefix::new(24, 64).unwrap()
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read(news in prop::collection::vec(news(), 0..200)) {
-            prop_assert_eq!(decode(&encode(&news)), Ok(news));
+            prop_assert_eq!(decode(&encode(&news, prefix()), prefix()), Ok(news));
         }
 
         #[test]
         fn no_part_of_a_batch_is_a_batch(news in prop::collection::vec(news(), 0..20), cut in any::<prop::sample::Index>()) {
-            let octets = encode(&news);
-            prop_assert!(decode(&octets[..cut.index(octets.len())]).is_err());
+            let octets = encode(&news, prefix());
+            prop_assert!(decode(&octets[..cut.index(octets.len())], prefix()).is_err());
         }
 
         #[test]
         fn a_changed_octet_is_noticed(news in prop::collection::vec(news(), 0..20), at in any::<prop::sample::Index>(), with in 1u8..) {
-            let mut octets = encode(&news);
+            let mut octets = encode(&news, prefix());
             let at = at.index(octets.len());
             octets[at] ^= with;
-            prop_assert!(decode(&octets).is_err());
+            prop_assert!(decode(&octets, prefix()).is_err());
         }
 
         /// Also where somebody has computed the digest.
         #[test]
         fn what_anybody_writes_is_read_or_refused(records in prop::collection::vec(any::<u8>(), 0..300)) {
-            let mut octets = [&HEAD[..], &records].concat();
+            let mut octets = [&HEAD[..], &[24, 64], &records].concat();
             octets.extend(check(&octets));
-            if let Ok(news) = decode(&octets) {
-                prop_assert_eq!(encode(&news), octets);
+            if let Ok(news) = decode(&octets, prefix()) {
+                prop_assert_eq!(encode(&news, prefix()), octets);
             }
         }
     }
 
     #[test]
     fn strangers_are_told_apart() {
+        let decode = |octets: &[u8]| super::decode(octets, prefix());
         assert_eq!(decode(b""), Err(Unreadable::Foreign));
         assert_eq!(decode(b"{\"news\": []}"), Err(Unreadable::Foreign));
         assert_eq!(decode(b"WN\x02\x00anything"), Err(Unreadable::Version(2)));
         assert_eq!(decode(b"WN\x01\x00"), Err(Unreadable::Damaged));
-        let mut long = HEAD.to_vec();
+        let mut short = HEAD.to_vec();
+        short.extend(check(&short));
+        assert_eq!(decode(&short), Err(Unreadable::Damaged));
+        let mut long = [&HEAD[..], &[24, 64]].concat();
         for _ in 0..=BATCH_MAX {
             long.extend([TUPLE; 13]);
         }
         long.extend(check(&long));
         assert_eq!(decode(&long), Err(Unreadable::TooLong));
+        let other = ClientPrefix::new(16, 48).unwrap();
+        assert_eq!(decode(&encode(&[], other)), Err(Unreadable::Prefix(16, 48)));
     }
 }

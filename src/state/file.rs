@@ -4,6 +4,7 @@
 //!   tuples    TupleKey -> when first seen
 //!   networks  network  -> record.rs, 40 octets
 //!   weir      "form"   -> which form this is
+//!             "prefix" -> what makes a network
 //! ```
 //! A commit merges what is pending with what is there, looks at a slice of each table for what is over, and makes room where
 //! there are too many. It is atomic: after a crash the file is as one of the last two commits left it.
@@ -19,6 +20,7 @@ use redb::{
     TableDefinition, TableError, TableHandle, Value,
 };
 
+use crate::net::ClientPrefix;
 use crate::policy::news::{News, Seconds, TupleKey};
 
 use super::pending::Pending;
@@ -28,6 +30,7 @@ const TUPLES: TableDefinition<'_, u64, u32> = TableDefinition::new("tuples");
 const NETWORKS: TableDefinition<'_, u64, &[u8; Network::OCTETS]> = TableDefinition::new("networks");
 const WEIR: TableDefinition<'_, &str, u64> = TableDefinition::new("weir");
 const FORM: &str = "form";
+const PREFIX: &str = "prefix";
 
 /// Raised when the tables above change their meaning.
 const FORM_NOW: u64 = 1;
@@ -183,6 +186,28 @@ impl File {
         weir.insert(FORM, FORM_NOW).map_err(trouble)?;
         drop(weir);
         writing.commit().map_err(trouble)
+    }
+
+    /// Are its networks those of this prefix? A new one's become so.
+    pub fn look_at_prefix(&self, prefix: ClientPrefix) -> Result<(), Trouble> {
+        let (v4, v6) = prefix.bits();
+        let ours = u64::from(v4) << 8 | u64::from(v6);
+        let writing = self.database.begin_write().map_err(trouble)?;
+        let mut weir = writing.open_table(WEIR).map_err(trouble)?;
+        let theirs = weir.get(PREFIX).map_err(trouble)?.map(|bits| bits.value());
+        match theirs {
+            Some(bits) if bits == ours => Ok(()),
+            Some(bits) => Err(Trouble::Unfit(format!(
+                "its networks are those of --network-prefix {}/{}, not {v4}/{v6}",
+                bits >> 8,
+                bits & 0xff
+            ))),
+            None => {
+                weir.insert(PREFIX, ours).map_err(trouble)?;
+                drop(weir);
+                writing.commit().map_err(trouble)
+            }
+        }
     }
 
     /// Entries: tuples, networks.

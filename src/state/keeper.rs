@@ -17,6 +17,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use crate::metrics::state::File as Readings;
+use crate::net::ClientPrefix;
 use crate::policy::news::{News, Seconds};
 
 use super::file::{File, Place, Trouble};
@@ -48,6 +49,8 @@ pub struct Keeping {
     pub path: PathBuf,
     pub room: Room,
     pub lives: Lives,
+    /// Of the networks.
+    pub prefix: ClientPrefix,
 }
 
 /// Microseconds since 1970, never running backwards.
@@ -258,8 +261,13 @@ impl Work {
     }
 
     fn open(&mut self) {
-        let Keeping { path, room, lives } = &self.keeping;
-        match guarded(|| File::open(path, *room, *lives)) {
+        let keeping = &self.keeping;
+        let opened = guarded(|| {
+            let file = File::open(&keeping.path, keeping.room, keeping.lives)?;
+            file.look_at_prefix(keeping.prefix)?;
+            Ok(file)
+        });
+        match opened {
             Ok(file) => {
                 self.file = Some(file);
                 self.works();

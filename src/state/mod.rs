@@ -21,7 +21,7 @@ pub use file::reach;
 pub use keeper::{Deliver, Keeper, Keeping, Room, View, Wall};
 pub use record::Lives;
 pub use server::Server;
-pub use sharing::{Sharing, SharingView};
+pub use sharing::{Meeting, Sharing, SharingView};
 
 /// Memory of the keeper at most: redb's cache, and what is pending at some 96 bytes an entry.
 pub const MEMORY_MAX: u64 = file::CACHE as u64 + 96 * pending::PENDING_MAX as u64;

@@ -22,11 +22,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::metrics::state::Shared as Readings;
+use crate::net::ClientPrefix;
 use crate::policy::budget::{Owed, Spent};
 use crate::policy::news::News;
 
-use super::server::Server;
-use super::{budgets, codec};
+use super::codec::{self, Unreadable};
+use super::{budgets, server::Server};
 
 const STREAM: &str = "weir:news";
 /// Entries that the server keeps: an hour and more of a few hosts. Each has at most [`PER_ENTRY`] news of 29 octets.
@@ -59,6 +60,16 @@ pub type Hear = Box<dyn Fn(Arc<[News]>) + Send + Sync>;
 
 /// What hears of what clients have spent on all hosts.
 pub type Owe = Box<dyn Fn(Vec<Owed>) + Send + Sync>;
+
+/// Where hosts meet, and what they have to agree on to understand each other.
+#[derive(Clone, Debug)]
+pub struct Meeting {
+    pub server: Server,
+    /// --network-prefix: by which networks and tuples are named.
+    pub networks: ClientPrefix,
+    /// --client-prefix: by which rates are.
+    pub clients: ClientPrefix,
+}
 
 /// What the shards leave for the server.
 enum Letter {
@@ -108,13 +119,13 @@ impl SharingView {
 
 impl Sharing {
     /// Starts the task on the runtime of the caller. `counts_before`: also deeds of before the start are news.
-    pub fn start(server: Server, counts_before: bool, hear: Hear, owe: Owe) -> Sharing {
+    pub fn start(meeting: Meeting, counts_before: bool, hear: Hear, owe: Owe) -> Sharing {
         let (letters, received) = mpsc::channel(LETTERS);
         let cells = Arc::new(Cells::default());
         let mut host = [0; 8];
         rand::fill(&mut host).expect("the kernel has random octets");
         let task = Task {
-            server,
+            meeting,
             host: u64::from_be_bytes(host).to_string(),
             hear,
             owe,
@@ -125,6 +136,7 @@ impl Sharing {
             seen: Id::default(),
             before: (!counts_before).then(Id::default),
             is_told: false,
+            others_told: Told::default(),
             ending: Arc::default(),
         };
         let ending = Arc::clone(&task.ending);
@@ -183,7 +195,7 @@ impl std::fmt::Display for Id {
 }
 
 struct Task {
-    server: Server,
+    meeting: Meeting,
     /// Drawn at the start: what one has written oneself is passed over.
     host: String,
     hear: Hear,
@@ -199,8 +211,16 @@ struct Task {
     before: Option<Id>,
     /// That the server is away is told once.
     is_told: bool,
+    others_told: Told,
     /// No more letters come: not to sleep on.
     ending: Arc<Notify>,
+}
+
+/// What was told of entries that are passed over: each once.
+#[derive(Default)]
+struct Told {
+    unreadable: bool,
+    prefix: bool,
 }
 
 /// Control has ended.
@@ -228,7 +248,7 @@ impl Task {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(PATIENCE))
             .set_response_timeout(Some(PATIENCE));
-        let client = self.server.client();
+        let client = self.meeting.server.client();
         let mut connection = client
             .get_multiplexed_async_connection_with_config(&config)
             .await?;
@@ -242,7 +262,7 @@ impl Task {
         }
         self.is_told = false;
         self.cells.is_up.store(true, Relaxed);
-        log::info!("--state {}: connected", self.server);
+        log::info!("--state {}: connected", self.meeting.server);
         Ok(connection)
     }
 
@@ -275,7 +295,7 @@ impl Task {
     async fn turn(&mut self, connection: &mut MultiplexedConnection) -> Result<bool, RedisError> {
         let spent = std::mem::take(&mut self.spent);
         if !spent.is_empty() {
-            let owed = budgets::settle(connection, &spent).await?;
+            let owed = budgets::settle(connection, &spent, self.meeting.clients).await?;
             self.cells.settled.fetch_add(owed.len() as u64, Relaxed);
             (self.owe)(owed);
         }
@@ -315,7 +335,7 @@ impl Task {
                 .arg("host")
                 .arg(&self.host)
                 .arg("news")
-                .arg(codec::encode(&batch))
+                .arg(codec::encode(&batch, self.meeting.networks))
                 .query_async::<String>(connection)
                 .await?;
             self.outbox.drain(..count);
@@ -351,7 +371,7 @@ impl Task {
         Ok(count == PAGE)
     }
 
-    fn read(&self, fields: &[Vec<u8>]) {
+    fn read(&mut self, fields: &[Vec<u8>]) {
         let (pairs, _) = fields.as_chunks::<2>();
         let field = |name: &[u8]| {
             let found = pairs.iter().find(|[key, _]| key == name);
@@ -360,7 +380,7 @@ impl Task {
         if field(b"host") == self.host.as_bytes() {
             return;
         }
-        match codec::decode(field(b"news")) {
+        match codec::decode(field(b"news"), self.meeting.networks) {
             Ok(news) => {
                 let news: Arc<[News]> = news.into_iter().filter(|news| self.counts(news)).collect();
                 self.cells.received.fetch_add(news.len() as u64, Relaxed);
@@ -368,14 +388,24 @@ impl Task {
                     (self.hear)(news);
                 }
             }
-            Err(why) => {
-                if self.cells.unreadable.fetch_add(1, Relaxed) == 0 {
-                    log::warn!(
-                        "--state {}: an entry of {STREAM} is passed over: {why}; told once, weir_state_shared_unreadable_total counts",
-                        self.server
-                    );
-                }
+            Err(why) => self.passed_over(why),
+        }
+    }
+
+    fn passed_over(&mut self, why: Unreadable) {
+        self.cells.unreadable.fetch_add(1, Relaxed);
+        let server = &self.meeting.server;
+        if let Unreadable::Prefix(v4, v6) = why {
+            if !std::mem::replace(&mut self.others_told.prefix, true) {
+                let (our_v4, our_v6) = self.meeting.networks.bits();
+                log::error!(
+                    "--state {server}: another host has --network-prefix {v4}/{v6}, this one {our_v4}/{our_v6}: neither hears what the other learns until they have the same; told once"
+                );
             }
+        } else if !std::mem::replace(&mut self.others_told.unreadable, true) {
+            log::warn!(
+                "--state {server}: an entry of {STREAM} is passed over: {why}; told once, weir_state_shared_unreadable_total counts"
+            );
         }
     }
 
@@ -392,7 +422,7 @@ impl Task {
             self.cells.losses.fetch_add(1, Relaxed);
             log::error!(
                 "--state {}: {error}; each host goes by what it knows itself until the server is back, tried again every {AGAIN:?}",
-                self.server
+                self.meeting.server
             );
         }
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use weir::net::ClientPrefix;
 use weir::policy::clients::ClientKey;
 use weir::policy::news::{News, Seconds, TupleKey};
 use weir::state::{Keeper, Keeping, Lives, Room};
@@ -31,6 +32,7 @@ fn start(path: &Path) -> Keeper {
             networks: u64::MAX,
         },
         lives: Lives::default(),
+        prefix: ClientPrefix::new(24, 64).expect("within their ranges"),
     };
     let wall = || now().as_micros() as u64;
     Keeper::start(keeping, Box::new(wall), Box::new(drop)).expect("a thread")

@@ -23,9 +23,9 @@ STREAM = b"weir:news"
 TUPLE, PROVEN = 1, 2
 
 
-def batch(news):
+def batch(news, prefix=(24, 64)):
     """News as hosts write them."""
-    text = b"WN\x01\x00" + b"".join(struct.pack(">BQI", *one) for one in news)
+    text = b"WN\x01\x00" + bytes(prefix) + b"".join(struct.pack(">BQI", *one) for one in news)
     return text + hashlib.sha256(text).digest()[:8]
 
 
@@ -174,6 +174,21 @@ class Lasting(Case):
         with open(self.file + ".aside") as file:
             self.assertTrue(file.read().startswith("# my notes"))
 
+    def test_a_file_of_other_networks_is_put_aside(self):
+        weir = self.taught(Redis(self), proven(30))
+        weir.stop()
+        weir = self.restarted()
+        self.assertEqual(weir.metric("weir_state_loaded_entries_total"), 30)
+        weir.stop()
+        weir = self.host("--state", self.file, "--network-prefix", "16/64")
+        wait_until(lambda: weir.metric("weir_state_loaded") == 1, "a new one to be begun")
+        self.assertEqual(weir.metric("weir_state_loaded_entries_total"), 0)
+        self.assertIn("its networks are those of --network-prefix 24/64, not 16/64; put aside", weir.log())
+        weir.stop()
+        # Whoever mistyped has it back by its name.
+        os.replace(self.file + ".aside", self.file)
+        self.assertEqual(self.restarted().metric("weir_state_loaded_entries_total"), 30)
+
     def test_a_second_weir_waits_for_the_file(self):
         first = self.host("--state", self.file)
         second = self.host("--state", self.file)
@@ -306,6 +321,20 @@ class Sharing(Case):
         weir = self.weir("--state", f"redis://127.0.0.1:{free_port()}", upstreams=[self.upstream()])
         wait_until(lambda: weir.metric("weir_state_shared_losses_total") == 1, "it to be missed")
         self.assert_alive(weir)
+
+    def test_hosts_with_other_networks_do_not_hear_each_other(self):
+        redis = Redis(self)
+        both = self.hosts(redis)
+        other = self.weir("--state", redis.url, "--network-prefix", "16/48", upstreams=[self.upstream()], shards=1)
+        redis.tell(proven(3))
+        wait_until(lambda: other.metric("weir_state_shared_unreadable_total") == 1, "it to be passed over")
+        for number in range(2):
+            redis.call("XADD", STREAM, "*", "host", "fourth", "news", batch(proven(5, start=10 * number), prefix=(16, 48)))
+        wait_until(lambda: heard(other) == 10, "its like to be heard")
+        for weir in both:
+            wait_until(lambda weir=weir: weir.metric("weir_state_shared_unreadable_total") == 2, "others to be passed over")
+            self.assertEqual(heard(weir), 3)
+            self.assertEqual(weir.log().count("another host has --network-prefix 16/48, this one 24/64"), 1, weir.log())
 
     def test_what_others_write_there_is_passed_over(self):
         redis = Redis(self)

@@ -15,12 +15,14 @@ pub struct Flags {
     ///
     /// PATH: greylisted tuples, networks that have passed, and the history of networks are written to this file every 2 seconds
     /// and read at the start, beside the mail. A crash costs what was learnt in the last seconds; a full disk costs nothing until
-    /// weir ends. A file that is damaged or of another version is put aside as PATH.aside, and a new one is begun. Its folder
+    /// weir ends. A file that is damaged, of another version or of another --network-prefix is put aside as PATH.aside, and a new one is begun. Its folder
     /// has to be there, and writable for the user that weir runs as (--user). One weir has it at a time.
     ///
     /// redis://USER:PASSWORD@HOST:PORT/DB, of which only HOST is needed: Valkey or Redis, by which hosts tell each other what they
     /// learn, within a second or two, and share --rate-connections, --rate-messages and --rate-recipients. No mail waits for it; while it is away each
-    /// host goes by what it knows itself. Who can write to it is believed: keep it on a network of your own.
+    /// host goes by what it knows itself. Hosts with another --network-prefix are not heard, which is logged; rates are shared by
+    /// hosts with the same --client-prefix, and should be the same on all. Who can write to it is believed: keep it on a network
+    /// of your own.
     ///
     /// Range: repeatable, one path and one server. Default: none, what is learnt is forgotten at the end. Cost: about 90 bytes on disk per
     /// tuple, 130 per network, at --greylist-max and --history-max at most; 56 MiB of memory at most.

@@ -30,6 +30,7 @@ fn start(path: &Path, told: &Told) -> Keeper {
             networks: 10_000,
         },
         lives: Lives::default(),
+        prefix: ClientPrefix::default(),
     };
     let began = Instant::now();
     let wall = move || NOW * 1_000_000 + began.elapsed().as_micros() as u64;
@@ -145,6 +146,7 @@ fn few_letters_are_under_way() {
                 networks: 10_000,
             },
             lives: Lives::default(),
+            prefix: ClientPrefix::default(),
         };
         let deliver = move |news: Arc<[News]>| held.lock().unwrap().push(news);
         let wall = || NOW * 1_000_000;
@@ -161,4 +163,29 @@ fn few_letters_are_under_way() {
     }
     assert!(!keeper.readings().is_loaded);
     keeper.finish();
+}
+
+#[test]
+fn a_file_of_other_networks_is_put_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state");
+    let room = Room {
+        tuples: 10,
+        networks: 10,
+    };
+    let prefix = |v4, v6| ClientPrefix::new(v4, v6).unwrap();
+    let look = |wanted| {
+        let file = file::File::open(&path, room, Lives::default()).unwrap();
+        file.look_at_prefix(wanted)
+    };
+    look(prefix(24, 64)).unwrap();
+    look(prefix(24, 64)).unwrap();
+    let Err(Trouble::Unfit(why)) = look(prefix(16, 64)) else {
+        panic!("it is another");
+    };
+    assert_eq!(
+        why,
+        "its networks are those of --network-prefix 24/64, not 16/64"
+    );
+    look(prefix(24, 64)).unwrap();
 }
