@@ -1,5 +1,6 @@
 //! The effective plan: what weir would do with these flags.
 
+mod lookups;
 mod memory;
 
 use std::fmt::Write as _;
@@ -36,11 +37,11 @@ pub fn plan(config: &Config, cores: usize) -> String {
             "score",
             config.reputation().describe(&config.tarpit.actions),
         ),
-        ("DNS lists", dns_lists(config)),
+        ("DNS lists", lookups::dns_lists(config)),
         ("history", memory::words(config)),
         ("pit", pit_words(config)),
-        ("resolver", resolver(config)),
-        ("state", state(config)),
+        ("resolver", lookups::resolver(config)),
+        ("state", memory::lasting(config)),
         ("timeouts", timeouts(config)),
         (
             "log",
@@ -340,28 +341,6 @@ fn findings(config: &Config) -> String {
         .join("\n")
 }
 
-fn dns_lists(config: &Config) -> String {
-    let lists = &config.dnsbl;
-    if lists.zones.is_empty() {
-        return "none (--dnsbl)".into();
-    }
-    // By the names that are shown to strangers: a plan is pasted into tickets, and a zone may have a key in front.
-    let words = lists.zones.iter().map(|zone| {
-        let rules: Vec<String> = zone.rules().collect();
-        let reason = if zone.wants_reason() {
-            ", reasons told"
-        } else {
-            ""
-        };
-        format!("{} {}{reason}", zone.public(), rules.join(" "))
-    });
-    let tested = match lists.recheck.is_zero() {
-        true => "believed untested".into(),
-        false => format!("tested at start and every {}", show(lists.recheck)),
-    };
-    words.chain([tested]).collect::<Vec<_>>().join("\n")
-}
-
 fn pit_words(config: &Config) -> String {
     let tarpit = &config.tarpit;
     let greet = if tarpit.greet_wait.is_zero() {
@@ -379,44 +358,6 @@ fn pit_words(config: &Config) -> String {
         show(tarpit.temper.delay),
         show(tarpit.temper.interval),
         show(tarpit.temper.hold),
-    )
-}
-
-fn state(config: &Config) -> String {
-    let lasting = &config.lasting;
-    let file = lasting.file.as_ref().map(|path| {
-        format!(
-            "{}: what is learnt, read at start, written every 2s",
-            path.display()
-        )
-    });
-    let server = lasting
-        .server
-        .as_ref()
-        .map(|server| format!("{server}: what is learnt and rates, shared with the other hosts"));
-    let words: Vec<String> = file.into_iter().chain(server).collect();
-    match words.is_empty() {
-        true => "none: what is learnt is forgotten at the end (--state)".into(),
-        false => words.join("\n"),
-    }
-}
-
-fn resolver(config: &Config) -> String {
-    if !config.asks_names() {
-        return "nothing is looked up about clients".into();
-    }
-    let resolving = &config.resolving;
-    let from = match resolving.resolvers.file() {
-        Some(file) => format!(", of {}", file.display()),
-        None => String::new(),
-    };
-    format!(
-        "{}{from}; a try takes {}; {} answers remembered per shard, for {} to {}",
-        resolving.resolvers.words(),
-        show(resolving.timeout),
-        resolving.cache,
-        show(resolving.ttl.0),
-        show(resolving.ttl.1),
     )
 }
 

@@ -1,4 +1,4 @@
-//! The plan's words on greylisting, history and what files say of addresses.
+//! The plan's words on greylisting, history, what files say of addresses, and what of it lasts.
 
 use std::time::Duration;
 
@@ -31,6 +31,26 @@ pub fn words(config: &Config) -> String {
         time(memory.half_life)
     ));
     lines.join("\n")
+}
+
+/// Where it is kept beyond the end.
+pub fn lasting(config: &Config) -> String {
+    let lasting = &config.lasting;
+    let file = lasting.file.as_ref().map(|path| {
+        format!(
+            "{}: what is learnt, read at start, written every 2s",
+            path.display()
+        )
+    });
+    let server = lasting
+        .server
+        .as_ref()
+        .map(|server| format!("{server}: what is learnt and rates, shared with the other hosts"));
+    let words: Vec<String> = file.into_iter().chain(server).collect();
+    match words.is_empty() {
+        true => "none: what is learnt is forgotten at the end (--state)".into(),
+        false => words.join("\n"),
+    }
 }
 
 fn greylist(config: &Config) -> String {
