@@ -1,7 +1,7 @@
 //! Decisions as pure state: facts and time in, verdicts out. No DNS, no sleep, no log, no clock.
 //!
-//! Reading order: [`finding`] (what is noticed and what may be done about it), [`pipeline`] (the order of checks,
-//! [`Policy`] itself), [`verdict`] (replies), then one file per check: [`access`], [`concurrency`], [`rate`], [`bytes`],
+//! Reading order: [`finding`] (what is noticed and what may be done about it), [`actions`] (what is done), [`pipeline`] (the
+//! order of checks, [`Policy`] itself), [`verdict`] (replies), then one file per check: [`access`], [`concurrency`], [`rate`], [`bytes`],
 //! [`relay`], [`errors`], [`pace`]. What is found out about one client, by DNS lists ([`dnsbl`]) and [`names`] among others, is
 //! its [`dossier`]; what that comes to is said by [`reputation`]. What is remembered of a client address is in [`clients`],
 //! how it is treated for it in [`temper`], what of it `weir explain` tells in [`remembered`]; [`budget`] is what hosts hold it
@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod actions;
 mod book;
 pub mod budget;
 pub mod bytes;
@@ -42,7 +43,8 @@ pub mod spamtraps;
 pub mod temper;
 pub mod verdict;
 
-pub use finding::{Action, Actions, Finding, FindingSet, On};
+pub use actions::{Actions, On};
+pub use finding::{Action, Finding, FindingSet};
 pub use pipeline::{Admission, Config, Policy, Standing};
 pub use temper::Temper;
 pub use verdict::Ruling;

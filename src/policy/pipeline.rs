@@ -27,11 +27,12 @@ use weir_smtp::time::Moment;
 use crate::net::ClientPrefix;
 
 use super::access::{Access, Listed, Subject};
+use super::actions::Actions;
 use super::budget::{Kind, Ledger, Owed, Spent};
 use super::bytes::ByteRate;
 use super::clients::{ClientId, ClientKey, Clients};
 use super::errors::{self, Errors};
-use super::finding::{Action, Actions, Finding, FindingSet};
+use super::finding::{Action, Finding, FindingSet};
 use super::overload::Rung;
 use super::rate::{Rate, Tick};
 use super::relay::Relay;

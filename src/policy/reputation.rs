@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use super::finding::{Action, Actions, Finding, FindingSet};
+use super::actions::Actions;
+use super::finding::{Action, Finding, FindingSet};
 
 /// Part of [`super::Config`]. Each check adds what it goes by.
 #[derive(Clone, Debug)]

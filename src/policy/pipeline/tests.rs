@@ -4,7 +4,7 @@ use weir_smtp::gate::Verdict;
 use weir_smtp::path;
 
 use super::*;
-use crate::policy::finding::On;
+use crate::policy::On;
 use crate::policy::relay::RelayDomains;
 
 struct Setup {
