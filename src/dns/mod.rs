@@ -40,6 +40,7 @@ pub use answer::{Answer, Failure, Outcome, Records};
 pub use config::{Config, SERVERS_MAX};
 pub use name::{Kind, Name, NameError, Question};
 pub use ports::PortId;
+pub use reply::RECORDS_MAX;
 pub use servers::ServerState;
 pub use stats::Stats;
 pub use streams::StreamId;

@@ -22,8 +22,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 3] = [Kind::Connections, Kind::Messages, Kind::Recipients];
-
     /// Where this is written down for a client.
     pub fn tat(self, client: &mut Client) -> &mut Tat {
         match self {

@@ -83,12 +83,6 @@ impl Dossier {
         over.map(|mark| mark.finding).collect()
     }
 
-    /// When the first of the marks holds no more.
-    pub fn until(&self) -> Moment {
-        let until = self.marks.iter().map(|mark| mark.until).min();
-        until.unwrap_or(Moment::NEVER)
-    }
-
     pub fn score(&self) -> i32 {
         self.marks.iter().map(|mark| i32::from(mark.weight)).sum()
     }
@@ -124,7 +118,7 @@ mod tests {
     #[test]
     fn the_score_rises_and_falls_with_its_marks() {
         let mut dossier = Dossier::default();
-        assert_eq!((dossier.score(), dossier.until()), (0, Moment::NEVER));
+        assert_eq!(dossier.score(), 0);
         assert!(dossier.put(listed(0, 3, 100)));
         assert!(dossier.put(listed(1, 4, 200)));
         assert!(dossier.put(Mark::lasting(Finding::NoReverse, 2)));
@@ -133,7 +127,6 @@ mod tests {
         assert_eq!(dossier.score(), 4);
         assert!(dossier.take_back(Finding::Dnsbl, Detail::Zone(1)));
         assert!(!dossier.take_back(Finding::Dnsbl, Detail::Zone(1)));
-        assert_eq!(dossier.until(), Moment::from_micros(100));
         assert!(dossier.expire(Moment::from_micros(99)).is_empty());
         let over = dossier.expire(Moment::from_micros(100));
         assert!(over.contains(Finding::Dnsbl));

@@ -152,7 +152,8 @@ impl Tuples {
         }
     }
 
-    /// What a try would come to, without making it.
+    /// When a tuple was first seen, if its window is still open.
+    #[cfg(test)]
     pub fn peek(&self, key: TupleKey, now: Seconds) -> Option<Seconds> {
         let first = *self.first.find(key)?;
         (!is_over(&self.config, first, now)).then_some(first)

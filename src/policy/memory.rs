@@ -180,6 +180,7 @@ impl Memory {
     }
 
     /// When a tuple was first seen, if it is waited for.
+    #[cfg(test)]
     pub fn waits(&self, key: TupleKey, now: Seconds) -> Option<Seconds> {
         self.tuples.peek(key, now)
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use weir_smtp::path::Path;
 use weir_smtp::time::Moment;
 
-use crate::dns::{Answer, Name, Outcome, Question, Records};
+use crate::dns::{Answer, Name, Outcome, Question, RECORDS_MAX, Records};
 
 use super::finding::{Finding, FindingSet};
 
@@ -270,12 +270,6 @@ impl Names {
         self.found.pop_front()
     }
 
-    /// Whether answers are awaited that may lead to findings.
-    pub fn is_open(&self) -> bool {
-        let reverse = self.reverse.is_open() && self.wants.any(&Wants::REVERSE);
-        reverse || self.helo.is_open() || self.sender.is_open()
-    }
-
     /// What may come of a question: one of these, or nothing.
     pub fn at_stake(&self, topic: Topic) -> impl Iterator<Item = Finding> + use<> {
         let findings: &'static [Finding] = match topic.what {
@@ -367,14 +361,13 @@ fn tell<M>(
     track.machine.as_mut().map(heard)
 }
 
-/// An answer with as many records may have been cut: what is not in it may still be so.
-const RECORDS_WHOLE: usize = 16;
-
-/// Whether addresses are there, and whether one is the client's. None: nobody knows.
+/// Where a name leads, by its addresses.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 enum Leads {
+    /// To the client.
     Here,
     Elsewhere,
+    /// It has no address.
     Nowhere,
     Unknown,
 }
@@ -389,7 +382,8 @@ fn leads(outcome: &Outcome, ip: IpAddr) -> Leads {
     };
     match here {
         true => Leads::Here,
-        false if records >= RECORDS_WHOLE => Leads::Unknown,
+        // It may have been cut: what is not in it may still be so.
+        false if records >= RECORDS_MAX => Leads::Unknown,
         false => Leads::Elsewhere,
     }
 }

@@ -226,6 +226,7 @@ impl Inquiry {
     }
 
     /// The answer to this, should it still come, is no longer wanted.
+    #[cfg(test)]
     pub fn drop_question(&mut self, about: About) {
         self.open.retain(|open| open.about != about);
     }

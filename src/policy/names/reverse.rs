@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use crate::dns::{Kind, Name, Outcome, Question, Records};
+use crate::dns::{Kind, Name, Outcome, Question, RECORDS_MAX, Records};
 use crate::policy::Finding;
 
-use super::{End, Leads, RECORDS_WHOLE, Step, leads};
+use super::{End, Leads, Step, leads};
 
 /// Names that are followed. More than a few are a sign of a pool of virtual hosts; each costs a question.
 const NAMES_MAX: usize = 8;
@@ -103,7 +103,7 @@ impl Reverse {
                 kept.push(name.clone());
             }
         }
-        self.cut = kept.len() > NAMES_MAX || names.len() >= RECORDS_WHOLE;
+        self.cut = kept.len() > NAMES_MAX || names.len() >= RECORDS_MAX;
         self.doubt = self.cut;
         kept.truncate(NAMES_MAX);
         self.open = kept.len();

@@ -55,6 +55,12 @@ fn answer(zone: Zone<'_>, question: &Question) -> Answer {
     }
 }
 
+/// Whether answers are awaited that may lead to findings.
+fn is_open(names: &Names) -> bool {
+    let reverse = names.reverse.is_open() && names.wants.any(&Wants::REVERSE);
+    reverse || names.helo.is_open() || names.sender.is_open()
+}
+
 /// Asks and answers until nothing is open. The questions that were asked, and what was found.
 fn settle(names: &mut Names, zone: Zone<'_>, backwards: bool) -> (Vec<String>, Vec<Finding>) {
     let mut asked = Vec::new();
@@ -73,7 +79,7 @@ fn settle(names: &mut Names, zone: Zone<'_>, backwards: bool) -> (Vec<String>, V
         let (topic, question) = waiting.remove(at);
         names.heard(topic, &answer(zone, &question));
     }
-    assert!(!names.is_open(), "all is answered");
+    assert!(!is_open(names), "all is answered");
     (asked, found)
 }
 
@@ -527,7 +533,7 @@ fn an_answer_about_an_earlier_name_is_not_heard() {
     names.heard(old, &answer(&[], &question));
     assert_eq!(names.next_found(), None);
     let (new, _) = names.next_question().unwrap();
-    assert!(names.is_open());
+    assert!(is_open(&names));
     let refused = Answer {
         outcome: outcome(Kind::Mx, "."),
         until: Moment::from_micros(9),
