@@ -178,10 +178,6 @@ impl Finding {
         self.row().allowed
     }
 
-    pub const fn help(self) -> &'static str {
-        self.row().help
-    }
-
     /// Whether `--on` may give it a weight. Lists, history and origin have theirs from flags of their own; what the score itself
     /// leads to cannot add to it, nor what no session comes of.
     pub const fn has_weight(self) -> bool {
