@@ -13,6 +13,7 @@ use weir_smtp::violation::Violation;
 
 use crate::maillog::FindingRecord;
 use crate::net::proxy::looks_like_header;
+use crate::policy::access::Listed;
 use crate::policy::dossier::Detail;
 use crate::policy::finding::FindingSet;
 use crate::policy::pace::Pace;
@@ -91,6 +92,7 @@ impl<W: Wire> World<W> {
         let Some(Ok((path, _))) = argument.map(path::parse) else {
             unreachable!("the relay asks about recipients that it has parsed");
         };
+        let is_spared = self.policy.access().recipient(&path) == Some(Listed::Allow);
         let mut ruling = self.policy.relays(sender(session), &path, self.now);
         if ruling.passes() {
             ruling = ruling.and(self.at_trap(key, index));
@@ -98,6 +100,10 @@ impl<W: Wire> World<W> {
         self.take_note(key, &ruling, "rcpt");
         if !ruling.passes() {
             return Some(self.refuse_recipient(ruling.verdict));
+        }
+        if is_spared {
+            // It gets all mail, whoever it is from: there is nothing to wait for.
+            return Some(self.judge_at_last(key, index));
         }
         if self.is_inquired(key) && self.put_off(key, id, index) {
             return None;
@@ -117,9 +123,17 @@ impl<W: Wire> World<W> {
         if session.flags.stutter {
             return self.refuse_recipient(Verdict::Refuse(texts::DENIED_FOR_NOW));
         }
-        if verdict != Verdict::Pass {
-            return self.refuse_recipient(verdict);
+        match verdict {
+            Verdict::Pass => self.judge_at_last(key, index),
+            verdict => self.refuse_recipient(verdict),
         }
+    }
+
+    /// What does not depend on the client's score, or comes after it.
+    fn judge_at_last(&mut self, key: Key, index: u16) -> Verdict {
+        let Some(session) = self.sessions.get(key) else {
+            return Verdict::Pass;
+        };
         let standing = sender(session);
         let mut ruling = self.at_recipient(key, index);
         self.take_note(key, &ruling, "rcpt");

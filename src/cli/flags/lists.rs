@@ -69,8 +69,10 @@ pub struct Flags {
 
     /// File of recipients that get all mail
     ///
-    /// Form as --allow-sender: postmaster@ and abuse@ are worth an entry. Mail to them is exempt from --deny-recipient, greylisting and
-    /// from being refused for the client's score; not from relay control and rates.
+    /// Form as --allow-sender: postmaster@ and abuse@ are worth an entry. Mail to them is exempt from --deny-recipient, --spamtraps,
+    /// greylisting and from being refused at RCPT for the client's score or for what was found of the client; not from relay
+    /// control and rates. A client that is dropped before it names a recipient, or that stutters, does not come so far: where they
+    /// matter, let score-reject refuse rather than score-drop.
     ///
     /// Range: a readable file. Default: none. Cost: as --allow-sender.
     #[arg(long, value_name = "FILE")]

@@ -1,9 +1,11 @@
 //! RCPTs that wait for answers, and what becomes of each.
 
 use weir_smtp::gate::{AskId, Verdict};
+use weir_smtp::path;
 use weir_smtp::time::Moment;
 
 use crate::metrics::Waited;
+use crate::policy::access::Listed;
 use crate::policy::finding::FindingSet;
 use crate::policy::reputation::Stakes;
 use crate::policy::{Action, Finding};
@@ -75,7 +77,8 @@ impl<W: Wire> World<W> {
         outlook.refusal
     }
 
-    /// At any gate: the verdict on a client that is to be dropped whatever is still unknown.
+    /// At any gate: the verdict on a client that is to be dropped whatever is still unknown. Mail to who gets all mail is let
+    /// in first.
     pub(in super::super) fn dropped(&mut self, session: Key) -> Option<Verdict> {
         let inquiry = self.inquiry_of(session)?;
         let entry = self.inquiries.get(inquiry)?;
@@ -83,12 +86,27 @@ impl<W: Wire> World<W> {
         let outlook = self.policy.outlook(found, score + i32::from(open.least));
         let (finding, action) = outlook
             .refusal
-            .filter(|(_, action)| *action == Action::Drop)?;
+            .filter(|(_, action)| *action == Action::Drop)
+            .filter(|_| !self.has_spared_recipient(session))?;
         if let Some(entry) = self.inquiries.get_mut(inquiry) {
             entry.weighed = true;
         }
         self.tell_steps(inquiry, session);
         Some(self.refused(inquiry, session, finding, action))
+    }
+
+    /// Whether somebody has been accepted who gets all mail.
+    fn has_spared_recipient(&self, session: Key) -> bool {
+        let session = self.sessions.get(session);
+        let Some(envelope) = session.and_then(|session| session.relay.envelope()) else {
+            return false;
+        };
+        let access = self.policy.access();
+        (0..envelope.recipient_count() as u16).any(|index| {
+            let path = path::parse(envelope.recipient_argument(index));
+            let listed = path.map(|(path, _)| access.recipient(&path));
+            !envelope.is_refused(index) && listed == Ok(Some(Listed::Allow))
+        })
     }
 
     fn refused(&mut self, inquiry: Key, session: Key, finding: Finding, action: Action) -> Verdict {

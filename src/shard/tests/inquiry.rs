@@ -1,6 +1,7 @@
 //! What is inquired of clients: late answers, what waits for them, and what becomes of those who do not wait.
 
 mod game;
+mod spared;
 
 use super::*;
 use crate::dns::{Answer, Failure, Kind, Name, Outcome, Question};
