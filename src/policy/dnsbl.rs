@@ -19,12 +19,15 @@ use std::time::Duration;
 use crate::dns::{Kind, Name, Outcome, Question};
 
 pub use answer::Meaning;
-pub use points::{POINTS, Standing, Standings, Trial, Why};
+pub use points::{POINTS, Silence, Standing, Standings, Trial, Why};
 pub use reply::{clean, reply};
 pub use spec::{Spec, SpecError, WEIGHT_MAX, ZONES_MAX, Zone, ZonesError, zones};
 
 /// How soon a list is tested again that did not pass.
 pub const RETRY: Duration = Duration::from_secs(60);
+
+/// How soon one that was silent for once.
+pub const RETRY_SILENT: Duration = Duration::from_secs(5);
 
 /// Which lists are asked, and how often they are tested.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use crate::dns::Outcome;
 use crate::maillog::Value;
 use crate::metrics::Probe;
 use crate::policy;
-use crate::policy::dnsbl::{self, POINTS, RETRY, Standings, Trial, Zones};
+use crate::policy::dnsbl::{self, POINTS, RETRY, RETRY_SILENT, Silence, Standings, Trial, Zones};
 use crate::ring::Wire;
 
 use super::lookups::Asker;
@@ -29,6 +29,7 @@ pub struct Lists {
 #[derive(Clone)]
 struct Test {
     trial: Trial,
+    silence: Silence,
     /// When it begins, anew if need be.
     due: Moment,
     /// Before that nobody doubts the list again.
@@ -43,6 +44,7 @@ impl Lists {
         };
         let test = Test {
             trial: Trial::default(),
+            silence: Silence::default(),
             due: now,
             calm: now + RETRY,
         };
@@ -113,15 +115,23 @@ impl<W: Wire> World<W> {
 
     /// An answer to a question of a test.
     pub(super) fn point_answered(&mut self, list: u16, point: u8, outcome: &Outcome) {
+        let Some(before) = self.lists.zones.standings(list) else {
+            return;
+        };
         let Some(test) = self.lists.tests.get_mut(usize::from(list)) else {
             return;
         };
-        let Some(standings) = test.trial.answered(point, outcome) else {
+        let Some(tested) = test.trial.answered(point, outcome) else {
             return;
         };
-        let passed = standings.why().is_none();
+        let standings = test.silence.weigh(before, tested);
+        let passed = tested.why().is_none();
         let recheck = self.config.policy.dnsbl.recheck;
-        let pause = if passed { recheck } else { RETRY.min(recheck) };
+        let pause = match passed {
+            true => recheck,
+            false if standings != tested => RETRY_SILENT.min(recheck),
+            false => RETRY.min(recheck),
+        };
         let due = self.now + pause;
         test.trial = Trial::default();
         test.due = due;

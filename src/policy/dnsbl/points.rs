@@ -141,6 +141,31 @@ impl Standings {
     }
 }
 
+/// Whether a list was silent in its last test, for clients of each family.
+#[derive(Copy, Clone, Default, Debug)]
+pub struct Silence {
+    v4: bool,
+    v6: bool,
+}
+
+impl Silence {
+    /// How a list stands after a test. Silent for once it stands as it did: a datagram may have been lost. What is a lie once is one.
+    pub fn weigh(&mut self, before: Standings, tested: Standings) -> Standings {
+        let weigh = |was_silent: &mut bool, before: Standing, tested: Standing| {
+            let is_silent = tested == Standing::Suspended(Why::Silent);
+            let again = std::mem::replace(was_silent, is_silent);
+            match is_silent && !again {
+                true => before,
+                false => tested,
+            }
+        };
+        Standings {
+            v4: weigh(&mut self.v4, before.v4, tested.v4),
+            v6: weigh(&mut self.v6, before.v6, tested.v6),
+        }
+    }
+}
+
 /// One test of one list, while its answers come in.
 #[derive(Clone, Default, Debug)]
 pub struct Trial([Option<Point>; POINTS]);
@@ -291,6 +316,33 @@ mod tests {
         ];
         for (words, v4, v6) in table {
             assert_eq!(trial(words), Standings { v4, v6 }, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_suspended_that_is_silent_twice_or_lies_once() {
+        let silent = Standings::both(Standing::Suspended(Why::Silent));
+        let lies = Standings::both(Standing::Suspended(Why::ListsAll));
+        let (good, untested) = (Standings::TRUSTED, Standings::UNTESTED);
+        let half = Standings {
+            v4: Standing::Passed,
+            v6: Standing::Suspended(Why::Silent),
+        };
+        // One test after the other, and how it stands then.
+        let table: [&[(Standings, Standings)]; 6] = [
+            &[(silent, untested), (silent, silent), (silent, silent)],
+            &[(good, good), (silent, good), (good, good), (silent, good)],
+            &[(good, good), (silent, good), (silent, silent), (good, good)],
+            &[(good, good), (lies, lies), (silent, lies), (silent, silent)],
+            &[(good, good), (silent, good), (lies, lies)],
+            &[(good, good), (half, good), (silent, half)],
+        ];
+        for tests in table {
+            let (mut silence, mut standings) = (Silence::default(), untested);
+            for (tested, want) in tests {
+                standings = silence.weigh(standings, *tested);
+                assert_eq!(standings, *want, "{tests:?}");
+            }
         }
     }
 
