@@ -96,6 +96,14 @@ pub struct Topic {
 }
 
 impl Topic {
+    /// What questions may be about, by [`Topic::subject`].
+    pub const SUBJECTS: usize = What::Sender as usize + 1;
+
+    /// Of all questions about one subject at most one finding comes.
+    pub const fn subject(self) -> usize {
+        self.what as usize
+    }
+
     pub fn is_of_helo(self) -> bool {
         self.what == What::Helo
     }

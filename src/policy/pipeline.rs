@@ -390,11 +390,11 @@ impl Policy {
     }
 
     /// Whether that holds whatever the answers to open questions are.
-    pub fn suffices(&self, found: FindingSet, score: i32, open: Stakes, proven: bool) -> bool {
+    pub fn suffices(&self, found: FindingSet, score: i32, open: Stakes, spared: bool) -> bool {
         let config = &self.config;
         config
             .reputation
-            .suffices(found, score, open, proven, &config.actions)
+            .suffices(found, score, open, spared, &config.actions)
     }
 
     /// How a score alone would have a session treated.

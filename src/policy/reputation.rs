@@ -81,6 +81,8 @@ pub struct Stakes {
     pub most: i16,
     /// The most severe action among the findings it can bring.
     pub worst: Action,
+    /// It may speak for the client in so many words: then greylisting does not ask it, whatever its score.
+    pub vouches: bool,
 }
 
 impl Stakes {
@@ -88,6 +90,7 @@ impl Stakes {
         least: 0,
         most: 0,
         worst: Action::Off,
+        vouches: false,
     };
 
     /// Of a question that brings this finding with this weight, or nothing.
@@ -98,6 +101,7 @@ impl Stakes {
                 least: weight.min(0),
                 most: weight.max(0),
                 worst,
+                vouches: finding == Finding::Dnswl,
             },
         }
     }
@@ -109,6 +113,7 @@ impl Stakes {
             least: self.least.min(other.least),
             most: self.most.max(other.most),
             worst: self.worst.max(other.worst),
+            vouches: self.vouches || other.vouches,
         }
     }
 
@@ -119,6 +124,7 @@ impl Stakes {
             least: self.least.saturating_add(other.least),
             most: self.most.saturating_add(other.most),
             worst: self.worst.max(other.worst),
+            vouches: self.vouches || other.vouches,
         }
     }
 }
@@ -173,13 +179,13 @@ impl Config {
     }
 
     /// Whether what is known suffices, whatever the open questions bring.
-    /// `proven`: greylisting does not ask this client's network, whatever its score is.
+    /// `spared`: greylisting does not ask this client, whatever its score is.
     pub fn suffices(
         &self,
         found: FindingSet,
         score: i32,
         open: Stakes,
-        proven: bool,
+        spared: bool,
         actions: &Actions,
     ) -> bool {
         let least = self.outlook(found, score + i32::from(open.least), actions);
@@ -190,7 +196,9 @@ impl Config {
             return true;
         }
         let same_refusal = mild == severe || !severe.refuses();
-        same_refusal && (mild.refuses() || proven || least.greylist == most.greylist)
+        // The best that may come is a word for the client, or the least score.
+        let asked_in_any_case = least.greylist && !open.vouches;
+        same_refusal && (mild.refuses() || spared || !most.greylist || asked_in_any_case)
     }
 }
 
@@ -249,6 +257,7 @@ mod tests {
             least,
             most,
             worst: Action::Log,
+            vouches: false,
         };
         let table = [
             ("nothing can be reached", 0, stakes(0, 4), true),
@@ -288,10 +297,11 @@ mod tests {
     fn greylisting_by_score_is_worth_a_wait() {
         let (mut config, actions) = config(10, 15);
         config.greylist_from = Some(1);
-        let open = Stakes {
+        let mut open = Stakes {
             least: -1,
             most: 1,
             worst: Action::Log,
+            vouches: false,
         };
         assert!(!config.suffices(FindingSet::EMPTY, 0, open, false, &actions));
         assert!(
@@ -300,5 +310,18 @@ mod tests {
         );
         assert!(config.suffices(FindingSet::EMPTY, 2, open, false, &actions));
         assert!(config.suffices(FindingSet::EMPTY, -2, open, false, &actions));
+        open.vouches = true;
+        assert!(
+            !config.suffices(FindingSet::EMPTY, 4, open, false, &actions),
+            "a list of good ones spares whatever it weighs"
+        );
+        assert!(
+            config.suffices(FindingSet::EMPTY, -2, open, false, &actions),
+            "who is not asked needs nobody's word"
+        );
+        assert!(
+            config.suffices(FindingSet::EMPTY, 8, open, false, &actions),
+            "who is deferred in any case neither"
+        );
     }
 }

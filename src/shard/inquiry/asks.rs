@@ -7,10 +7,12 @@ use weir_smtp::time::Moment;
 use crate::metrics::Waited;
 use crate::policy::access::Listed;
 use crate::policy::finding::FindingSet;
+use crate::policy::names::Topic;
 use crate::policy::reputation::Stakes;
 use crate::policy::{Action, Finding};
 use crate::ring::Wire;
 
+use super::super::lookups::About;
 use super::super::slab::Key;
 use super::super::who::Who;
 use super::super::world::World;
@@ -118,8 +120,19 @@ impl<W: Wire> World<W> {
 
     /// What is known, and what is still at stake in questions that are younger than `from`.
     fn known(&self, entry: &Inquiry, from: Moment) -> (FindingSet, i32, Stakes) {
-        let open = entry.open.iter().filter(|open| open.since >= from);
-        let stakes = open.fold(Stakes::NONE, |all, open| all.and(open.stakes));
+        let mut stakes = Stakes::NONE;
+        let mut names = [Stakes::NONE; Topic::SUBJECTS];
+        for open in entry.open.iter().filter(|open| open.since >= from) {
+            match open.about {
+                // However many questions there are about a name, one finding comes of them.
+                About::Name(topic) => {
+                    let subject = &mut names[topic.subject()];
+                    *subject = subject.or(open.stakes);
+                }
+                About::Zone(_) | About::Reason(_) => stakes = stakes.and(open.stakes),
+            }
+        }
+        let stakes = names.into_iter().fold(stakes, Stakes::and);
         (entry.dossier.against(), entry.dossier.score(), stakes)
     }
 
@@ -132,8 +145,22 @@ impl<W: Wire> World<W> {
             return true;
         }
         let (found, score, open) = self.known(entry, self.worth_from());
-        let proven = self.memory.is_proven(entry.ip, self.wall());
-        self.policy.suffices(found, score, open, proven)
+        let spared = self.is_not_greylisted(entry);
+        self.policy.suffices(found, score, open, spared)
+    }
+
+    /// Whether greylisting asks this client nothing, as far as it is known now and whatever its score is.
+    fn is_not_greylisted(&self, entry: &Inquiry) -> bool {
+        if self.policy.config().reputation.greylist_from.is_none() {
+            return true;
+        }
+        let session = entry.session().and_then(|key| self.sessions.get(key));
+        let envelope = session.and_then(|session| session.relay.envelope());
+        let sender = envelope.and_then(|envelope| path::parse(envelope.mail_path()).ok());
+        entry.findings().noted.contains(Finding::Dnswl)
+            || sender
+                .is_some_and(|(path, _)| self.policy.access().sender(&path) == Some(Listed::Allow))
+            || self.memory.is_proven(entry.ip, self.wall())
     }
 
     /// All that is open has been waited for.

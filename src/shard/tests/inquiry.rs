@@ -66,6 +66,7 @@ fn ask_about(stage: &mut Stage, inquiry: Key, zone: u16, least: i16, most: i16) 
         least,
         most,
         worst: Action::Log,
+        vouches: false,
     };
     stage
         .world

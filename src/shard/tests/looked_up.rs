@@ -7,6 +7,7 @@ use crate::dns::{Answer, Failure, Kind, Name, Outcome, Question, Records};
 use crate::policy::dnsbl::{self, Standing, Standings, Why, zones};
 use crate::policy::reputation;
 use crate::policy::{Action, Finding, On};
+use crate::shard::lookups::Asker;
 
 /// `(name, kind, answer)`; what is not there does not exist.
 type Zone<'a> = &'a [(&'a str, Kind, &'a str)];
@@ -82,15 +83,19 @@ fn resolve(stage: &mut Stage, zone: Zone<'_>) -> Vec<String> {
         }
         for (question, asker) in open {
             asked.push(format!("{} {:?}", question.name, question.kind));
-            let answer = Answer {
-                outcome: said(zone, &question),
-                until: stage.now + Duration::from_secs(60),
-            };
-            stage.world.now = stage.now;
-            stage.world.heard(asker, &answer);
-            stage.settle();
+            resolve_one(stage, zone, &question, asker);
         }
     }
+}
+
+fn resolve_one(stage: &mut Stage, zone: Zone<'_>, question: &Question, asker: Asker) {
+    let answer = Answer {
+        outcome: said(zone, question),
+        until: stage.now + Duration::from_secs(60),
+    };
+    stage.world.now = stage.now;
+    stage.world.heard(asker, &answer);
+    stage.settle();
 }
 
 fn noticed(stage: &Stage, finding: Finding) -> u64 {
@@ -354,4 +359,32 @@ fn what_is_off_is_not_asked() {
     let client = stage.client();
     stage.ask(client);
     assert_eq!(resolve(&mut stage, CLEAN), ["1.100.51.198.wl.example A"]);
+}
+
+#[test]
+fn of_several_questions_about_a_name_one_finding_comes() {
+    let names = |weight: &str| {
+        let on = [
+            weight,
+            "no-reverse=off",
+            "reverse-mismatch=off",
+            "helo-mismatch=off",
+            "sender-unresolved=off",
+            "sender-null-mx=off",
+        ];
+        let mut stage = asking(&[], &on);
+        let client = stage.client();
+        stage.say(client, "EHLO x.example\r\n");
+        let zone = &[("x.example", Kind::A, "none")];
+        let first = stage.world.asked.replace(Vec::new()).expect("open");
+        for (question, asker) in first {
+            resolve_one(&mut stage, zone, &question, asker);
+        }
+        let open = stage.world.asked.as_ref().map(Vec::len);
+        assert_eq!(open, Some(2), "another kind of address, a mail server");
+        stage.ask(client);
+        stage.legs(1).len()
+    };
+    assert_eq!(names("helo-unresolved=score=4"), 1, "4 points, not 8");
+    assert_eq!(names("helo-unresolved=score=5"), 0, "it waits");
 }

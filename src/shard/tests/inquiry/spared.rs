@@ -2,11 +2,16 @@
 
 use super::*;
 use crate::policy::access::{AccessBuilder, Listed, Subject};
+use crate::policy::{greylist, memory};
 
 /// Mail to postmaster is always taken.
 fn allow(stage: &mut Stage) {
+    allow_also(stage, Subject::Recipient, "postmaster@");
+}
+
+fn allow_also(stage: &mut Stage, subject: Subject, whom: &str) {
     let mut lists = AccessBuilder::default();
-    let errors = lists.read(Subject::Recipient, Listed::Allow, "postmaster@\n");
+    let errors = lists.read(subject, Listed::Allow, whom);
     assert!(errors.is_empty(), "{errors:?}");
     let lists = Mail::Access(Arc::new(lists.build()));
     stage.world.handle_mail(stage.now, lists);
@@ -101,5 +106,89 @@ fn mail_to_who_gets_all_mail_is_let_in_before_its_client_is_dropped() {
         codes(&mut stage, client, "MAIL FROM:<a@c.example>\r\n"),
         "521 "
     );
+    stage.assert_empty();
+}
+
+/// Who has a point is greylisted.
+fn greylisting() -> WorldConfig {
+    let mut config = asking(&["greylist=defer"], &[]);
+    let mut policy = (*config.policy).clone();
+    policy.reputation.greylist_from = Some(1);
+    policy.memory = memory::Config {
+        on: true,
+        greylist: greylist::Config {
+            when: greylist::When::Score,
+            ..greylist::Config::default()
+        },
+        ..memory::Config::default()
+    };
+    config.policy = Arc::new(policy);
+    config
+}
+
+/// A client with a score of 3, and a list that may speak for it with a single point.
+fn doubted(stage: &mut Stage) -> (SlotId, Asker) {
+    let client = stage.client();
+    let bad = ask(stage, 0, 0, 3);
+    answer(stage, bad, Some(3));
+    let about = inquiry(stage);
+    let question = Question {
+        name: Name::parse(b"good.example").expect("a name"),
+        kind: Kind::A,
+    };
+    let actions = stage.world.policy.config().actions.clone();
+    let stakes = Stakes::of(Finding::Dnswl, -1, &actions);
+    stage
+        .world
+        .inquire(about, About::Zone(1), &question, stakes);
+    let asked = stage.world.asked.as_ref().expect("questions stay open");
+    let (_, asker) = asked.last().expect("it was asked");
+    (client, *asker)
+}
+
+#[test]
+fn greylisting_waits_for_a_list_of_good_ones_whatever_it_weighs() {
+    for vouched in [true, false] {
+        let mut stage = open(greylisting());
+        let (client, asker) = doubted(&mut stage);
+        stage.ask(client);
+        assert_eq!(stage.heard(client), "", "it waits");
+        assert!(stage.legs(1).is_empty());
+        if vouched {
+            let about = inquiry(&stage);
+            let mark = Mark {
+                detail: Detail::Zone(1),
+                ..Mark::lasting(Finding::Dnswl, -1)
+            };
+            stage.world.mark(about, mark);
+        }
+        answer(&mut stage, asker, None);
+        let code = stage.code(client);
+        assert_eq!(code, if vouched { "" } else { "451" });
+        assert_eq!(stage.legs(1).len(), usize::from(vouched));
+        stage.reset(client);
+        stage.assert_empty();
+    }
+}
+
+#[test]
+fn greylisting_waits_no_longer_for_it_than_for_others() {
+    let mut stage = open(greylisting());
+    let (client, _) = doubted(&mut stage);
+    stage.ask(client);
+    stage.sleep(Duration::from_millis(3100));
+    assert_eq!(stage.code(client), "451");
+    stage.reset(client);
+    stage.assert_empty();
+}
+
+#[test]
+fn a_sender_that_is_spared_from_greylisting_does_not_wait_for_it() {
+    let mut stage = open(greylisting());
+    allow_also(&mut stage, Subject::Sender, "@c.example");
+    let (client, _) = doubted(&mut stage);
+    stage.ask(client);
+    assert_eq!(stage.legs(1).len(), 1);
+    stage.reset(client);
     stage.assert_empty();
 }
