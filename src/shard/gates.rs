@@ -35,6 +35,8 @@ pub struct Note {
     /// What it adds to the score.
     pub weight: i16,
     pub detail: Detail,
+    /// What it leads to now, should that be milder than what it is set to.
+    pub taken: Action,
 }
 
 impl Note {
@@ -45,6 +47,7 @@ impl Note {
             why: "",
             weight: 0,
             detail: Detail::None,
+            taken: Action::Drop,
         }
     }
 }
@@ -286,7 +289,7 @@ impl<W: Wire> World<W> {
         let action = match self.policy.config().actions.of(finding) {
             // What speaks for a client leads to nothing else.
             action if note.weight < 0 => action.min(Action::Log),
-            action => action,
+            action => action.min(note.taken),
         };
         self.counters
             .findings

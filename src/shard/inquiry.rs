@@ -390,12 +390,13 @@ impl<W: Wire> World<W> {
 
     /// The score as it is now shows in how the client is treated.
     pub(super) fn feel_score(&mut self, inquiry: Key, session: Key) {
-        self.tell_steps(inquiry, session);
+        self.tell_steps(inquiry, session, None);
         self.feel_temper(session);
     }
 
-    /// Tells of the steps that the score has reached, each once. Those that refuse mean something to who has named a recipient.
-    fn tell_steps(&mut self, inquiry: Key, session: Key) {
+    /// Tells of the steps that the score has reached, each once. Those that refuse mean something to who has named a
+    /// recipient, and those that would if they were not only logged. `taken`: what it has come to at a gate.
+    fn tell_steps(&mut self, inquiry: Key, session: Key, taken: Option<Action>) {
         let Some(entry) = self.inquiries.get_mut(inquiry) else {
             return;
         };
@@ -405,19 +406,26 @@ impl<W: Wire> World<W> {
             let Some(entry) = self.inquiries.get_mut(inquiry) else {
                 return;
             };
+            let action = self.policy.config().actions.of(step);
             let felt = matches!(step, Finding::ScoreDelay | Finding::ScoreStutter);
-            if entry.told.contains(step) || !(felt || entry.weighed) {
+            let due = felt || entry.weighed && (taken.is_some() || !action.refuses());
+            if entry.told.contains(step) || !due {
                 continue;
             }
             entry.told.insert(step);
-            self.tell_step(session, step);
+            if action != Action::Off {
+                let taken = match taken {
+                    Some(taken) if !felt => taken.max(Action::Log),
+                    _ => action,
+                };
+                self.note(
+                    session,
+                    &Note {
+                        taken,
+                        ..Note::of(step, "score")
+                    },
+                );
+            }
         }
-    }
-
-    fn tell_step(&mut self, session: Key, step: Finding) {
-        if self.policy.config().actions.of(step) == Action::Off {
-            return;
-        }
-        self.note(session, &Note::of(step, "score"));
     }
 }

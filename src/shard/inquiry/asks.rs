@@ -57,8 +57,11 @@ impl<W: Wire> World<W> {
             return Verdict::Pass;
         };
         entry.weighed = true;
-        self.feel_score(inquiry, session);
-        match self.refusal_of(inquiry) {
+        let refusal = self.refusal_of(inquiry);
+        let taken = refusal.map_or(Action::Off, |(_, action)| action);
+        self.tell_steps(inquiry, session, Some(taken));
+        self.feel_temper(session);
+        match refusal {
             None => Verdict::Pass,
             Some((finding, action)) => self.refused(inquiry, session, finding, action),
         }
@@ -93,7 +96,7 @@ impl<W: Wire> World<W> {
         if let Some(entry) = self.inquiries.get_mut(inquiry) {
             entry.weighed = true;
         }
-        self.tell_steps(inquiry, session);
+        self.tell_steps(inquiry, session, Some(action));
         Some(self.refused(inquiry, session, finding, action))
     }
 

@@ -149,6 +149,8 @@ fn an_answer_that_does_not_come_is_not_waited_for_longer_than_that() {
     // It comes after all: the next transaction knows it at once.
     answer(&mut stage, asker, Some(5));
     assert_eq!(found(&stage, Finding::Dnsbl, Action::Log), 1);
+    let told = found(&stage, Finding::ScoreReject, Action::Reject);
+    assert_eq!(told, 0, "nobody is refused yet");
     stage.say(
         client,
         "MAIL FROM:<a@c.example>\r\nRCPT TO:<b@d.example>\r\n",
@@ -637,6 +639,12 @@ fn who_may_have_to_be_rejected_only_is_not_dropped() {
     answer(&mut stage, bad, Some(12));
     stage.ask(client);
     assert_eq!(stage.code(client), "550", "in any case, and at once");
+    // Its score is one to be dropped for; what is told is what was done.
+    for step in [Finding::ScoreReject, Finding::ScoreDrop] {
+        let told = Action::ALL.map(|action| found(&stage, step, action));
+        assert_eq!(told[Action::Reject as usize], 1, "{step}");
+        assert_eq!(told.iter().sum::<u64>(), 1, "{step}");
+    }
     stage.say(client, "RSET\r\n");
     assert_eq!(stage.code(client), "250");
     answer(&mut stage, good, None);
