@@ -6,8 +6,9 @@
 //!   weir      "form"   -> which form this is
 //!             "prefix" -> what makes a network
 //! ```
-//! A commit merges what is pending with what is there, looks at a slice of each table for what is over, and makes room where
-//! there are too many. It is atomic: after a crash the file is as one of the last two commits left it.
+//! Opening it reads all of it once, to see whether it is whole. A commit merges what is pending with what is there, looks at a slice
+//! of each table for what is over, and makes room where there are too many. It is atomic: after a crash the file is as one of the
+//! last two commits left it.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -141,10 +142,13 @@ impl File {
 
     /// On anything that holds octets.
     pub fn on(storage: impl StorageBackend, room: Room, lives: Lives) -> Result<File, Trouble> {
-        let database = Database::builder()
+        let mut database = Database::builder()
             .set_cache_size(CACHE)
             .create_with_backend(storage)
             .map_err(trouble)?;
+        // Octets that the disk has changed are found now, by their checksums, for the time it takes to read the file once. redb would
+        // come upon them later, in a commit or in closing, and may panic there while it unwinds, which ends the process.
+        database.check_integrity().map_err(trouble)?;
         let file = File {
             database,
             room,

@@ -340,6 +340,7 @@ proptest! {
             let at = at.index(octets.len());
             octets[at] = with;
         }
+        // A panic within a panic would end the tests here, as it would weir.
         let outcome = std::panic::catch_unwind(|| {
             let mut file = File::on(Disk::of(octets), ROOM, Lives::default())?;
             let (mut place, mut reads) = (Place::START, 0);
