@@ -7,6 +7,7 @@
 mod names;
 mod network;
 mod networks;
+mod table;
 mod words;
 
 use std::fmt;

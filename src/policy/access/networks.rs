@@ -1,35 +1,66 @@
 //! A value for each network of a list; the longest match counts. Built once, only read afterwards.
 //!
-//! Networks nest, so a list of them cuts the addresses into ranges, each with one answer: a sorted array of where ranges
-//! begin, searched in two steps so that the first stays in the cache. A trie needs a step for every few bits, each in another
-//! place of memory: at a million networks that was three times as slow, and for IPv6 ten times as large.
+//! Networks nest, so a list of them cuts the addresses into ranges, each with one answer. They are found by an index that is
+//! built once (see [`table`]). A trie needs a step for every few bits, each in another place of memory: for IPv6 it was ten
+//! times as large.
 //! IPv6 is cut by the first half of the address. Only where an entry is longer than /64 the second half is looked at.
 
 use std::net::IpAddr;
-use std::ops::Range;
 
 use super::network::Network;
-
-/// Ranges between two that the first step looks at: 2 KiB of the second's.
-const STRIDE: usize = 256;
+use super::table::Table;
 
 /// A value for each network.
 #[derive(Clone, Debug)]
 pub struct Networks<T> {
-    v4: Table<u32, Option<T>>,
-    v6: Table<u64, Cell<T>>,
+    v4: Table<u32, Span<T>, 16, 10>,
+    v6: Table<u64, Cell<T>, 8, 4>,
     /// Second halves of addresses, one group after the other.
-    lows: Box<[(u64, Option<T>)]>,
-    groups: Box<[Range<u32>]>,
+    lows: Box<[Low<T>]>,
     len: usize,
+}
+
+/// What holds from the start of a range. Where networks lie apart there is nothing said between them: half of all ranges,
+/// which are not kept, since that of a network says how far it goes.
+#[derive(Copy, Clone, Debug)]
+struct Span<T> {
+    value: Option<T>,
+    /// Bits of an address that may differ from the start; [`TO_THE_NEXT`]: up to the next range.
+    size: u8,
+}
+
+const TO_THE_NEXT: u8 = 64;
+
+impl<T> Span<T> {
+    /// What is said of the address so far behind the start.
+    fn at(&self, behind: u64) -> Option<&T> {
+        let beyond = behind.checked_shr(self.size.into()).unwrap_or(0);
+        self.value.as_ref().filter(|_| beyond == 0)
+    }
 }
 
 /// What holds for the addresses of a range that have their first halves in common.
 #[derive(Copy, Clone, Debug)]
 enum Cell<T> {
-    Whole(Option<T>),
-    /// It depends on the second half: a group, by its number.
+    Whole(Span<T>),
+    /// It depends on the second half: a group, by the place of its first. It is one first half only.
     Parted(u32),
+}
+
+/// What is said of a first half.
+#[derive(Copy, Clone)]
+enum Half<T> {
+    Whole(T),
+    Parted(u32),
+}
+
+/// A range of second halves. The first of a group begins at 0.
+#[derive(Copy, Clone, Debug)]
+struct Low<T> {
+    start: u64,
+    span: Span<T>,
+    /// In the first: how many there are in the group.
+    count: u32,
 }
 
 impl<T> Default for Networks<T> {
@@ -38,7 +69,6 @@ impl<T> Default for Networks<T> {
             v4: Table::default(),
             v6: Table::default(),
             lows: Box::default(),
-            groups: Box::default(),
             len: 0,
         }
     }
@@ -56,8 +86,9 @@ impl<T: Copy + PartialEq> Networks<T> {
         }
         let len = sort(&mut v4) + sort(&mut v6);
         let v4 = flatten(32, v4).into_iter();
+        let v4 = spans(v4.map(|(start, value)| (start as u64, value)));
         let mut networks = Networks {
-            v4: Table::new(v4.map(|(start, value)| (start as u32, value))),
+            v4: Table::new(v4.map(|(start, span)| (start as u32, span))),
             len,
             ..halve(&flatten(128, v6))
         };
@@ -78,22 +109,27 @@ impl<T> Networks<T> {
     /// What the most specific network around an address says.
     pub fn lookup(&self, ip: IpAddr) -> Option<&T> {
         match ip.to_canonical() {
-            IpAddr::V4(ip) => self.v4.find(ip.to_bits())?.as_ref(),
+            IpAddr::V4(ip) => {
+                let (start, span) = self.v4.find(ip.to_bits())?;
+                span.at(u64::from(ip.to_bits() - start))
+            }
             IpAddr::V6(ip) => {
-                let ip = ip.to_bits();
-                match self.v6.find((ip >> 64) as u64)? {
-                    Cell::Whole(value) => value.as_ref(),
-                    Cell::Parted(group) => self.within(*group, ip as u64),
+                let (high, low) = ((ip.to_bits() >> 64) as u64, ip.to_bits() as u64);
+                match self.v6.find(high)? {
+                    (start, Cell::Whole(span)) => span.at(high - start),
+                    (start, Cell::Parted(group)) if start == high => self.within(*group, low),
+                    (_, Cell::Parted(_)) => None,
                 }
             }
         }
     }
 
     fn within(&self, group: u32, low: u64) -> Option<&T> {
-        let group = &self.groups[group as usize];
-        let lows = &self.lows[group.start as usize..group.end as usize];
-        let begun = lows.partition_point(|(start, _)| *start <= low);
-        lows[begun - 1].1.as_ref()
+        let first = group as usize;
+        let group = &self.lows[first..first + self.lows[first].count as usize];
+        let begun = group.partition_point(|range| range.start <= low);
+        let Low { start, span, .. } = &group[begun - 1];
+        span.at(low - start)
     }
 
     pub fn contains(&self, ip: IpAddr) -> bool {
@@ -111,52 +147,7 @@ impl<T> Networks<T> {
 
     /// Bytes of memory in use.
     pub fn memory(&self) -> usize {
-        let lows = size_of_val(&*self.lows) + size_of_val(&*self.groups);
-        self.v4.memory() + self.v6.memory() + lows
-    }
-}
-
-/// Where ranges begin, and what holds from there on. The first begins at 0; an empty table holds nothing anywhere.
-#[derive(Clone, Debug)]
-struct Table<K, V> {
-    starts: Box<[K]>,
-    /// Each [`STRIDE`]th of them.
-    strides: Box<[K]>,
-    values: Box<[V]>,
-}
-
-impl<K, V> Default for Table<K, V> {
-    fn default() -> Table<K, V> {
-        Table {
-            starts: Box::default(),
-            strides: Box::default(),
-            values: Box::default(),
-        }
-    }
-}
-
-impl<K: Copy + Ord, V> Table<K, V> {
-    fn new(ranges: impl Iterator<Item = (K, V)>) -> Table<K, V> {
-        let (starts, values): (Vec<K>, Vec<V>) = ranges.unzip();
-        Table {
-            strides: starts.iter().step_by(STRIDE).copied().collect(),
-            starts: starts.into(),
-            values: values.into(),
-        }
-    }
-
-    fn find(&self, key: K) -> Option<&V> {
-        let stride = self.strides.partition_point(|start| *start <= key);
-        let first = stride.checked_sub(1)? * STRIDE;
-        let near = &self.starts[first..self.starts.len().min(first + STRIDE)];
-        let begun = near.partition_point(|start| *start <= key);
-        self.values.get(first + begun - 1)
-    }
-}
-
-impl<K, V> Table<K, V> {
-    fn memory(&self) -> usize {
-        size_of_val(&*self.starts) + size_of_val(&*self.strides) + size_of_val(&*self.values)
+        self.v4.memory() + self.v6.memory() + size_of_val(&*self.lows)
     }
 }
 
@@ -214,10 +205,28 @@ fn put<T: PartialEq>(ranges: &mut Vec<(u128, Option<T>)>, start: u128, value: Op
     }
 }
 
+/// From ranges side by side to those that are kept.
+fn spans<T>(
+    ranges: impl Iterator<Item = (u64, Option<T>)>,
+) -> impl Iterator<Item = (u64, Span<T>)> {
+    let mut ranges = ranges.peekable();
+    std::iter::from_fn(move || {
+        let (start, value) = ranges.next()?;
+        let mut size = TO_THE_NEXT;
+        if value.is_some()
+            && let Some((end, _)) =
+                ranges.next_if(|(end, next)| next.is_none() && (end - start).is_power_of_two())
+        {
+            size = (end - start).trailing_zeros() as u8;
+        }
+        Some((start, Span { value, size }))
+    })
+}
+
 /// From ranges of whole IPv6 addresses to ranges of first halves.
 fn halve<T: Copy>(ranges: &[(u128, Option<T>)]) -> Networks<T> {
     let high = |at: usize| ranges.get(at).map(|(start, _)| (start >> 64) as u64);
-    let (mut cells, mut lows, mut groups) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut halves, mut lows) = (Vec::new(), Vec::new());
     let mut before = None;
     let mut at = 0;
     while let Some(half) = high(at) {
@@ -230,29 +239,49 @@ fn halve<T: Copy>(ranges: &[(u128, Option<T>)]) -> Networks<T> {
         if let [(start, value)] = these
             && *start as u64 == 0
         {
-            cells.push((half, Cell::Whole(*value)));
+            halves.push((half, value.map(Half::Whole)));
         } else {
-            let group = lows.len() as u32;
-            if these[0].0 as u64 != 0 {
-                lows.push((0, before));
-            }
-            lows.extend(these.iter().map(|(start, value)| (*start as u64, *value)));
-            cells.push((half, Cell::Parted(groups.len() as u32)));
-            groups.push(group..lows.len() as u32);
+            halves.push((half, Some(Half::Parted(lows.len() as u32))));
+            part(&mut lows, before, these);
             // What holds at its end holds for the next halves too, until a range begins.
             let next = half.checked_add(1);
             if let Some(next) = next.filter(|next| high(at) != Some(*next)) {
-                cells.push((next, Cell::Whole(after)));
+                halves.push((next, after.map(Half::Whole)));
             }
         }
         before = after;
     }
+    let cells = spans(halves.into_iter()).map(|(start, Span { value, size })| match value {
+        Some(Half::Parted(group)) => (start, Cell::Parted(group)),
+        Some(Half::Whole(value)) => (
+            start,
+            Cell::Whole(Span {
+                value: Some(value),
+                size,
+            }),
+        ),
+        None => (start, Cell::Whole(Span { value: None, size })),
+    });
     Networks {
-        v6: Table::new(cells.into_iter()),
+        v6: Table::new(cells),
         lows: lows.into(),
-        groups: groups.into(),
         ..Networks::default()
     }
+}
+
+/// Adds the group of a first half: what held before it, and the ranges that begin in it.
+fn part<T: Copy>(lows: &mut Vec<Low<T>>, before: Option<T>, ranges: &[(u128, Option<T>)]) {
+    let first = lows.len();
+    let begun = (ranges[0].0 as u64 != 0).then_some((0, before));
+    let ranges = ranges.iter().map(|(start, value)| (*start as u64, *value));
+    lows.extend(
+        spans(begun.into_iter().chain(ranges)).map(|(start, span)| Low {
+            start,
+            span,
+            count: 0,
+        }),
+    );
+    lows[first].count = (lows.len() - first) as u32;
 }
 
 #[cfg(test)]
@@ -321,17 +350,17 @@ mod tests {
 
     #[test]
     fn a_large_list_stays_small() {
-        let many = |v6: bool| -> Networks<u8> {
+        let many = |v6: bool| -> Networks<bool> {
             let network = |n: u32| {
                 let text = match v6 {
                     false => format!("{}/31", Ipv4Addr::from(n << 3)),
                     true => format!("{}/63", Ipv6Addr::from(u128::from(n) << 80)),
                 };
-                (text.parse().expect("a network"), 1)
+                (text.parse().expect("a network"), true)
             };
             Networks::new((0..200_000).map(network))
         };
-        let per_network = |networks: Networks<u8>| networks.memory() / networks.len();
+        let per_network = |networks: Networks<bool>| networks.memory() / networks.len();
         assert!(per_network(many(false)) <= 16);
         assert!(per_network(many(true)) <= 40);
     }
