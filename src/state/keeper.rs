@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -28,6 +28,8 @@ use super::record::Lives;
 
 /// Letters that may wait for the thread, one of each shard each second: a minute's worth while a commit takes long.
 const ORDERS: usize = 4096;
+/// News in all of them: some 40 MiB.
+const WAITING_MAX: u64 = 1 << 20;
 /// How often is written.
 const COMMIT: Duration = Duration::from_secs(2);
 /// How often is looked for what is over while there is nothing to write.
@@ -81,6 +83,8 @@ struct Cells {
     pending: AtomicU64,
     dropped: AtomicU64,
     refused: AtomicU64,
+    /// News in letters that wait.
+    waiting: AtomicU64,
     commits: AtomicU64,
     failures: AtomicU64,
     is_failing: AtomicBool,
@@ -116,11 +120,12 @@ impl Keeper {
 
     /// Leaves news to be written. Never waits: where the thread is far behind they are let go and counted.
     pub fn keep(&self, news: Arc<[News]>) {
-        if let Err(
-            TrySendError::Full(Order::Keep(news)) | TrySendError::Disconnected(Order::Keep(news)),
-        ) = self.orders.try_send(Order::Keep(news))
-        {
-            self.cells.refused.fetch_add(news.len() as u64, Relaxed);
+        let count = news.len() as u64;
+        let waiting = self.cells.waiting.fetch_add(count, Relaxed) + count;
+        let has_room = waiting <= WAITING_MAX;
+        if !has_room || self.orders.try_send(Order::Keep(news)).is_err() {
+            self.cells.waiting.fetch_sub(count, Relaxed);
+            self.cells.refused.fetch_add(count, Relaxed);
         }
     }
 
@@ -242,6 +247,7 @@ impl Work {
     }
 
     fn take(&mut self, news: &[News]) {
+        self.cells.waiting.fetch_sub(news.len() as u64, Relaxed);
         let now = self.seconds();
         self.pending.add(news, now, &self.keeping.lives);
         self.cells.dropped.store(self.pending.dropped, Relaxed);

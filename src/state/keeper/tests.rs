@@ -39,6 +39,41 @@ fn start(path: &Path, told: &Told) -> Keeper {
     Keeper::start(keeping, Box::new(wall), Box::new(deliver)).unwrap()
 }
 
+/// A disk that hangs must not cost all memory there is.
+#[test]
+fn what_waits_for_a_thread_that_is_stuck_is_bounded() {
+    let place = tempfile::tempdir().unwrap();
+    let keeping = Keeping {
+        path: place.path().join("state"),
+        room: Room {
+            tuples: 10_000_000,
+            networks: 10_000,
+        },
+        lives: Lives::default(),
+        prefix: ClientPrefix::default(),
+    };
+    let stuck = Arc::new(Mutex::new(()));
+    let (held, waits_for) = (stuck.lock().unwrap(), Arc::clone(&stuck));
+    let wall = move || {
+        drop(waits_for.lock().unwrap());
+        NOW * 1_000_000
+    };
+    let keeper = Keeper::start(keeping, Box::new(wall), Box::new(drop)).unwrap();
+    let letter: Arc<[News]> = tuples(0..65_536).into();
+    for _ in 0..WAITING_MAX / 65_536 + 3 {
+        keeper.keep(Arc::clone(&letter));
+    }
+    assert_eq!(keeper.readings().dropped, 3 * 65_536);
+    drop(held);
+    keeper.finish();
+    keeper.keep(letter);
+    assert_eq!(
+        keeper.readings().dropped,
+        4 * 65_536,
+        "it waits for nobody any more"
+    );
+}
+
 fn wait_until(keeper: &Keeper, what: &str, met: impl Fn(Readings) -> bool) {
     let began = Instant::now();
     while !met(keeper.readings()) {
