@@ -51,6 +51,8 @@ const OUTBOX_MAX: usize = 1 << 16;
 const SPENT_MAX: usize = 1 << 16;
 /// Letters of shards on their way here.
 const LETTERS: usize = 1024;
+/// News in all of them: some 40 MiB.
+const WAITING_MAX: u64 = 1 << 20;
 
 /// What is read with XREAD: streams, entries, fields.
 type Read = Option<Vec<(String, Vec<(String, Vec<Vec<u8>>)>)>>;
@@ -91,6 +93,8 @@ struct Cells {
     sent: AtomicU64,
     received: AtomicU64,
     dropped: AtomicU64,
+    /// News in letters that wait.
+    waiting: AtomicU64,
     unreadable: AtomicU64,
     losses: AtomicU64,
     settled: AtomicU64,
@@ -151,7 +155,10 @@ impl Sharing {
     /// Leaves news for the other hosts. Never waits.
     pub fn tell(&self, news: Arc<[News]>) {
         let count = news.len() as u64;
-        if self.letters.try_send(Letter::News(news)).is_err() {
+        let waiting = self.cells.waiting.fetch_add(count, Relaxed) + count;
+        let has_room = waiting <= WAITING_MAX;
+        if !has_room || self.letters.try_send(Letter::News(news)).is_err() {
+            self.cells.waiting.fetch_sub(count, Relaxed);
             self.cells.dropped.fetch_add(count, Relaxed);
         }
     }
@@ -307,7 +314,10 @@ impl Task {
     fn gather(&mut self) -> Result<(), Ended> {
         loop {
             match self.letters.try_recv() {
-                Ok(Letter::News(news)) => self.outbox.extend(news.iter()),
+                Ok(Letter::News(news)) => {
+                    self.cells.waiting.fetch_sub(news.len() as u64, Relaxed);
+                    self.outbox.extend(news.iter());
+                }
                 Ok(Letter::Spent(spent)) if self.spent.len() < SPENT_MAX => {
                     self.spent.extend(spent);
                 }
@@ -445,6 +455,27 @@ async fn last_entry(connection: &mut MultiplexedConnection) -> Result<Id, RedisE
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A server that takes its time must not cost all memory there is.
+    #[tokio::test]
+    async fn what_waits_for_the_server_is_bounded() {
+        let meeting = Meeting {
+            server: Server::parse("redis://127.0.0.1:1/").unwrap(),
+            networks: ClientPrefix::default(),
+            clients: ClientPrefix::default(),
+        };
+        let sharing = Sharing::start(meeting, true, Box::new(drop), Box::new(drop));
+        let news = News::Tuple {
+            key: crate::policy::news::TupleKey(1),
+            first: 1,
+        };
+        let letter: Arc<[News]> = vec![news; 65_536].into();
+        // The task has no turn before this one waits.
+        for _ in 0..WAITING_MAX / 65_536 + 3 {
+            sharing.tell(Arc::clone(&letter));
+        }
+        assert_eq!(sharing.view().readings().dropped, 3 * 65_536);
+    }
 
     #[test]
     fn entries_are_in_order() {
