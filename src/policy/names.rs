@@ -137,6 +137,18 @@ enum Step {
     Done(End),
 }
 
+impl Step {
+    /// None of the answers so far has cleared it, and so many are still awaited: it is a finding when all are in and none of
+    /// them was in doubt.
+    fn unless_open(open: usize, doubt: bool, finding: Finding) -> Step {
+        match (open, doubt) {
+            (0, false) => Step::Done(End::Found(finding)),
+            (0, true) => Step::Done(End::Unknown),
+            _ => Step::Wait,
+        }
+    }
+}
+
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 enum End {
     /// Nothing is wrong with it.
@@ -367,6 +379,11 @@ fn tell<M>(
     }
     track.until = track.until.min(answer.until);
     track.machine.as_mut().map(heard)
+}
+
+/// Whether these mail servers say that the domain takes no mail (RFC 7505): none of them has a name.
+fn is_null_mx(servers: &[(u16, Name)]) -> bool {
+    servers.iter().all(|(_, to)| to.is_root())
 }
 
 /// Where a name leads, by its addresses.

@@ -127,7 +127,8 @@ struct Common {
 
 /// Starts the shards; returns when all of them accept, or with the first trouble.
 ///
-/// `lists` are what the shards begin with, and nothing here keeps them; `groups` are the listeners in the order of the configuration; `counters` and `logs` have one entry per shard, in order.
+/// `lists` are what the shards begin with, and nothing here keeps them; `groups` are the listeners in the order of the
+/// configuration; `counters` and `logs` have one entry per shard, in order.
 pub fn launch(
     config: ShardsConfig,
     lists: Lists,

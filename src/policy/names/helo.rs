@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::dns::{Kind, Name, Outcome, Question, Records};
 use crate::policy::Finding;
 
-use super::{End, Leads, Ours, Step, leads};
+use super::{End, Leads, Ours, Step, is_null_mx, leads};
 
 #[derive(Debug)]
 pub(super) struct Helo {
@@ -107,18 +107,13 @@ impl Helo {
     fn exists(&mut self, outcome: &Outcome) -> Step {
         self.open = self.open.saturating_sub(1);
         match outcome {
-            Outcome::Records(Records::Mx(servers))
-                if servers.iter().all(|(_, to)| to.is_root()) => {}
+            Outcome::Records(Records::Mx(servers)) if is_null_mx(servers) => {}
             // It exists, and whether it is the client cannot be told.
             Outcome::Records(_) => return Step::Done(End::Clean),
             Outcome::NoData | Outcome::NoName => {}
             Outcome::Failed(_) => self.doubt = true,
         }
-        match (self.open, self.doubt) {
-            (0, false) => Step::Done(End::Found(Finding::HeloUnresolved)),
-            (0, true) => Step::Done(End::Unknown),
-            _ => Step::Wait,
-        }
+        Step::unless_open(self.open.into(), self.doubt, Finding::HeloUnresolved)
     }
 
     fn ask(&self, kinds: &[(u8, Kind)]) -> Step {

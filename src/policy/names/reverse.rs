@@ -131,10 +131,6 @@ impl Reverse {
             Leads::Unknown => self.doubt = true,
             Leads::Elsewhere | Leads::Nowhere => {}
         }
-        match (self.open, self.doubt) {
-            (0, false) => Step::Done(End::Found(Finding::ReverseMismatch)),
-            (0, true) => Step::Done(End::Unknown),
-            _ => Step::Wait,
-        }
+        Step::unless_open(self.open, self.doubt, Finding::ReverseMismatch)
     }
 }

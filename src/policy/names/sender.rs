@@ -7,7 +7,7 @@ use weir_smtp::path::Path;
 use crate::dns::{Kind, Name, Outcome, Question, Records};
 use crate::policy::Finding;
 
-use super::{End, Step};
+use super::{End, Step, is_null_mx};
 
 #[derive(Debug)]
 pub(super) struct Sender {
@@ -57,9 +57,7 @@ impl Sender {
 
     fn served(&mut self, outcome: &Outcome) -> Step {
         match outcome {
-            Outcome::Records(Records::Mx(servers))
-                if servers.iter().all(|(_, to)| to.is_root()) =>
-            {
+            Outcome::Records(Records::Mx(servers)) if is_null_mx(servers) => {
                 Step::Done(End::Found(Finding::SenderNullMx))
             }
             Outcome::Records(Records::Mx(_)) => Step::Done(End::Clean),
@@ -79,11 +77,7 @@ impl Sender {
             Outcome::NoData | Outcome::NoName => {}
             Outcome::Failed(_) => self.doubt = true,
         }
-        match (self.open, self.doubt) {
-            (0, false) => Step::Done(End::Found(Finding::SenderUnresolved)),
-            (0, true) => Step::Done(End::Unknown),
-            _ => Step::Wait,
-        }
+        Step::unless_open(self.open.into(), self.doubt, Finding::SenderUnresolved)
     }
 
     fn ask(&self, kinds: &[(u8, Kind)]) -> Step {
