@@ -18,7 +18,7 @@ use std::path::Path;
 use redb::backends::FileBackend;
 use redb::{
     Database, Key, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, Table,
-    TableDefinition, TableError, TableHandle, Value,
+    TableDefinition, TableError, TableHandle, Value, WriteTransaction,
 };
 
 use crate::net::ClientPrefix;
@@ -261,50 +261,65 @@ impl File {
 
     /// Writes what is pending, and forgets what is over.
     pub fn commit(&mut self, pending: &Pending, now: Seconds) -> Result<(), Trouble> {
-        let lives = self.lives;
         let mut writing = self.database.begin_write().map_err(trouble)?;
         // A file of millions is else walked from end to end after a crash.
         writing.set_quick_repair(true);
-        {
-            let mut tuples = writing.open_table(TUPLES).map_err(trouble)?;
-            for (key, first) in &pending.tuples {
-                let known = tuples.get(key.0).map_err(trouble)?.map(|was| was.value());
-                // A moment ahead of now is the word of a clock that was wrong.
-                let known = known.filter(|known| *known <= now);
-                if known.is_none_or(|known| *first < known) {
-                    tuples.insert(key.0, *first).map_err(trouble)?;
-                }
-            }
-            let over = |first: Seconds| first.saturating_add(lives.tuple) <= now;
-            let sweep = Sweep {
-                from: &mut self.swept_tuples,
-                max: self.room.tuples,
-            };
-            sweep.run(&mut tuples, |first| (over(first), first))?;
-        }
-        {
-            let mut networks = writing.open_table(NETWORKS).map_err(trouble)?;
-            for (key, news) in &pending.networks {
-                let known = networks.get(key).map_err(trouble)?;
-                let mut network = known.map_or_else(Network::default, |octets| {
-                    Network::from_octets(octets.value())
-                });
-                network.hold_to(now, &lives);
-                network.merge(news, &lives);
-                networks
-                    .insert(key, &network.to_octets())
-                    .map_err(trouble)?;
-            }
-            let sweep = Sweep {
-                from: &mut self.swept_networks,
-                max: self.room.networks,
-            };
-            sweep.run(&mut networks, |octets| {
-                let network = Network::from_octets(octets);
-                (network.is_over(now, &lives), network.worth())
-            })?;
-        }
+        self.commit_tuples(&writing, pending, now)?;
+        self.commit_networks(&writing, pending, now)?;
         writing.commit().map_err(trouble)
+    }
+
+    fn commit_tuples(
+        &mut self,
+        writing: &WriteTransaction,
+        pending: &Pending,
+        now: Seconds,
+    ) -> Result<(), Trouble> {
+        let mut tuples = writing.open_table(TUPLES).map_err(trouble)?;
+        for (key, first) in &pending.tuples {
+            let known = tuples.get(key.0).map_err(trouble)?.map(|was| was.value());
+            // A moment ahead of now is the word of a clock that was wrong.
+            let known = known.filter(|known| *known <= now);
+            if known.is_none_or(|known| *first < known) {
+                tuples.insert(key.0, *first).map_err(trouble)?;
+            }
+        }
+        let life = self.lives.tuple;
+        let over = |first: Seconds| first.saturating_add(life) <= now;
+        let sweep = Sweep {
+            from: &mut self.swept_tuples,
+            max: self.room.tuples,
+        };
+        sweep.run(&mut tuples, |first| (over(first), first))
+    }
+
+    fn commit_networks(
+        &mut self,
+        writing: &WriteTransaction,
+        pending: &Pending,
+        now: Seconds,
+    ) -> Result<(), Trouble> {
+        let lives = self.lives;
+        let mut networks = writing.open_table(NETWORKS).map_err(trouble)?;
+        for (key, news) in &pending.networks {
+            let known = networks.get(key).map_err(trouble)?;
+            let mut network = known.map_or_else(Network::default, |octets| {
+                Network::from_octets(octets.value())
+            });
+            network.hold_to(now, &lives);
+            network.merge(news, &lives);
+            networks
+                .insert(key, &network.to_octets())
+                .map_err(trouble)?;
+        }
+        let sweep = Sweep {
+            from: &mut self.swept_networks,
+            max: self.room.networks,
+        };
+        sweep.run(&mut networks, |octets| {
+            let network = Network::from_octets(octets);
+            (network.is_over(now, &lives), network.worth())
+        })
     }
 }
 
