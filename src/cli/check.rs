@@ -416,11 +416,22 @@ pub fn warnings(config: &Config, shards: usize, cores: usize) -> Vec<String> {
         let asked = config.resolving.resolvers.words();
         warnings.push(format!("{fault}: {asked} is asked for names (--resolver)"));
     }
+    if lasts_for_nothing(config) {
+        warnings.push("--state: nothing is learnt of clients that could be kept; add --greylist, --dnsbl or what else asks for it, or --reputation on".into());
+    }
     warnings.extend(few_connections(config));
     if listening.connections_max == 0 {
         warnings.push("--max-connections 0: memory is bounded by the open-file limit only".into());
     }
     warnings
+}
+
+/// A place to keep what is learnt, and nothing learns. A server shares rates as well.
+fn lasts_for_nothing(config: &Config) -> bool {
+    let lasting = &config.lasting;
+    (lasting.file.is_some() || lasting.server.is_some())
+        && !config.reputation().on
+        && !(lasting.server.is_some() && config.clients.limits_rates())
 }
 
 /// Where clients have upstream connections to themselves there are no more clients than those.

@@ -124,6 +124,18 @@ pub struct Clients {
     pub overload: overload::Config,
 }
 
+impl Clients {
+    /// Whether any of the rates that hosts share is limited.
+    pub fn limits_rates(&self) -> bool {
+        let rates = [
+            self.rate_connections,
+            self.rate_messages,
+            self.rate_recipients,
+        ];
+        rates.iter().any(|rate| !rate.is_unlimited())
+    }
+}
+
 impl Flags {
     pub fn read(&self, reader: &mut Reader) -> Clients {
         Clients {
