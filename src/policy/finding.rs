@@ -199,6 +199,20 @@ impl Finding {
         )
     }
 
+    /// What it adds to the score where `--on` does not say. What good mail servers are seen with is a hint; what they are never
+    /// seen with is enough to be refused for where the score is set to refuse.
+    pub const fn default_weight(self) -> i8 {
+        use Finding::*;
+        match self {
+            HeloOurs | Spamtrap => 5,
+            Pregreet | NonSmtp | SenderNullMx => 3,
+            NoReverse | SenderUnresolved => 2,
+            // The network's history has the trap as well: its neighbours are not to be refused for one of them.
+            Pipelining | ReverseMismatch | HeloSyntax | HeloLiteral | HeloUnresolved | Trapped => 1,
+            _ => 0,
+        }
+    }
+
     const fn row(self) -> &'static Row {
         &TABLE[self as usize]
     }
@@ -318,6 +332,8 @@ mod tests {
             assert_eq!(row.finding as usize, number, "{}", row.word);
             assert!(row.allowed.contains(&row.default), "{}", row.word);
             assert_eq!(row.word.parse(), Ok(row.finding));
+            let weight = row.finding.default_weight();
+            assert!(weight == 0 || row.finding.has_weight(), "{}", row.word);
         }
         for (number, action) in Action::ALL.iter().enumerate() {
             assert_eq!(*action as usize, number);

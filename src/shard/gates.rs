@@ -304,7 +304,8 @@ impl<W: Wire> World<W> {
             stage: note.stage,
             after: self.now.since(session.accepted),
             why: note.why,
-            weight: note.weight,
+            // Nothing is weighed without a score.
+            weight: score.map_or(0, |_| note.weight),
             score,
             detail: &self.detail_words(note.detail),
         });

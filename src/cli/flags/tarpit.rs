@@ -29,6 +29,9 @@ pub struct Flags {
     ///
     /// Range: N from -100 to 100; not every action fits every finding; weir check prints what is in force, weir tells what is allowed.
     /// Default: what nobody regrets is refused (relay, deny-list, limits, non-smtp, bare-newline, loop, forged-proxy, forged-xclient), the rest is logged.
+    /// Weights: 5: helo-ours, spamtrap; 3: pregreet, non-smtp, sender-null-mx; 2: no-reverse, sender-unresolved; 1: pipelining,
+    /// reverse-mismatch, helo-syntax, helo-literal, helo-unresolved, trapped; 0: the rest. dnsbl, dnswl, origin and history weigh what
+    /// their lists, flags and points say.
     /// Cost: a parked client is a row of 256 bytes at most.
     #[arg(long, value_name = "FINDING=ACTION[,score=N]", value_delimiter = ' ')]
     pub on: Vec<String>,
@@ -152,7 +155,7 @@ impl Flags {
 mod tests {
     use super::*;
     use crate::cli::{flags::testing, reader::Wrong};
-    use crate::policy::{Action, Finding};
+    use crate::policy::{Action, Finding, finding::FindingSet};
 
     fn read(args: &[&str]) -> Result<Tarpit, Vec<Wrong>> {
         testing::read(args, |flags: &Flags, reader| flags.read(reader))
@@ -242,5 +245,20 @@ mod tests {
         for action in Action::ALL {
             assert!(on.contains(action.word()), "{action}");
         }
+        let (_, weights) = on.split_once("Weights: ").expect("told");
+        for weight in [5, 3, 2, 1] {
+            let (_, with) = weights.split_once(&format!("{weight}: ")).expect("told");
+            let with = with.split(';').next().expect("findings");
+            let told: FindingSet = with
+                .split(", ")
+                .map(|word| word.parse::<Finding>().expect("a finding"))
+                .collect();
+            let have: FindingSet = Finding::all()
+                .filter(|finding| finding.default_weight() == weight)
+                .collect();
+            assert_eq!(told, have, "{weight}");
+        }
+        let told = Finding::all().filter(|finding| finding.default_weight() != 0);
+        assert_eq!(told.count(), 13, "no other weight is left to tell");
     }
 }

@@ -285,7 +285,7 @@ fn names_are_found_out_from_greeting_to_sender() {
         ),
     ];
     for (helo, sender, zone, want) in table {
-        let mut stage = asking(&[], &[]);
+        let mut stage = asking(&[], &["helo-ours=score=4"]);
         let client = stage.client();
         stage.say(client, &format!("EHLO {helo}\r\n"));
         resolve(&mut stage, &zone);
