@@ -5,10 +5,15 @@
 
 use weir_smtp::time::Moment;
 
+use super::dnsbl::ZONES_MAX;
 use super::finding::{Finding, FindingSet};
 
 /// Marks of one client: more findings than there are, and all the lists that may be configured, would have to meet in one.
 pub const MARKS_MAX: usize = 128;
+const _: () = assert!(
+    Finding::COUNT + ZONES_MAX + 2 <= MARKS_MAX,
+    "each finding once, each list, a provider and a country"
+);
 
 /// What is particular about a mark, beyond its finding.
 #[derive(Copy, Clone, Eq, PartialEq, Debug, Default)]

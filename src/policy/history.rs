@@ -6,12 +6,17 @@
 
 use super::news::{Deed, Seconds};
 
-/// Counts of deeds as of a time. 28 bytes.
+/// Counts of deeds as of a time.
 #[derive(Copy, Clone, PartialEq, Debug)]
 pub struct Tally {
     pub at: Seconds,
     pub counts: [f32; Deed::COUNT],
 }
+
+const _: () = assert!(
+    size_of::<Tally>() == 28,
+    "there is one for each network and each provider"
+);
 
 /// What is left of a deed below this is forgotten.
 const TRACE: f32 = 0.05;

@@ -26,6 +26,7 @@ use hashbrown::HashMap;
 use weir_smtp::time::Moment;
 
 use crate::dns::{Answer, Outcome, Question};
+use crate::policy::dnsbl::ZONES_MAX;
 use crate::policy::dossier::{Dossier, Mark};
 use crate::policy::finding::FindingSet;
 use crate::policy::names::Names;
@@ -41,8 +42,12 @@ use super::world::World;
 use asks::Pending;
 use zones::Reason;
 
-/// Questions of one client that may be open at a time: more is not asked.
+/// Questions of one client that may be open at a time: more is not asked. Reasons of lists are what may be left out.
 const OPEN_MAX: usize = 96;
+const _: () = assert!(
+    ZONES_MAX + 16 <= OPEN_MAX,
+    "all lists and all names can be asked at once"
+);
 
 /// What is inquired of one client.
 pub struct Inquiry {

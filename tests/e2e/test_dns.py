@@ -15,8 +15,6 @@ from dnslies import Liar
 from dnsservers import LISTED4, Meddler, Rbldnsd, Silent, Unbound, needs, reversed4, rewriting
 from weirtest import BIN, Case, Upstream, wait_until
 
-import subprocess
-
 LISTED, CLEAN = "127.0.0.66", "127.0.0.5"
 ZONE = "bl.test"
 ANSWER = b"\x7f\0\0\2"
