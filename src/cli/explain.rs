@@ -101,22 +101,28 @@ fn describe(page: &Value) -> String {
 
 fn would(page: &Value) -> String {
     let would = &page["would"];
-    if would["refuse_at"].is_string() {
-        let what = match text(&would["refuse_at"]).as_str() {
-            "connect" => "be turned away when it connects",
-            _ => "be refused at RCPT",
-        };
-        let (finding, action) = (text(&would["finding"]), text(&would["action"]));
-        return format!("{what}: {finding}={action}");
-    }
-    let temper = match text(&would["temper"]).as_str() {
-        "delayed" => "be served with delays",
-        "stutter" => "be served a byte at a time, and no mail taken",
-        _ => "be served",
+    let said = |key: &str| text(&would[key]);
+    let refusal = format!("{}={}", said("finding"), said("action"));
+    let words = match (said("refuse_at").as_str(), said("temper").as_str()) {
+        ("connect", _) => format!("be turned away when it connects: {refusal}"),
+        // It comes no further.
+        (_, "stutter") => "be served a byte at a time, and no mail taken".into(),
+        ("rcpt", "delayed") => format!("be served with delays, and refused at RCPT: {refusal}"),
+        ("rcpt", _) => format!("be refused at RCPT: {refusal}"),
+        (_, "delayed") => format!("be served with delays{}", greylisted(would)),
+        _ => format!("be served{}", greylisted(would)),
     };
+    let logged: Vec<String> = rows(&would["only_logged"]).map(text).collect();
+    match logged.is_empty() {
+        true => words,
+        false => format!("{words} (only logged: {})", logged.join(", ")),
+    }
+}
+
+fn greylisted(would: &Value) -> &'static str {
     match would["greylist"].as_bool() {
-        Some(true) => format!("{temper}; its recipients would be greylisted"),
-        _ => temper.into(),
+        Some(true) => "; its recipients would be greylisted",
+        _ => "",
     }
 }
 
@@ -260,6 +266,31 @@ limits      shard 1: 2 connections, 3 errors, delayed for 1m, rate-messages 10/m
 note        not all shards have answered: there may be more
 ";
         assert_eq!(describe(&page), lines);
+    }
+
+    #[test]
+    fn what_would_be_done_is_said_with_the_temper() {
+        let table = [
+            (
+                json!({"refuse_at": "rcpt", "finding": "score-reject", "action": "reject", "temper": "stutter", "greylist": false}),
+                "be served a byte at a time, and no mail taken",
+            ),
+            (
+                json!({"refuse_at": "rcpt", "finding": "score-reject", "action": "reject", "temper": "delayed", "greylist": false}),
+                "be served with delays, and refused at RCPT: score-reject=reject",
+            ),
+            (
+                json!({"refuse_at": null, "temper": "normal", "greylist": false, "only_logged": ["score-reject", "greylist"]}),
+                "be served (only logged: score-reject, greylist)",
+            ),
+            (
+                json!({"refuse_at": null, "temper": "delayed", "greylist": true, "only_logged": []}),
+                "be served with delays; its recipients would be greylisted",
+            ),
+        ];
+        for (outcome, want) in table {
+            assert_eq!(would(&json!({ "would": outcome })), want);
+        }
     }
 
     #[test]

@@ -77,6 +77,8 @@ struct Outcome {
     action: Option<&'static str>,
     greylist: bool,
     temper: &'static str,
+    /// What would act if it were not only logged.
+    only_logged: Vec<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -175,6 +177,7 @@ impl Outcome {
             action: refuse.map(|(.., action)| action.word()),
             greylist: would.greylist,
             temper: would.temper.word(),
+            only_logged: would.logged.iter().map(|finding| finding.word()).collect(),
         }
     }
 }

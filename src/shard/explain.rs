@@ -102,6 +102,8 @@ pub struct Would {
     pub refuse: Option<(&'static str, Finding, Action)>,
     pub greylist: bool,
     pub temper: Temper,
+    /// Steps of the score, lists and greylisting that would act if their action were more than `log`.
+    pub logged: Vec<Finding>,
 }
 
 /// Addresses that control has asked about and that are inquired of now.
@@ -269,22 +271,26 @@ impl<W: Wire> World<W> {
     fn would(&self, ip: IpAddr, dossier: &Dossier, known: &Known) -> Would {
         let actions = &self.policy.config().actions;
         let listed = self.policy.access().lookup(ip);
-        let exempt = listed == Some(Listed::Allow) || self.policy.is_relay_from(ip);
         let remembered = self.policy.remembered(ip, self.now);
         let remembered = remembered.map_or(Temper::Normal, |client| client.temper);
         if listed == Some(Listed::Allow) {
             return Would::default();
         }
-        let denied = actions.of(Finding::DenyList);
-        if listed == Some(Listed::Deny) && denied.refuses() {
-            return Would {
-                refuse: Some(("connect", Finding::DenyList, denied)),
-                ..Would::default()
-            };
+        let mut felt = Vec::new();
+        if listed == Some(Listed::Deny) {
+            let denied = actions.of(Finding::DenyList);
+            if denied.refuses() {
+                return Would {
+                    refuse: Some(("connect", Finding::DenyList, denied)),
+                    ..Would::default()
+                };
+            }
+            felt.push(Finding::DenyList);
         }
-        if exempt {
+        if self.policy.is_relay_from(ip) {
             return Would {
                 temper: remembered,
+                logged: felt,
                 ..Would::default()
             };
         }
@@ -294,22 +300,20 @@ impl<W: Wire> World<W> {
             .refusal
             .map(|(finding, action)| ("rcpt", finding, action));
         let reached = self.policy.config().reputation.thresholds.reached(score);
-        let steps = STEPS
-            .iter()
-            .filter(|step| reached.contains(**step))
-            .copied();
-        let felt = dossier.against().iter().chain(steps);
-        let felt = felt.filter_map(|finding| treatment(actions.of(finding)));
+        felt.extend(STEPS.iter().filter(|step| reached.contains(**step)));
         let vouched = dossier.findings().contains(Finding::Dnswl);
-        let greylist = &self.memory.config().greylist;
+        let memory = self.memory.config();
+        let asked = memory.on && known.proven_until == 0 && memory.greylist.asks(score, vouched);
+        let tempers = dossier.against().iter().chain(felt.iter().copied());
+        let temper = tempers.filter_map(|finding| treatment(actions.of(finding)));
+        let temper = temper.max().unwrap_or_default().max(remembered);
+        felt.extend(asked.then_some(Finding::Greylist));
+        felt.retain(|finding| actions.of(*finding) == Action::Log);
         Would {
-            greylist: refuse.is_none()
-                && self.memory.config().on
-                && known.proven_until == 0
-                && actions.of(Finding::Greylist).refuses()
-                && greylist.asks(score, vouched),
+            greylist: refuse.is_none() && asked && actions.of(Finding::Greylist).refuses(),
             refuse,
-            temper: felt.max().unwrap_or_default().max(remembered),
+            temper,
+            logged: felt,
         }
     }
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import unittest
 
+from dnsservers import LISTED4, Rbldnsd, Unbound, needs, reversed4
 from weirtest import BIN, Case, Client, message, wait_until
 
 
@@ -78,6 +79,43 @@ class Explain(Case):
             self.assertNotEqual(code, 0, words)
             self.assertIn(why, err)
         self.assert_alive(weir)
+
+    @needs("rbldnsd", "unbound")
+    def test_lists_and_names_are_asked_and_told_with_their_weight_and_time(self):
+        zone = "0123456789abcdef0.bl.test"
+        rbldnsd = Rbldnsd(self, {zone: LISTED4 + ["127.0.0.66 :127.0.0.3:spam"]}, ttl=60)
+        named = ["mx.named.test. 60 IN A 127.0.0.67", f"{reversed4('127.0.0.67')}.in-addr.arpa. 60 IN PTR mx.named.test."]
+        unbound = Unbound(self, {zone: rbldnsd.port}, data=named, ttl_max=60)
+        lists = ("--resolver", unbound.flag, "--dnsbl", f"{zone}=127.0.0.[2..11]*5", "--on", "no-reverse=log,score=1")
+        score = ("--score-reject", "5", "--score-delay", "3", "--on", "score-delay=delay", "--greylist", "all", "--on", "greylist=defer")
+        weir = self.weir(*lists, *score, upstreams=[self.upstream()])
+
+        def tested():
+            return [one for one in weir.status()["lists"] if one["ipv4"] == "passed"]
+
+        wait_until(tested, "the list to be tested")
+        page = self.page(weir, "127.0.0.66")
+        self.assertEqual((page["complete"], page["score"], page["unanswered"]), (True, 6, []))
+        marks = {mark["finding"]: mark for mark in page["marks"]}
+        self.assertEqual(set(marks), {"dnsbl", "no-reverse"})
+        listed = marks["dnsbl"]
+        self.assertEqual((listed["weight"], listed["detail"], listed["check"]), (5, "bl.test", "dns list"))
+        self.assertIn(listed["seconds"], range(1, 61))
+        self.assertEqual(page["would"]["only_logged"], ["score-reject"])
+        self.assertEqual((page["would"]["temper"], page["would"]["greylist"]), ("delayed", True))
+        self.assertNotIn("0123456789abcdef0", json.dumps(page))
+        code, out, _ = self.command("127.0.0.66", "--admin", f"127.0.0.1:{weir.admin}")
+        self.assertEqual(code, 0)
+        self.assertIn("would       be served with delays; its recipients would be greylisted (only logged: score-reject)", out)
+        self.assertIn("+5 dnsbl bl.test (dns list, action log, for ", out)
+        # Not listed, and its name leads back to it.
+        page = self.page(weir, "127.0.0.67")
+        self.assertEqual((page["complete"], page["score"], page["marks"]), (True, 0, []))
+        self.assertEqual(page["network"], {"proven_seconds": 0, "trapped_seconds": 0, "history": 0, "provider_history": 0})
+        unbound.process.stop()
+        page = self.page(weir, "127.0.0.68")
+        self.assertEqual((page["score"], page["marks"]), (0, []), "what is not known is not held against anybody")
+        self.assertIn("bl.test", page["unanswered"])
 
 
 if __name__ == "__main__":

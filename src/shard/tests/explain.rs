@@ -9,6 +9,7 @@ use crate::policy::access::{Access, Listed};
 use crate::policy::dossier::{Detail, Mark};
 use crate::policy::reputation::{self, Stakes};
 use crate::policy::{Action, Actions, Finding, On, Temper};
+use crate::policy::{greylist, memory};
 use crate::shard::explain::{Explain, Explanation, PATIENCE};
 use crate::shard::lookups::{About, Asker};
 
@@ -165,6 +166,47 @@ fn answers_are_waited_for_and_then_it_is_told_what_would_be() {
     );
     assert_eq!(home.would.temper, Temper::Delayed);
     assert!(stage.world.inquiries.is_empty(), "nothing is left of it");
+}
+
+#[test]
+fn what_is_only_logged_is_told() {
+    let mut config = config(&["score-reject=log", "greylist=log"], true);
+    let changed = policy::Config {
+        memory: memory::Config {
+            on: true,
+            greylist: greylist::Config {
+                when: greylist::When::All,
+                ..greylist::Config::default()
+            },
+            ..memory::Config::default()
+        },
+        ..(*config.policy).clone()
+    };
+    config.policy = Arc::new(changed);
+    let mut stage = home(config);
+    let (told, asker) = inquired(&mut stage);
+    let Asker::Inquiry(inquiry, ..) = asker else {
+        panic!("an inquiry's question");
+    };
+    let mark = Mark {
+        finding: Finding::Dnsbl,
+        weight: 6,
+        detail: Detail::Zone(7),
+        until: stage.now + Duration::from_secs(60),
+    };
+    stage.world.mark(inquiry, mark);
+    let answer = Answer {
+        outcome: Outcome::NoName,
+        until: stage.now,
+    };
+    stage.world.heard(asker, &answer);
+    let would = only(&told).home.expect("it was inquired of").would;
+    let logged = [Finding::ScoreDelay, Finding::ScoreReject, Finding::Greylist];
+    assert_eq!(would.logged, logged);
+    assert_eq!(
+        (would.refuse, would.greylist, would.temper),
+        (None, false, Temper::Normal)
+    );
 }
 
 #[test]
