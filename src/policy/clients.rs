@@ -10,15 +10,13 @@
 //! addresses do; the index (5 bytes a place) doubles. Allocated whole it would never rehash, but each
 //! address would touch a page of its own in it, and few shards ever know a hundred thousand.
 
-use std::net::IpAddr;
-
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use std::hash::BuildHasher;
 use std::time::Duration;
 use weir_smtp::time::Moment;
 
-use crate::net::{ClientPrefix, Network};
+pub use super::client_key::ClientKey;
 
 use super::bytes::Bucket;
 use super::errors::Memory;
@@ -35,36 +33,6 @@ const SWEEP_MAX: usize = 64;
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long an accepted message speaks for an address.
 const KNOWN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-
-/// A client for the purposes of policy: an IPv4 address or an IPv6 /64, or what --client-prefix says.
-#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]
-pub struct ClientKey(u64);
-
-impl ClientKey {
-    /// IPv4 lies in ::/64, of which nothing but ::1 and mapped addresses is in use.
-    pub fn of(ip: IpAddr, prefix: ClientPrefix) -> ClientKey {
-        match prefix.network(ip) {
-            Network::V4(network) => ClientKey(0xffff_0000_0000 | u64::from(network)),
-            Network::V6(network) => ClientKey(network),
-        }
-    }
-
-    /// For what is kept or sent elsewhere.
-    pub const fn to_bits(self) -> u64 {
-        self.0
-    }
-
-    pub const fn from_bits(bits: u64) -> ClientKey {
-        ClientKey(bits)
-    }
-}
-
-#[cfg(test)]
-impl From<IpAddr> for ClientKey {
-    fn from(ip: IpAddr) -> ClientKey {
-        ClientKey::of(ip, ClientPrefix::default())
-    }
-}
 
 /// Names an entry while a connection of its address is open.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -389,6 +357,7 @@ mod tests {
     use crate::policy::rate::Rate;
     use proptest::prelude::*;
     use std::collections::HashMap;
+    use std::net::IpAddr;
 
     fn key(number: u32) -> ClientKey {
         ClientKey::from(IpAddr::from(number.to_be_bytes()))

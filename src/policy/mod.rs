@@ -18,6 +18,7 @@ pub mod actions;
 mod book;
 pub mod budget;
 pub mod bytes;
+mod client_key;
 pub mod clients;
 pub mod concurrency;
 pub mod dnsbl;

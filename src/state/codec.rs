@@ -28,6 +28,10 @@ const PROVEN: u8 = 2;
 const TRAPPED: u8 = 3;
 const DEEDS: u8 = 4;
 
+/// The shortest record.
+#[cfg(any(test, fuzzing))]
+const TUPLE_OCTETS: usize = 1 + 8 + 4;
+
 /// Why octets are no batch.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub enum Unreadable {
@@ -174,6 +178,43 @@ fn check(octets: &[u8]) -> [u8; DIGEST] {
         .expect("SHA-256 has 32 octets")
 }
 
+/// One input of the fuzzer: an octet, and what somebody has written. If the octet is odd he knows how the digest is made.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(input: &[u8]) {
+    let Some((kind, octets)) = input.split_first() else {
+        return;
+    };
+    let prefix = ClientPrefix::new(24, 64).expect("within their ranges");
+    let mut octets = octets.to_vec();
+    if kind % 2 == 1 {
+        octets.extend(check(&octets));
+    }
+    match decode(&octets, prefix) {
+        Ok(news) => {
+            assert!(news.len() <= BATCH_MAX);
+            assert_eq!(encode(&news, prefix), octets, "one way to write it");
+            let last = octets.len() - 1;
+            assert_eq!(decode(&octets[..last], prefix), Err(Unreadable::Damaged));
+            octets[last] ^= 1;
+            assert_eq!(decode(&octets, prefix), Err(Unreadable::Damaged));
+        }
+        Err(Unreadable::Foreign) => assert!(!octets.starts_with(&HEAD)),
+        Err(Unreadable::Version(version)) => {
+            assert_eq!((octets[2], octets[2] != VERSION), (version, true));
+        }
+        Err(Unreadable::TooLong) => assert!(octets.len() > BATCH_MAX * TUPLE_OCTETS),
+        Err(Unreadable::Prefix(v4, v6)) => {
+            assert_eq!(octets[4..6], [v4, v6]);
+            // Whoever has that prefix reads it, or finds it damaged.
+            if let Some(theirs) = ClientPrefix::new(v4, v6) {
+                let found = decode(&octets, theirs);
+                assert!(!matches!(found, Err(Unreadable::Prefix(..))), "{found:?}");
+            }
+        }
+        Err(Unreadable::Damaged) => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,6 +254,16 @@ mod tests {
                 prop_assert_eq!(encode(&news, prefix()), octets);
             }
         }
+    }
+
+    #[test]
+    fn the_fuzzers_corpus_is_read_or_refused() {
+        let mut count = 0;
+        for file in std::fs::read_dir("tests/fuzz/corpus/news").unwrap() {
+            fuzz(&std::fs::read(file.unwrap().path()).unwrap());
+            count += 1;
+        }
+        assert!(count >= 9, "{count} seeds");
     }
 
     #[test]
