@@ -29,7 +29,8 @@ impl<W: Wire> World<W> {
         self.leave_streams(key);
         self.drop_intake(key);
         self.forget_room(key);
-        let findings = self.findings_of(key);
+        let parting = self.inquiries.take_parting(key);
+        let findings = parting.or_else(|| self.findings_of(key));
         self.count_score(findings);
         let Some(mut session) = self.take_session(key) else {
             return;

@@ -134,6 +134,8 @@ pub struct Findings {
 pub struct Inquiries {
     slab: Slab<Inquiry>,
     beside: HashMap<SlotId, Beside, foldhash::fast::RandomState>,
+    /// Of sessions that are there for their last words only, and are inquired of no more.
+    parting: HashMap<Key, Findings, foldhash::fast::RandomState>,
 }
 
 impl Inquiries {
@@ -141,6 +143,7 @@ impl Inquiries {
         Inquiries {
             slab: Slab::new(slots),
             beside: HashMap::default(),
+            parting: HashMap::default(),
         }
     }
 
@@ -161,7 +164,7 @@ impl Inquiries {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.slab.is_empty() && self.beside.is_empty()
+        self.slab.is_empty() && self.beside.is_empty() && self.parting.is_empty()
     }
 
     #[cfg(test)]
@@ -174,6 +177,20 @@ impl Inquiries {
             && let Some(key) = self.at(place)
         {
             self.slab.remove(key);
+        }
+    }
+
+    /// A session that only says its last words: what was found of its client is for its last line in the log.
+    pub fn part_with(&mut self, session: Key, findings: Option<Findings>) {
+        if let Some(findings) = findings {
+            self.parting.insert(session, findings);
+        }
+    }
+
+    pub fn take_parting(&mut self, session: Key) -> Option<Findings> {
+        match self.parting.is_empty() {
+            true => None,
+            false => self.parting.remove(&session),
         }
     }
 

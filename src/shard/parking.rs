@@ -379,7 +379,7 @@ impl<W: Wire> World<W> {
     }
 
     /// Makes a session of a row that was taken out of the pit.
-    fn session_of(&mut self, row: Row<Belongings>, how: PitEnd) -> Option<Key> {
+    pub(super) fn session_of(&mut self, row: Row<Belongings>, how: PitEnd) -> Option<Key> {
         self.row_ended(&row, how);
         let tenant = row.tenant;
         let introduction = self.introductions.take(tenant.slot);
@@ -420,8 +420,9 @@ impl<W: Wire> World<W> {
         if how != PitEnd::Promoted {
             // It is a session only to hear its last words.
             let findings = self.end_inquiry_beside(tenant.slot);
-            self.count_score(findings);
-            return self.add_session(session);
+            let key = self.add_session(session)?;
+            self.inquiries.part_with(key, findings);
+            return Some(key);
         }
         let ip = SocketAddr::from(tenant.peer).ip();
         self.begin_inquiry(tenant.slot, ip, tenant.standing);

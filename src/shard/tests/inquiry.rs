@@ -331,6 +331,36 @@ fn a_parked_stutterer_keeps_what_counts_and_no_inquiry() {
 }
 
 #[test]
+fn who_is_cut_in_mid_drip_is_counted_with_what_was_found_of_it() {
+    let on = ["pregreet=score=4", "score-stutter=stutter"];
+    let mut config = asking(&on, &[(Finding::ScoreStutter, 4)]);
+    config.session.greet_wait = Duration::from_secs(5);
+    let mut stage = open(config);
+    let client = stage.client();
+    stage.say(client, "EHLO c\r\n");
+    stage.sleep(Duration::from_secs(6));
+    let (id, row) = stage.world.pit.iter().next().expect("its reply stutters");
+    assert!(row.tenant.slot == client);
+    let row = stage.world.pit.take(id).expect("it is there");
+    let key = stage
+        .world
+        .session_of(row, crate::metrics::PitEnd::Cut)
+        .expect("a session");
+    let kept = stage.world.inquiries.take_parting(key).expect("findings");
+    assert!(kept.noted.contains(Finding::Pregreet));
+    assert_eq!(kept.score, Some(4));
+    stage.world.inquiries.part_with(key, Some(kept));
+    stage.world.relay_step(key, |relay, cx| {
+        relay.refuse(cx, &weir_smtp::texts::SHUTDOWN);
+    });
+    stage.settle();
+    stage.reset(client);
+    let scored = crate::metrics::ScoreRange::of(4);
+    assert_eq!(stage.counters.scores.at(scored).value(), 1);
+    stage.assert_empty();
+}
+
+#[test]
 fn a_client_with_its_own_connection_waits_as_well() {
     for (weight, code) in [(Some(5), "550"), (None, "")] {
         let mut config = rejecting();
