@@ -102,6 +102,7 @@ impl Config {
         shard::Lists {
             access: Arc::clone(&self.access),
             relay: Arc::clone(&self.relaying.relay),
+            lore: Arc::clone(&self.remembering.lore),
         }
     }
 
@@ -254,7 +255,6 @@ impl Config {
             reserve: ring.reserve as u32,
             chunks_max: ring.chunks as u32,
             policy: Arc::new(self.policy()),
-            lore: self.remembering.lore.clone(),
             health: Default::default(),
             overload: self.clients.overload,
             session: SessionConfig {

@@ -209,7 +209,7 @@ impl Control {
             reader: Reader::new(config.reload),
             access: config.first.access,
             relay: config.first.relay,
-            lore: None,
+            lore: config.first.lore,
             attic: Attic::default(),
             book,
             certificates,
@@ -240,8 +240,7 @@ struct Work {
     /// What the shards go by now.
     access: Arc<Access>,
     relay: Arc<Relay>,
-    /// None: what they began with, which stays in their configuration.
-    lore: Option<Arc<Lore>>,
+    lore: Arc<Lore>,
     /// What they went by before.
     attic: Attic,
     book: Book,
@@ -362,12 +361,10 @@ impl Work {
                 (self.mail)(Mail::Access(Arc::clone(&lists.access)));
                 (self.mail)(Mail::Relay(Arc::clone(&lists.relay)));
                 (self.mail)(Mail::Lore(Arc::clone(&lists.lore)));
-                let (access, relay) = (&mut self.access, &mut self.relay);
+                let (access, relay, lore) = (&mut self.access, &mut self.relay, &mut self.lore);
                 self.attic.keep(mem::replace(access, lists.access));
                 self.attic.keep(mem::replace(relay, lists.relay));
-                if let Some(lore) = self.lore.replace(lists.lore) {
-                    self.attic.keep(lore);
-                }
+                self.attic.keep(mem::replace(lore, lists.lore));
                 let material = self.certificates.material();
                 self.book.replace(&lists.upstreams, material);
                 self.pass_on(changed);

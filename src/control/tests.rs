@@ -57,6 +57,7 @@ impl Bench {
             first: shard::Lists {
                 access: Arc::default(),
                 relay: Arc::default(),
+                lore: Arc::default(),
             },
             about: About {
                 hostname: "mx.example".into(),

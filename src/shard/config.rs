@@ -43,6 +43,7 @@ pub struct ShardsConfig {
 pub struct Lists {
     pub access: Arc<Access>,
     pub relay: Arc<policy::relay::Relay>,
+    pub lore: Arc<policy::lore::Lore>,
 }
 
 /// What one world goes by; the same for all.
@@ -71,8 +72,6 @@ pub struct WorldConfig {
     pub reserve: u32,
     pub chunks_max: u32,
     pub policy: Arc<policy::Config>,
-    /// What is known of addresses at the start.
-    pub lore: Arc<policy::lore::Lore>,
     pub health: crate::route::health::Config,
     pub overload: policy::overload::Config,
     /// The clients' side.

@@ -221,6 +221,7 @@ async fn run(common: Arc<Common>, shard: usize) {
         config: Arc::new(common.config.world.clone()),
         access: crew.lists.access,
         relay: crew.lists.relay,
+        lore: crew.lists.lore,
         upstreams: common.config.upstreams.clone(),
         shard,
         shared: common.shared.clone(),

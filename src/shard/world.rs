@@ -70,6 +70,8 @@ pub struct Setup {
     pub config: Arc<WorldConfig>,
     pub access: Arc<Access>,
     pub relay: Arc<crate::policy::relay::Relay>,
+    /// What is known of addresses at the start.
+    pub lore: Arc<Lore>,
     pub upstreams: Arc<[UpstreamSpec]>,
     /// Which of the shards this is.
     pub shard: usize,
@@ -194,7 +196,7 @@ impl<W: Wire> World<W> {
             policy: Policy::new(config.policy.clone(), setup.access, setup.relay),
             memory: Memory::new(config.policy.memory.clone()),
             hearsay: Hearsay::default(),
-            lore: config.lore.clone(),
+            lore: setup.lore,
             routes: Routes::new(config.health),
             pools: Pools::default(),
             destinations: Destinations::new(config.identity == Identity::Transparent),

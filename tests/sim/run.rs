@@ -217,6 +217,7 @@ impl Simulation {
             config: Arc::new(self.scenario.config.clone()),
             access: Arc::new(Access::default()),
             relay: Arc::new(relay),
+            lore: Arc::default(),
             upstreams: self.scenario.specs(),
             shard,
             shared: self.shared.clone(),

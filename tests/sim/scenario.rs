@@ -436,7 +436,6 @@ pub fn plain_config() -> WorldConfig {
         reserve: 0,
         chunks_max: 64,
         policy: Arc::default(),
-        lore: Arc::default(),
         health: weir::route::health::Config::default(),
         overload: policy::overload::Config::default(),
         session: SessionConfig {

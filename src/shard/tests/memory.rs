@@ -15,10 +15,6 @@ fn remembering(on: &[&str]) -> WorldConfig {
         .iter()
         .map(|on| on.parse::<On>().expect("a finding and an action"));
     let actions: Actions = on.collect();
-    let lore = Lore {
-        spamtraps: Spamtraps::parse("trap@weir.example").expect("a list"),
-        ..Lore::default()
-    };
     WorldConfig {
         policy: Arc::new(policy::Config {
             actions,
@@ -37,9 +33,21 @@ fn remembering(on: &[&str]) -> WorldConfig {
             },
             ..policy::Config::default()
         }),
-        lore: Arc::new(lore),
         ..settings()
     }
+}
+
+/// Such a world, with a spamtrap.
+fn open(on: &[&str]) -> Stage {
+    let mut stage = Stage::new(remembering(on), 1, 10);
+    let lore = Lore {
+        spamtraps: Spamtraps::parse("trap@weir.example").expect("a list"),
+        ..Lore::default()
+    };
+    stage
+        .world
+        .handle_mail(stage.now, Mail::Lore(Arc::new(lore)));
+    stage
 }
 
 /// What was done by now, over all networks.
@@ -67,7 +75,7 @@ const GREYLISTED: &str = "451 4.7.1 Greylisted, please try again later\r\n";
 
 #[test]
 fn who_is_new_has_to_come_again_and_takes_no_connection_until_then() {
-    let mut stage = Stage::new(remembering(&["greylist=defer"]), 1, 10);
+    let mut stage = open(&["greylist=defer"]);
     for late in [0, 299] {
         stage.sleep(Duration::from_secs(late));
         let client = stage.client();
@@ -94,7 +102,7 @@ fn who_is_new_has_to_come_again_and_takes_no_connection_until_then() {
 
 #[test]
 fn the_null_sender_is_deferred_at_data_and_its_callouts_are_answered() {
-    let mut stage = Stage::new(remembering(&["greylist=defer"]), 1, 10);
+    let mut stage = open(&["greylist=defer"]);
     let client = stage.client();
     assert_eq!(envelope(&mut stage, client, "", "b@d.example"), "");
     let leg = stage.legs(1)[0];
@@ -116,7 +124,7 @@ fn the_null_sender_is_deferred_at_data_and_its_callouts_are_answered() {
 
 #[test]
 fn deeds_are_what_clients_do_and_not_what_weir_makes_of_it() {
-    let mut stage = Stage::new(remembering(&[]), 1, 10);
+    let mut stage = open(&[]);
     let client = stage.client();
     stage.hang_up(client);
     assert_eq!(deeds(&mut stage), [0, 0, 0, 0, 0, 1]);
@@ -146,7 +154,7 @@ fn deeds_are_what_clients_do_and_not_what_weir_makes_of_it() {
 
 #[test]
 fn a_message_that_an_upstream_refuses_is_remembered() {
-    let mut stage = Stage::new(remembering(&[]), 1, 10);
+    let mut stage = open(&[]);
     let client = stage.client();
     stage.ask(client);
     let leg = stage.legs(1)[0];
@@ -161,7 +169,7 @@ fn a_message_that_an_upstream_refuses_is_remembered() {
 
 #[test]
 fn a_trap_is_sprung_by_mail_and_not_by_bounces() {
-    let mut stage = Stage::new(remembering(&["spamtrap=reject", "trapped=reject"]), 1, 10);
+    let mut stage = open(&["spamtrap=reject", "trapped=reject"]);
     let client = stage.client();
     let heard = envelope(&mut stage, client, "", "Trap@weir.example");
     assert_eq!(heard, "", "it goes to the server");
@@ -198,7 +206,7 @@ fn memory_that_is_off_costs_nothing_and_asks_nobody() {
 fn what_is_only_logged_of_a_recipient_is_told_whatever_is_asked_after_it() {
     use crate::policy::access::{AccessBuilder, Listed, Subject};
 
-    let mut stage = Stage::new(remembering(&["deny-recipient=log"]), 1, 10);
+    let mut stage = open(&["deny-recipient=log"]);
     let mut lists = AccessBuilder::default();
     let errors = lists.read(Subject::Recipient, Listed::Deny, "b@d.example");
     assert!(errors.is_empty());

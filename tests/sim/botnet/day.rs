@@ -246,6 +246,7 @@ impl Day {
                 config: Arc::new(config.clone()),
                 access: Arc::new(Access::default()),
                 relay: relay.clone(),
+                lore: Arc::default(),
                 upstreams: vec![upstream()].into(),
                 shard,
                 shared: shared.clone(),
