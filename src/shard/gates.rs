@@ -360,7 +360,7 @@ impl<W: Wire> World<W> {
         let inquiry = self.inquiry_of(key);
         let entry = inquiry.and_then(|inquiry| self.inquiries.get(inquiry));
         entry.map_or(Temper::Normal, |entry| {
-            self.policy.temper_of(entry.dossier.score())
+            self.policy.temper_of(self.felt_score(entry))
         })
     }
 

@@ -419,17 +419,22 @@ impl<W: Wire> World<W> {
     /// Tells of the steps that the score has reached, each once. Those that refuse mean something to who has named a
     /// recipient, and those that would if they were not only logged. `taken`: what it has come to at a gate.
     fn tell_steps(&mut self, inquiry: Key, session: Key, taken: Option<Action>) {
-        let Some(entry) = self.inquiries.get_mut(inquiry) else {
+        let Some(entry) = self.inquiries.get(inquiry) else {
             return;
         };
-        let score = entry.dossier.score();
-        let reached = self.policy.config().reputation.thresholds.reached(score);
+        let (score, felt_now) = (entry.dossier.score(), self.felt_score(entry));
+        let thresholds = self.policy.config().reputation.thresholds;
+        let reached = thresholds.reached(score);
+        let felt_now = thresholds.reached(felt_now);
         for step in reached.iter() {
             let Some(entry) = self.inquiries.get_mut(inquiry) else {
                 return;
             };
             let action = self.policy.config().actions.of(step);
             let felt = matches!(step, Finding::ScoreDelay | Finding::ScoreStutter);
+            if felt && !felt_now.contains(step) {
+                continue;
+            }
             let due = felt || entry.weighed && (taken.is_some() || !action.refuses());
             if entry.told.contains(step) || !due {
                 continue;

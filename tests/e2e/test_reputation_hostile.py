@@ -174,6 +174,21 @@ class Lies(Hostile):
             client.expect(250, "NOOP")
 
 
+    def test_nobody_stutters_whom_a_list_may_still_speak_for(self):
+        def lie(query):
+            if query.name.endswith("wl.test"):
+                time.sleep(1.0)
+            query.answer()
+
+        names = {**NAMES, (f"{reversed4(LISTED)}.wl.test", "A"): [b"\x7f\0\0\5"]}
+        flags = ("--dnsbl", "bl.test*9", "--dnsbl", "wl.test*-9", "--score-stutter", 5, "--on", "score-stutter=stutter", "--score-drop", 5, "--on", "score-drop=drop")
+        weir = self.weir("--resolver", Liar(self, lie, names).flag, *flags, "--dnsbl-recheck", "0", upstreams=[self.mx], shards=1)
+        began = time.monotonic()
+        self.assert_mail(weir, "spoken-for", source=LISTED)
+        self.assertLess(time.monotonic() - began, 8, "it was held in the pit")
+        self.assertEqual(weir.metric("weir_findings_total", finding="score-stutter"), 0)
+
+
 class Disguises(Hostile):
     def test_a_recipient_that_is_written_otherwise_is_the_same(self):
         denied = self.write("denied", "denied@weir.test\n")

@@ -121,6 +121,13 @@ impl<W: Wire> World<W> {
         self.refusal_for(inquiry, finding, action)
     }
 
+    /// The score that a client feels at once: what may still speak for it is taken to do so. In the pit it could not be told
+    /// otherwise for minutes.
+    pub(in super::super) fn felt_score(&self, entry: &Inquiry) -> i32 {
+        let (_, score, open) = self.known(entry, Moment::ZERO);
+        score + i32::from(open.least)
+    }
+
     /// What is known, and what is still at stake in questions that are younger than `from`.
     fn known(&self, entry: &Inquiry, from: Moment) -> (FindingSet, i32, Stakes) {
         let mut stakes = Stakes::NONE;

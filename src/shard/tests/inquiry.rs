@@ -242,12 +242,16 @@ fn the_score_moves_a_client_both_ways() {
     let client = stage.client();
     stage.heard(client);
     let bad = ask(&mut stage, 0, 0, 3);
-    let good = ask(&mut stage, 1, -5, 0);
+    let other = ask(&mut stage, 2, -1, 0);
     answer(&mut stage, bad, Some(3));
+    stage.say(client, "EHLO c\r\n");
+    assert_eq!(stage.code(client), "250", "another may speak for it");
+    answer(&mut stage, other, None);
     stage.say(client, "EHLO c\r\n");
     assert_eq!(stage.heard(client), "", "its replies wait");
     stage.sleep(Duration::from_millis(1100));
     assert_eq!(stage.code(client), "250");
+    let good = ask(&mut stage, 1, -5, 0);
     answer(&mut stage, good, Some(-5));
     stage.say(client, "NOOP\r\n");
     assert_eq!(stage.code(client), "250", "at once");
