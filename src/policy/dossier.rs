@@ -92,6 +92,13 @@ impl Dossier {
         self.marks.iter().map(|mark| i32::from(mark.weight)).sum()
     }
 
+    /// What of the score is held against the client for its network's sake: others may have done it.
+    pub fn neighbours(&self) -> i32 {
+        let by_others = |mark: &&Mark| matches!(mark.finding, Finding::History | Finding::Trapped);
+        let weights = self.marks.iter().filter(by_others).map(|mark| mark.weight);
+        weights.map(|weight| i32::from(weight.max(0))).sum()
+    }
+
     pub fn marks(&self) -> &[Mark] {
         &self.marks
     }
@@ -138,7 +145,12 @@ mod tests {
         assert_eq!((dossier.score(), dossier.marks().len()), (2, 1));
         assert!(dossier.findings().contains(Finding::NoReverse));
         assert!(!dossier.findings().contains(Finding::Dnsbl));
+        assert_eq!(dossier.neighbours(), 0);
+        dossier.put(Mark::lasting(Finding::History, 3));
+        dossier.put(Mark::lasting(Finding::Trapped, 1));
+        assert_eq!((dossier.score(), dossier.neighbours()), (6, 4));
         dossier.put(Mark::lasting(Finding::History, -3));
+        assert_eq!(dossier.neighbours(), 1, "what is good is its own");
         assert!(dossier.findings().contains(Finding::History));
         assert!(!dossier.against().contains(Finding::History));
     }

@@ -389,6 +389,19 @@ impl Policy {
         config.reputation.outlook(found, score, &config.actions)
     }
 
+    /// What a recipient is refused for; see [`super::reputation::Config::refusal`].
+    pub fn refusal(
+        &self,
+        found: FindingSet,
+        score: i32,
+        neighbours: i32,
+    ) -> Option<(Finding, Action)> {
+        let config = &self.config;
+        config
+            .reputation
+            .refusal(found, score, neighbours, &config.actions)
+    }
+
     /// Whether that holds whatever the answers to open questions are.
     pub fn suffices(&self, found: FindingSet, score: i32, open: Stakes, spared: bool) -> bool {
         let config = &self.config;

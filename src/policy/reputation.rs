@@ -178,6 +178,21 @@ impl Config {
         }
     }
 
+    /// What a recipient is refused for. A score that reaches its threshold only by what the network is remembered for
+    /// (`neighbours`, a part of it) refuses for now: others may have done it, and it fades.
+    pub fn refusal(
+        &self,
+        found: FindingSet,
+        score: i32,
+        neighbours: i32,
+        actions: &Actions,
+    ) -> Option<(Finding, Action)> {
+        let (finding, action) = self.outlook(found, score, actions).refusal?;
+        let own = self.outlook(found, score - neighbours, actions).refusal;
+        let own = own.filter(|(_, own)| *own >= action.min(Action::Reject));
+        own.or(Some((finding, action.min(Action::Defer))))
+    }
+
     /// Whether what is known suffices, whatever the open questions bring.
     /// `spared`: greylisting does not ask this client, whatever its score is.
     pub fn suffices(
@@ -248,6 +263,33 @@ mod tests {
         let actions: Actions = actions.map(|on| on.parse().unwrap()).into_iter().collect();
         let refusal = config.outlook(listed, 10, &actions).refusal;
         assert_eq!(refusal, Some((Finding::Dnsbl, Action::Reject)));
+    }
+
+    #[test]
+    fn what_neighbours_did_refuses_for_now_only() {
+        let (config, mut actions) = config(10, 15);
+        actions.set("score-drop=drop".parse().expect("an allowed action"));
+        let table = [
+            (4, 4, None),
+            (5, 5, Some((Finding::ScoreDefer, Action::Defer))),
+            (9, 9, Some((Finding::ScoreDefer, Action::Defer))),
+            (10, 0, Some((Finding::ScoreReject, Action::Reject))),
+            (10, 1, Some((Finding::ScoreReject, Action::Defer))),
+            (14, 4, Some((Finding::ScoreReject, Action::Reject))),
+            (15, 0, Some((Finding::ScoreDrop, Action::Drop))),
+            (15, 5, Some((Finding::ScoreReject, Action::Reject))),
+            (15, 6, Some((Finding::ScoreDrop, Action::Defer))),
+        ];
+        for (score, neighbours, want) in table {
+            let got = config.refusal(FindingSet::EMPTY, score, neighbours, &actions);
+            assert_eq!(got, want, "{score}, {neighbours} of it by neighbours");
+        }
+        // Who wants networks refused for what they did says so.
+        let mut trapped = FindingSet::EMPTY;
+        trapped.insert(Finding::Trapped);
+        actions.set("trapped=reject".parse().expect("an allowed action"));
+        let got = config.refusal(trapped, 12, 12, &actions);
+        assert_eq!(got, Some((Finding::Trapped, Action::Reject)));
     }
 
     #[test]

@@ -172,7 +172,8 @@ fn text(finding: Finding, action: Action) -> Option<&'static str> {
         (Origin, Defer) => "450 4.7.1 Service unavailable; mail from your network is not accepted here\r\n",
         (Origin, Reject) => "550 5.7.1 Service unavailable; mail from your network is not accepted here\r\n",
         (Origin, Drop) => "521 5.7.1 Service unavailable; mail from your network is not accepted here\r\n",
-        (ScoreDefer, Defer) => "450 4.7.1 Service unavailable; client host has a poor reputation, try again later\r\n",
+        // The others too, where neighbours have done what it is for.
+        (ScoreDefer | ScoreReject | ScoreDrop, Defer) => "450 4.7.1 Service unavailable; client host has a poor reputation, try again later\r\n",
         (ScoreReject, Reject) => "550 5.7.1 Service unavailable; client host has a poor reputation\r\n",
         (ScoreDrop, Drop) => "521 5.7.1 Service unavailable; client host has a poor reputation\r\n",
         _ => return None,

@@ -295,10 +295,10 @@ impl<W: Wire> World<W> {
             };
         }
         let score = dossier.score();
-        let outlook = self.policy.outlook(dossier.against(), score);
-        let refuse = outlook
-            .refusal
-            .map(|(finding, action)| ("rcpt", finding, action));
+        let refusal = self
+            .policy
+            .refusal(dossier.against(), score, dossier.neighbours());
+        let refuse = refusal.map(|(finding, action)| ("rcpt", finding, action));
         let reached = self.policy.config().reputation.thresholds.reached(score);
         felt.extend(STEPS.iter().filter(|step| reached.contains(**step)));
         let vouched = dossier.findings().contains(Finding::Dnswl);

@@ -78,8 +78,9 @@ impl<W: Wire> World<W> {
             // They were waited for: it goes by what is known.
             false => 0,
         };
-        let outlook = self.policy.outlook(found, score + i32::from(least));
-        outlook.refusal
+        let neighbours = entry.dossier.neighbours();
+        self.policy
+            .refusal(found, score + i32::from(least), neighbours)
     }
 
     /// At any gate: the verdict on a client that is to be dropped whatever is still unknown. Mail to who gets all mail is let
@@ -88,6 +89,8 @@ impl<W: Wire> World<W> {
         let inquiry = self.inquiry_of(session)?;
         let entry = self.inquiries.get(inquiry)?;
         let (found, score, open) = self.known(entry, Moment::ZERO);
+        // Nobody is dropped for what neighbours did.
+        let score = score - entry.dossier.neighbours();
         let outlook = self.policy.outlook(found, score + i32::from(open.least));
         let (finding, action) = outlook
             .refusal
