@@ -342,7 +342,8 @@ impl Config {
         }
     }
 
-    fn policy(&self) -> policy::Config {
+    /// What becomes of clients.
+    pub fn policy(&self) -> policy::Config {
         let clients = &self.clients;
         policy::Config {
             actions: self.tarpit.actions.clone(),

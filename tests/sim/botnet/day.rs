@@ -8,15 +8,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use weir::cli;
+use weir::cli::args::Wanted;
+use weir::cli::flags::Purpose;
 use weir::maillog;
 use weir::metrics::Counters;
+use weir::policy;
 use weir::policy::access::Access;
 use weir::policy::dnsbl::{Spec, zones};
 use weir::policy::lore::Lore;
 use weir::policy::news::News;
 use weir::policy::relay::{Relay, RelayDomains};
 use weir::policy::spamtraps::Spamtraps;
-use weir::policy::{self, Finding, greylist};
 use weir::shard::config::SessionConfig;
 use weir::shard::mail::{Mail, To, UpstreamSpec};
 use weir::shard::shared::Shared;
@@ -55,6 +58,8 @@ pub struct Evening {
     pub turns: u64,
     /// Asked of the name server.
     pub questions: u64,
+    /// Good mail that did not arrive, told so that it can be looked up in the log.
+    pub lost: Vec<String>,
 }
 
 /// All errands against weir, set up like this.
@@ -103,52 +108,56 @@ pub fn protocol_only() -> WorldConfig {
     }
 }
 
-/// What weir is for, as an operator would set it up once the metrics of `log` have been read: protocol, lists and names weigh on one score.
-/// Who has any waits for greylisting, who has much of it is dripped to, and only who is known as bad by several is refused.
+/// What tuning/mx-reputation.flags is followed by, once what it logs has been read (docs/OPERATING.md, Reputation).
+const ENFORCED: [&str; 4] = [
+    "--on=score-stutter=stutter",
+    "--on=greylist=defer",
+    "--on=score-reject=reject",
+    // A drip is a turn of the simulation: fewer of them.
+    "--stutter-interval=5s",
+];
+
+/// What that profile gives lists of the kinds of [`ZONES`].
+const WEIGHTS: [i32; ZONES.len()] = [5, 3, 2, 1, 1, -4];
+
+/// What weir is for: the profile for a server of incoming mail, enforced, with the lists there are here.
 pub fn reputation() -> WorldConfig {
-    let mut config = protocol_only();
-    let mut policy = (*config.policy).clone();
-    let on = [
-        "no-reverse=score=1",
-        "reverse-mismatch=score=1",
-        "helo-syntax=score=1",
-        "helo-literal=score=1",
-        "helo-unresolved=score=1",
-        "helo-ours=score=3",
-        "sender-unresolved=score=2",
-        "trapped=score=3",
-        "greylist=defer",
-        "score-stutter=stutter",
-        "score-reject=reject",
-    ];
-    for on in on {
-        policy.actions.set(on.parse().expect("an allowed action"));
-    }
-    policy.reputation.on = true;
-    policy.reputation.greylist_from = Some(1);
-    policy
-        .reputation
-        .thresholds
-        .set(Finding::ScoreStutter, Some(4));
-    policy
-        .reputation
-        .thresholds
-        .set(Finding::ScoreReject, Some(6));
+    let mut config = config();
+    let profile = profile();
+    let wait = profile.tarpit.greet_wait;
+    config.session.greet_wait = wait;
+    config.session.greet_wait_stressed = wait;
+    config.resolver.servers = vec![name_server()];
+    let mut policy = profile.policy();
     let lists: Vec<Spec> = ZONES
         .iter()
-        .map(|zone| {
-            let spec = format!("{}=127.0.0.{}*{}", zone.name, zone.code, zone.weight);
+        .zip(WEIGHTS)
+        .map(|(zone, weight)| {
+            let spec = format!("{}=127.0.0.{}*{weight}", zone.name, zone.code);
             spec.parse().expect("a list")
         })
         .collect();
     policy.dnsbl.zones = zones(lists).expect("each list once");
-    // A drip is a turn of the simulation: fewer of them.
-    policy.temper.interval = Duration::from_secs(5);
-    config.resolver.servers = vec![name_server()];
-    policy.memory.on = true;
-    policy.memory.greylist.when = greylist::When::Score;
     config.policy = Arc::new(policy);
     config
+}
+
+fn profile() -> cli::config::Config {
+    let needed = ["--upstream=users.test:25", "--relay-domains=weir.test"];
+    let profile = ["@tuning/mx-reputation.flags"].iter();
+    let args = profile.chain(&needed).chain(&ENFORCED);
+    let (wanted, wrong) = cli::args::parse(args.map(|arg| (*arg).to_owned()));
+    let Some(Wanted::Run(flags)) = wanted else {
+        panic!("flags to run with: {wrong:?}");
+    };
+    cli::config::Config::read(&flags, Purpose::Relay, OUR_NAME, wrong)
+        .unwrap_or_else(|wrong| panic!("{wrong:?}"))
+}
+
+/// Where the log goes: to `WEIR_BOTNET_LOG`, of the day with reputation.
+fn log_file(config: &WorldConfig) -> PathBuf {
+    let wanted = std::env::var_os("WEIR_BOTNET_LOG").filter(|_| config.policy.reputation.on);
+    wanted.map_or_else(|| PathBuf::from("/dev/null"), PathBuf::from)
 }
 
 struct Day {
@@ -174,7 +183,7 @@ impl Day {
         let net = Rc::new(RefCell::new(Net::new(chance.fork())));
         net.borrow_mut().set_door(mail_server(), Door::Open);
         let log = maillog::Config {
-            file: Some(PathBuf::from("/dev/null")),
+            file: Some(log_file(config)),
             ..maillog::Config::default()
         };
         let errands = Errands {
@@ -408,6 +417,7 @@ impl Day {
         Evening {
             questions,
             row: Row::of(name, &errands),
+            lost: errands.iter().filter_map(Errand::loss).collect(),
             wrong: self.wrong,
             turns: self.turns,
         }

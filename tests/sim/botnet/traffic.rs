@@ -172,6 +172,22 @@ impl Errand {
         self.whose == Whose::Good
     }
 
+    /// In words, if it is good mail of which something was lost.
+    pub fn loss(&self) -> Option<String> {
+        let lost = self.is_good() && self.fate.lost > 0;
+        lost.then(|| {
+            format!(
+                "<{}> from {} of {} addresses, begun at {}, {:?}: {:?}",
+                self.sender,
+                self.doors[0].0,
+                self.doors.len(),
+                self.begins,
+                self.retry,
+                self.fate
+            )
+        })
+    }
+
     /// The next visit, which begins now.
     pub fn visit(&mut self, at: Moment) -> Visit {
         self.fate.tries += 1;
