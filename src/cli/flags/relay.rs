@@ -1,6 +1,6 @@
 //! Who may send where: weir must never make an open relay of a server that trusts it.
 
-use std::{fs, net::SocketAddr, sync::Arc};
+use std::{fs, net::SocketAddr, os::unix::fs::FileTypeExt, sync::Arc};
 
 use clap::Args;
 
@@ -188,12 +188,26 @@ pub fn read_file(reader: &mut Reader, flag: &str, path: &str) -> Option<String> 
             Fault::new(format!("cannot be read: {error}"), "name a readable file"),
         )
     };
+    if is_endless(path) {
+        let fault = Fault::new(
+            "is a pipe: whoever reads it may wait for ever",
+            "name a file",
+        );
+        reader.wrong(flag, path, fault);
+        return None;
+    }
     let octets = fs::read(path).map_err(fault).ok()?;
     let faulty = |error| {
         let fault = Fault::new(format!("has an error: {error}"), "write it as UTF-8 text");
         reader.wrong(flag, path, fault);
     };
     access::text(octets).map_err(faulty).ok()
+}
+
+/// A pipe that has a name: without a writer it cannot even be opened. What a shell hands over as /dev/fd/63 has one.
+fn is_endless(path: &str) -> bool {
+    let handed_over = path.starts_with("/dev/fd/") || path.starts_with("/proc/");
+    !handed_over && fs::metadata(path).is_ok_and(|file| file.file_type().is_fifo())
 }
 
 #[cfg(test)]
@@ -291,6 +305,19 @@ mod tests {
             meant.relay.own,
             ["192.0.2.1".parse::<std::net::IpAddr>().unwrap()]
         );
+    }
+
+    #[test]
+    fn a_pipe_with_a_name_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let list = format!("@{}", path.display());
+        let wrong = read(&["--relay-domains", &list], "192.0.2.1:25")
+            .err()
+            .unwrap();
+        assert!(wrong[0].to_string().contains("is a pipe"), "{}", wrong[0]);
     }
 
     #[test]
