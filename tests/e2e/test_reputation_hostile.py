@@ -16,7 +16,7 @@ import time
 import unittest
 
 import weirtest
-from dnslies import Liar, dead, half_truncated, packed, rewriting, servfail, truncated_for_ever
+from dnslies import Liar, dead, half_truncated, packed, servfail, truncated_for_ever
 from dnsservers import NXDOMAIN, Unbound, needs, reversed4
 from tlstest import Papers, context
 from weirtest import BIN, Client, Closed, Dialogue, Upstream, message, stuff, wait_until

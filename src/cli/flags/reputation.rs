@@ -54,6 +54,7 @@ pub struct Flags {
     /// Score from which recipients are rejected (finding score-reject)
     ///
     /// Enforced by --on score-reject=reject. It is done as soon as no answer that is still open could lower the score below it.
+    /// A score that gets there only by what neighbours did (findings trapped and history) defers instead: 450.
     ///
     /// Range: -10000 to 10000. Default: none. Cost: RCPT waits for answers that could decide it, up to --lookup-wait.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
@@ -62,7 +63,8 @@ pub struct Flags {
     /// Score from which clients are dropped (finding score-drop)
     ///
     /// Enforced by --on score-drop=drop: 521 and the end, at the greeting or at any command, as soon as no answer that is still open
-    /// could lower the score below it.
+    /// could lower the score below it. A score that gets there only by what neighbours did (findings trapped and history) defers
+    /// recipients instead: 450.
     ///
     /// Range: -10000 to 10000. Default: none. Cost: RCPT waits for answers that could decide it, up to --lookup-wait.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]

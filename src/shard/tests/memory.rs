@@ -190,6 +190,32 @@ fn a_trap_is_sprung_by_mail_and_not_by_bounces() {
 }
 
 #[test]
+fn a_neighbour_of_who_sprang_a_trap_is_put_off_and_not_rejected() {
+    let on = ["spamtrap=log", "trapped=score=5", "score-reject=reject"];
+    let mut config = remembering(&on);
+    let policy = Arc::make_mut(&mut config.policy);
+    policy.memory.greylist.when = When::Off;
+    let steps = &mut policy.reputation.thresholds;
+    steps.set(policy::Finding::ScoreReject, Some(5));
+    let mut stage = Stage::new(config, 1, 10);
+    let lore = Lore {
+        spamtraps: Spamtraps::parse("trap@weir.example").expect("a list"),
+        ..Lore::default()
+    };
+    let lore = Mail::Lore(Arc::new(lore));
+    stage.world.handle_mail(stage.now, lore);
+    let client = stage.client();
+    envelope(&mut stage, client, "a@c.example", "trap@weir.example");
+    let neighbour = stage.client();
+    let heard = envelope(&mut stage, neighbour, "a@c.example", "b@d.example");
+    assert!(heard.starts_with("450 4.7.1"), "{heard}");
+    stage.sleep(Duration::from_secs(600));
+    let later = stage.client();
+    let heard = envelope(&mut stage, later, "a@c.example", "b@d.example");
+    assert_eq!(heard, "", "it goes to the server");
+}
+
+#[test]
 fn memory_that_is_off_costs_nothing_and_asks_nobody() {
     let mut stage = Stage::new(settings(), 1, 10);
     let client = stage.client();
