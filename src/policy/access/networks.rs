@@ -1,7 +1,7 @@
 //! A value for each network of a list; the longest match counts. Built once, only read afterwards.
 //!
 //! Networks nest, so a list of them cuts the addresses into ranges, each with one answer. They are found by an index that is
-//! built once (see [`table`]). A trie needs a step for every few bits, each in another place of memory: for IPv6 it was ten
+//! built once (see [`super::table`]). A trie needs a step for every few bits, each in another place of memory: for IPv6 it was ten
 //! times as large.
 //! IPv6 is cut by the first half of the address. Only where an entry is longer than /64 the second half is looked at.
 
