@@ -276,7 +276,10 @@ impl Work {
         match opened {
             Ok(file) => {
                 self.file = Some(file);
-                self.works();
+                // A full disk can be opened: what is pending has to be written before it works.
+                if self.pending.is_empty() {
+                    self.works();
+                }
                 self.count_entries();
             }
             Err(trouble) => self.failed(trouble),
@@ -358,6 +361,7 @@ impl Work {
             Ok(()) => {
                 self.pending.clear();
                 self.cells.commits.fetch_add(1, Relaxed);
+                self.works();
                 self.count_entries();
             }
             Err(trouble) => self.failed(trouble),
