@@ -88,6 +88,9 @@ impl<W: Wire> World<W> {
 
     /// This turn's part of what there is to read.
     pub(super) fn learn_some(&mut self) {
+        if self.hearsay.is_empty() {
+            return;
+        }
         let now = self.wall();
         for _ in 0..PER_TURN {
             let Some(news) = self.hearsay.next() else {

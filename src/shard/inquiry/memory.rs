@@ -74,14 +74,15 @@ impl<W: Wire> World<W> {
     /// RCPT `index`, when score and findings have let it pass: greylisting. The null sender's turn comes at DATA: callouts
     /// end before, and are to be told whether the recipient exists.
     pub(in super::super) fn at_recipient(&mut self, session: Key, index: u16) -> Ruling {
+        if !self.is_greylisted(session) {
+            return Ruling::PASS;
+        }
         let sender = self.sessions.get(session).and_then(|session| {
             let envelope = session.relay.envelope()?;
             Some(read(envelope.mail_path()).null)
         });
         match sender {
-            Some(false) if self.is_greylisted(session) && self.is_too_early(session, index) => {
-                self.greylisted(session)
-            }
+            Some(false) if self.is_too_early(session, index) => self.greylisted(session),
             _ => Ruling::PASS,
         }
     }
@@ -89,9 +90,12 @@ impl<W: Wire> World<W> {
     /// DATA: who came with the null sender was spared at RCPT. One recipient that has to come again defers all: there is
     /// one reply.
     pub(in super::super) fn at_data(&mut self, session: Key) -> Ruling {
+        if !self.is_greylisted(session) {
+            return Ruling::PASS;
+        }
         let envelope = |session: Key| self.sessions.get(session)?.relay.envelope();
         let null = |key| envelope(key).is_some_and(|envelope| read(envelope.mail_path()).null);
-        if !null(session) || !self.is_greylisted(session) {
+        if !null(session) {
             return Ruling::PASS;
         }
         let count = envelope(session).map_or(0, |envelope| envelope.recipient_count());
