@@ -133,7 +133,7 @@ pub struct Weight {
 }
 
 /// The range of a weight.
-const WEIGHT_MAX: i16 = 100;
+const WEIGHT_MAX: i16 = super::actions::WEIGHT_MAX as i16;
 
 impl FromStr for Weight {
     type Err = &'static str;

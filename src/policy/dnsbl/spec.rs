@@ -15,7 +15,7 @@ use super::answer::is_listing;
 /// Each costs a question per client.
 pub const ZONES_MAX: usize = 64;
 /// What one list may weigh, either way.
-pub const WEIGHT_MAX: i16 = 100;
+pub const WEIGHT_MAX: i16 = crate::policy::actions::WEIGHT_MAX as i16;
 /// A name for replies is cut out for one line of a reply.
 const PUBLIC_MAX: usize = 64;
 const PATTERNS_MAX: usize = 16;
