@@ -86,7 +86,7 @@ impl<W: Wire> World<W> {
         };
         if session.flags.stutter {
             // As at MAIL: none gets any further.
-            return Some(self.refuse_recipient(Verdict::Refuse(texts::DENIED_FOR_NOW)));
+            return Some(self.count_refusal(Verdict::Refuse(texts::DENIED_FOR_NOW)));
         }
         let argument = session
             .relay
@@ -102,7 +102,7 @@ impl<W: Wire> World<W> {
         }
         self.take_note(key, &ruling, "rcpt");
         if !ruling.passes() {
-            return Some(self.refuse_recipient(ruling.verdict));
+            return Some(self.count_refusal(ruling.verdict));
         }
         if is_spared {
             // It gets all mail, whoever it is from: there is nothing to wait for.
@@ -124,11 +124,11 @@ impl<W: Wire> World<W> {
             return Verdict::Pass;
         };
         if session.flags.stutter {
-            return self.refuse_recipient(Verdict::Refuse(texts::DENIED_FOR_NOW));
+            return self.count_refusal(Verdict::Refuse(texts::DENIED_FOR_NOW));
         }
         match verdict {
             Verdict::Pass => self.judge_at_last(key, index),
-            verdict => self.refuse_recipient(verdict),
+            verdict => self.count_refusal(verdict),
         }
     }
 
@@ -144,7 +144,7 @@ impl<W: Wire> World<W> {
             ruling = self.policy.recipient(standing, self.now);
             self.take_note(key, &ruling, "rcpt");
         }
-        self.refuse_recipient(ruling.verdict)
+        self.count_refusal(ruling.verdict)
     }
 
     /// Who was authenticated meanwhile is not doubted any more.
@@ -154,7 +154,8 @@ impl<W: Wire> World<W> {
         })
     }
 
-    fn refuse_recipient(&self, verdict: Verdict) -> Verdict {
+    /// Counts the recipient if that is what it comes to.
+    fn count_refusal(&self, verdict: Verdict) -> Verdict {
         if let Verdict::Refuse(reply) | Verdict::Close(reply) = &verdict {
             self.counters.recipients.at(outcome_of(reply.code())).inc();
         }

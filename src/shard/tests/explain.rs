@@ -136,18 +136,14 @@ fn inquired(stage: &mut Stage) -> (Told, Asker) {
     (told, asker.expect("it was asked").1)
 }
 
-#[test]
-fn answers_are_waited_for_and_then_it_is_told_what_would_be() {
-    let on = ["score-reject=reject", "score-delay=delay"];
-    let mut stage = home(config(&on, true));
-    let (told, asker) = inquired(&mut stage);
-    assert!(told.lock().unwrap().is_empty());
+/// A list says so much of the client for a minute, and what was asked last is answered.
+fn list(stage: &mut Stage, asker: Asker, weight: i16) {
     let Asker::Inquiry(inquiry, ..) = asker else {
         panic!("an inquiry's question");
     };
     let mark = Mark {
         finding: Finding::Dnsbl,
-        weight: 5,
+        weight,
         detail: Detail::Zone(7),
         until: stage.now + Duration::from_secs(60),
     };
@@ -157,6 +153,15 @@ fn answers_are_waited_for_and_then_it_is_told_what_would_be() {
         until: stage.now,
     };
     stage.world.heard(asker, &answer);
+}
+
+#[test]
+fn answers_are_waited_for_and_then_it_is_told_what_would_be() {
+    let on = ["score-reject=reject", "score-delay=delay"];
+    let mut stage = home(config(&on, true));
+    let (told, asker) = inquired(&mut stage);
+    assert!(told.lock().unwrap().is_empty());
+    list(&mut stage, asker, 5);
     let home = only(&told).home.expect("it was inquired of");
     assert_eq!((home.found.score, home.unanswered.len()), (5, 0));
     assert_eq!(home.found.marks[0].holds, Some(Duration::from_secs(60)));
@@ -185,21 +190,7 @@ fn what_is_only_logged_is_told() {
     config.policy = Arc::new(changed);
     let mut stage = home(config);
     let (told, asker) = inquired(&mut stage);
-    let Asker::Inquiry(inquiry, ..) = asker else {
-        panic!("an inquiry's question");
-    };
-    let mark = Mark {
-        finding: Finding::Dnsbl,
-        weight: 6,
-        detail: Detail::Zone(7),
-        until: stage.now + Duration::from_secs(60),
-    };
-    stage.world.mark(inquiry, mark);
-    let answer = Answer {
-        outcome: Outcome::NoName,
-        until: stage.now,
-    };
-    stage.world.heard(asker, &answer);
+    list(&mut stage, asker, 6);
     let would = only(&told).home.expect("it was inquired of").would;
     let logged = [Finding::ScoreDelay, Finding::ScoreReject, Finding::Greylist];
     assert_eq!(would.logged, logged);
